@@ -1,0 +1,19 @@
+"""The entry point: runs the command line and turns each deliberate error into a message and an exit code."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """``lockgate …``. Exit codes: 0 pass · 1 fail · 2 usage · 3 inconclusive · 4 could not evaluate."""
+    from lockgate.cli import app
+
+    try:
+        app(standalone_mode=True)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

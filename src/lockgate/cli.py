@@ -1,0 +1,102 @@
+"""The root of the command line: a table of commands, each loaded when it is used."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any, NamedTuple
+
+import click
+import typer
+from typer.main import get_command
+
+from lockgate import __version__
+from lockgate.errors import LockgateError
+
+
+class Entry(NamedTuple):
+    """Where a command lives. ``attribute`` is a function, or a ``typer.Typer`` with commands of its own."""
+
+    module: str
+    attribute: str
+    help: str
+    panel: str
+
+
+COMMANDS: dict[str, Entry] = {
+    "init": Entry("lockgate.project.cli", "init", "Scaffold a project that locks and evaluates as it stands.", "Plan"),
+    "schema": Entry("lockgate.project.cli", "schema", "Print the JSON Schema of a Lockgate file.", "Plan"),
+    "lock": Entry("lockgate.versions.cli", "lock", "Turn each agent into one version with one digest.", "Version"),
+    "diff": Entry("lockgate.versions.cli", "diff", "Show how two versions of an agent differ in behaviour.", "Version"),
+    "versions": Entry("lockgate.versions.cli", "versions", "List, show and verify locked versions.", "Version"),
+    "eval": Entry("lockgate.evals.cli", "eval_command", "Run the golden set and give a verdict.", "Gate"),
+    "compare": Entry("lockgate.evals.cli", "compare", "Compare two versions on the same cases.", "Gate"),
+    "cost-gate": Entry("lockgate.evals.cli", "cost_gate", "Fail when a run costs too much.", "Gate"),
+    "report": Entry("lockgate.evals.cli", "report", "Write a scorecard as Markdown or JSON.", "Gate"),
+    "up": Entry("lockgate.gateway.cli", "up", "Start gateway, hosts and control plane on this machine.", "Run"),
+    "gateway": Entry("lockgate.gateway.cli", "gateway", "Start the gateway workers alone.", "Run"),
+    "control": Entry("lockgate.rollouts.cli", "control", "Start the control plane alone.", "Run"),
+    "host": Entry("lockgate.runtime.cli", "host", "Serve the runs of one agent version.", "Run"),
+    "keys": Entry("lockgate.gateway.cli", "keys", "Create, list and revoke API keys.", "Run"),
+    "run": Entry("lockgate.runtime.cli", "run", "Run an agent once.", "Run"),
+    "runs": Entry("lockgate.runtime.cli", "runs", "List runs, or show one step by step.", "Run"),
+    "replay": Entry("lockgate.runtime.cli", "replay", "Re-run a recorded run from its digest and trace.", "Run"),
+    "approvals": Entry("lockgate.tools.cli", "approvals", "Decide on tool calls that wait for a person.", "Run"),
+    "tools": Entry("lockgate.tools.cli", "tools", "List tools and their contracts.", "Run"),
+    "budgets": Entry("lockgate.limits.cli", "budgets", "Show what is spent, held and left.", "Run"),
+    "deploy": Entry("lockgate.rollouts.cli", "deploy", "Bring a gated version to an environment.", "Deploy"),
+    "rollout": Entry("lockgate.rollouts.cli", "rollout", "Start, watch and steer a staged rollout.", "Deploy"),
+    "trace": Entry("lockgate.telemetry.cli", "trace", "Show a trace as a tree of spans.", "Observe"),
+    "alerts": Entry("lockgate.fleet.cli", "alerts", "List open alerts.", "Observe"),
+    "triage": Entry("lockgate.improve.cli", "triage", "Review failures and make them test cases.", "Improve"),
+    "feedback": Entry("lockgate.improve.cli", "feedback", "Record what a user said of a run.", "Improve"),
+    "doctor": Entry("lockgate.project.cli", "doctor", "Check the project and this machine.", "Operate"),
+    "demo": Entry("lockgate.demo.cli", "demo", "Watch the whole loop on a real local model.", "Operate"),
+}
+
+
+class LazyGroup(click.Group):
+    """Lists commands from :data:`COMMANDS` and imports one only to run it or to show its help."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        entry = COMMANDS.get(cmd_name)
+        if entry is None:
+            return None
+        target = getattr(importlib.import_module(entry.module), entry.attribute)
+        if not isinstance(target, typer.Typer):
+            single = typer.Typer(add_completion=False, rich_markup_mode=None)
+            single.command(cmd_name)(target)
+            target = single
+        command = get_command(target)
+        command.name = cmd_name
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        panels: dict[str, list[tuple[str, str]]] = {}
+        for name, entry in COMMANDS.items():
+            panels.setdefault(entry.panel, []).append((name, entry.help))
+        for panel, rows in panels.items():
+            with formatter.section(panel):
+                formatter.write_dl(rows)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except LockgateError as error:
+            from lockgate.console import print_error
+
+            print_error(error)
+            sys.exit(error.exit_code)
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Start here: lockgate demo, or lockgate init my-project.",
+)
+@click.version_option(__version__, prog_name="lockgate", message="%(prog)s %(version)s")
+def app() -> None:
+    """DevOps for AI agents: version, gate, roll out, govern, observe, improve."""

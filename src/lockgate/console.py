@@ -1,0 +1,63 @@
+"""What commands print with: tables for people, JSON for programs, errors on standard error.
+
+Rich is imported when something is drawn, not when a command is loaded.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+import typer
+
+from lockgate.errors import LockgateError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+"""The ``--json`` option every printing command takes: ``json: JsonFlag = False``."""
+
+_consoles: dict[bool, Console] = {}
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A Rich console: colour and progress on a terminal, plain text when piped."""
+    if stderr not in _consoles:
+        from rich.console import Console
+
+        _consoles[stderr] = Console(stderr=stderr, highlight=False, soft_wrap=not sys.stdout.isatty())
+    return _consoles[stderr]
+
+
+def emit(data: Any, json: bool, render: Callable[[], None]) -> None:
+    """Print ``data`` as indented JSON, or call ``render`` to draw it."""
+    if json:
+        sys.stdout.write(msgspec.json.format(msgspec.json.encode(data), indent=2).decode() + "\n")
+    else:
+        render()
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str | None = None) -> None:
+    """Draw one table; cells are shown as text, never parsed as markup."""
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        drawn.add_column(column, overflow="fold")
+    for row in rows:
+        drawn.add_row(*(cell if isinstance(cell, Text) else Text("" if cell is None else str(cell)) for cell in row))
+    console().print(drawn)
+
+
+def print_error(error: LockgateError) -> None:
+    """``error: message``, then the remedy on a line of its own."""
+    from rich.text import Text
+
+    message = Text.assemble(("error: ", "bold red"), error.message)
+    if error.remedy:
+        message.append(f"\n  → {error.remedy}")
+    console(stderr=True).print(message, soft_wrap=True)

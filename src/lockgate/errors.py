@@ -1,0 +1,178 @@
+"""Every error Lockgate raises on purpose, one tree.
+
+    LockgateError                 exit  HTTP   meaning
+    ├── InputError                  2    400   the user's file, flag or request is wrong
+    │   └── MissingExtra            2    501   an optional dependency is not installed
+    ├── NotFound                    2    404   the thing named does not exist
+    ├── Conflict                    1    409   somebody else was first, or the state forbids it
+    ├── Corrupt                     4    500   stored bytes are not what their digest says
+    ├── Refused                     1    403   a rule says no
+    │   ├── Unauthenticated         1    401   no key, a wrong key, an expired token
+    │   ├── LimitExceeded           1    429   a budget, rate or action limit is reached
+    │   └── ApprovalPending         1    202   the run waits for a person's yes
+    ├── Unavailable                 4    503   something Lockgate needs does not answer
+    │   └── UpstreamError           4    502   a model provider failed; says whether it was sent
+    └── Diverged                    1    409   a replayed run asked for something else
+
+A message names what is wrong, where, the value (quoted with ``!r``) and the remedy.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+__all__ = [
+    "ApprovalPending",
+    "Conflict",
+    "Corrupt",
+    "Diverged",
+    "InputError",
+    "LimitExceeded",
+    "LockgateError",
+    "MissingExtra",
+    "NotFound",
+    "Refused",
+    "Unauthenticated",
+    "Unavailable",
+    "UpstreamError",
+]
+
+
+class LockgateError(Exception):
+    """The root: ``exit_code`` for the command line, ``status`` for HTTP, ``code`` for programs."""
+
+    exit_code = 4
+    status = 500
+    code = "internal_error"
+
+    def __init__(self, message: str, *, remedy: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  → {self.remedy}" if self.remedy else self.message
+
+
+class InputError(LockgateError):
+    """The user's input is wrong. ``path`` and ``line`` (1-based) say where, when it is a file."""
+
+    exit_code = 2
+    status = 400
+    code = "invalid_request"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        path: Path | str | None = None,
+        line: int | None = None,
+        remedy: str | None = None,
+    ) -> None:
+        where = "" if path is None else f"{path}:{line}: " if line else f"{path}: "
+        super().__init__(where + message, remedy=remedy)
+        self.path = None if path is None else str(path)
+        self.line = line
+
+
+class MissingExtra(InputError):
+    """An optional part is not installed."""
+
+    status = 501
+    code = "missing_extra"
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(
+            f"{what} needs an optional part that is not installed",
+            remedy=f"pip install 'lockgate[{extra}]'",
+        )
+
+
+class NotFound(LockgateError):
+    exit_code = 2
+    status = 404
+    code = "not_found"
+
+
+class Conflict(LockgateError):
+    exit_code = 1
+    status = 409
+    code = "conflict"
+
+
+class Corrupt(LockgateError):
+    code = "corrupt"
+
+
+class Refused(LockgateError):
+    exit_code = 1
+    status = 403
+    code = "refused"
+
+
+class Unauthenticated(Refused):
+    status = 401
+    code = "unauthenticated"
+
+
+class LimitExceeded(Refused):
+    """A limit is reached. ``retry_after`` is seconds until it may pass, None when waiting cannot help."""
+
+    status = 429
+    code = "limit_exceeded"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        limit: str,
+        retry_after: float | None = None,
+        remedy: str | None = None,
+    ) -> None:
+        super().__init__(message, remedy=remedy)
+        self.limit = limit
+        self.retry_after = retry_after
+
+
+class ApprovalPending(Refused):
+    """The run is suspended until somebody decides on one exact tool call."""
+
+    status = 202
+    code = "approval_pending"
+
+    def __init__(self, message: str, *, run_id: str, approval_id: str) -> None:
+        super().__init__(message, remedy=f"lockgate approvals approve {approval_id}")
+        self.run_id = run_id
+        self.approval_id = approval_id
+
+
+class Unavailable(LockgateError):
+    exit_code = 4
+    status = 503
+    code = "unavailable"
+
+
+class UpstreamError(Unavailable):
+    """A provider failed. ``sent`` is False only when the request surely never left this machine:
+    then nothing was billed and another try is safe."""
+
+    status = 502
+    code = "upstream_error"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        sent: bool,
+        upstream_status: int | None = None,
+        remedy: str | None = None,
+    ) -> None:
+        super().__init__(message, remedy=remedy)
+        self.sent = sent
+        self.upstream_status = upstream_status
+
+
+class Diverged(LockgateError):
+    exit_code = 1
+    status = 409
+    code = "diverged"

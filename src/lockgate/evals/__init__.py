@@ -1,0 +1,1 @@
+"""Golden sets, scorers, statistics, and the gate."""

@@ -1,0 +1,1 @@
+"""The data plane: identity, routing, proxying, the supervisor."""

@@ -1,0 +1,1 @@
+"""Failures become candidates, candidates become cases."""

@@ -1,0 +1,1 @@
+"""Assignment, evidence, decision: shadow, canary, promotion, rollback."""

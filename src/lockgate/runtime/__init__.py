@@ -1,0 +1,1 @@
+"""Running one agent version, step by step, resumable and replayable."""

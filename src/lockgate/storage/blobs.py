@@ -1,0 +1,72 @@
+"""Content-addressed blobs on disk: ``blobs/sha256/<hex>``, as an OCI layout keeps them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from lockgate.errors import Corrupt, InputError, NotFound
+
+
+def digest_of(data: bytes) -> str:
+    """``sha256:<64 hex>`` of the bytes."""
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+class BlobStore:
+    """A folder of blobs. Writes are atomic and idempotent; every read is checked against its digest."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def path(self, digest: str) -> Path:
+        algorithm, _, value = digest.partition(":")
+        if algorithm != "sha256" or len(value) != 64 or not all(c in "0123456789abcdef" for c in value):
+            raise InputError(f"{digest!r} is not a digest", remedy="give sha256: and 64 hex digits")
+        return self.root / "sha256" / value
+
+    def put(self, data: bytes) -> str:
+        """Store the bytes (durably, before returning) and return their digest."""
+        digest = digest_of(data)
+        path = self.path(digest)
+        if path.exists():
+            return digest
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+        return digest
+
+    def get(self, digest: str) -> bytes:
+        try:
+            data = self.path(digest).read_bytes()
+        except FileNotFoundError:
+            raise NotFound(f"no blob {digest} in {self.root}", remedy="lockgate lock, or pull the bundle") from None
+        if digest_of(data) != digest:
+            raise Corrupt(
+                f"blob {digest} in {self.root} does not match its digest",
+                remedy="delete it, then `lockgate lock` the version again",
+            )
+        return data
+
+    def __contains__(self, digest: str) -> bool:
+        return self.path(digest).exists()
+
+    def __iter__(self) -> Iterator[str]:
+        folder = self.root / "sha256"
+        if folder.is_dir():
+            yield from (f"sha256:{path.name}" for path in sorted(folder.iterdir()) if not path.name.startswith("."))
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

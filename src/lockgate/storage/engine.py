@@ -1,0 +1,128 @@
+"""Opens a database and hands out transactions: one class for SQLite and PostgreSQL.
+
+SQLite runs in WAL mode with one writer at a time: ``write()`` takes the write lock when it begins
+(``BEGIN IMMEDIATE``), so that a transaction never fails half-way for want of it, and it is durable when
+the block ends (``synchronous=FULL``). Traces may lose the last moment on a power cut (``NORMAL``), never on a kill.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+from sqlalchemy import Connection, Engine, MetaData, create_engine, event, make_url, select, text
+from sqlalchemy.engine.interfaces import DBAPIConnection
+
+from lockgate.errors import MissingExtra, Unavailable
+from lockgate.storage import schema
+
+BUSY_SECONDS = 30.0
+
+Kind = Literal["control", "traces"]
+_METADATA: dict[Kind, MetaData] = {"control": schema.control, "traces": schema.traces}
+
+
+class Database:
+    """One database. Safe to share between threads, not between processes (open it in each)."""
+
+    def __init__(self, engine: Engine, kind: Kind) -> None:
+        self.engine = engine
+        self.kind = kind
+
+    @property
+    def dialect(self) -> str:
+        """``sqlite`` or ``postgresql``."""
+        return self.engine.dialect.name
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A transaction that only reads: a consistent snapshot, never waiting for a writer."""
+        with self.engine.connect() as connection:
+            yield connection
+            connection.rollback()
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """A transaction that writes: commits when the block ends, rolls back when it raises."""
+        with self.engine.connect() as connection:
+            connection = connection.execution_options(lockgate_write=True)
+            with connection.begin():
+                yield connection
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+
+def open_database(url: str | Path, kind: Kind) -> Database:
+    """Open ``url`` (a file path, or a ``postgresql://`` URL) and bring its schema up to date."""
+    location = str(url)
+    if "://" not in location:
+        Path(location).parent.mkdir(parents=True, exist_ok=True)
+        location = f"sqlite:///{location}"
+    parsed = make_url(location)
+    if parsed.drivername == "postgresql":
+        try:
+            import psycopg  # noqa: F401
+        except ImportError as missing:
+            raise MissingExtra("PostgreSQL", "postgres") from missing
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    options: dict[str, Any] = {}
+    if parsed.drivername.startswith("sqlite"):
+        options["connect_args"] = {"timeout": BUSY_SECONDS, "check_same_thread": False}
+    engine = create_engine(
+        parsed,
+        json_serializer=lambda value: msgspec.json.encode(value).decode(),
+        json_deserializer=msgspec.json.decode,
+        **options,
+    )
+    if engine.dialect.name == "sqlite":
+        _prepare_sqlite(engine, "FULL" if kind == "control" else "NORMAL")
+    database = Database(engine, kind)
+    _migrate(database)
+    return database
+
+
+def _prepare_sqlite(engine: Engine, synchronous: str) -> None:
+    @event.listens_for(engine, "connect")
+    def _on_connect(connection: DBAPIConnection, _record: object) -> None:
+        assert isinstance(connection, sqlite3.Connection)
+        connection.isolation_level = None  # SQLAlchemy's BEGIN below is the only one
+        for pragma in ("journal_mode=WAL", f"synchronous={synchronous}", "foreign_keys=ON"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def _on_begin(connection: Connection) -> None:
+        writes = connection.get_execution_options().get("lockgate_write")
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _migrate(database: Database) -> None:
+    """Run the migrations that are missing; alembic is only imported when there are some."""
+    if _revision(database) == schema.HEAD[database.kind]:
+        return
+    from lockgate.storage.migrations.run import upgrade
+
+    upgrade(database.engine, database.kind)
+
+
+def _revision(database: Database) -> str | None:
+    table = schema.VERSION_TABLE[database.kind]
+    try:
+        with database.read() as connection:
+            present = database.engine.dialect.has_table(connection, table)
+            if not present:
+                return None
+            row = connection.execute(text(f"select version_num from {table}")).first()  # noqa: S608
+            return None if row is None else str(row[0])
+    except Exception as failure:  # whatever the driver raises: the database cannot be opened
+        raise Unavailable(
+            f"the {database.kind} database {database.engine.url.render_as_string()!r} cannot be opened: {failure}",
+            remedy="check the path or URL, and that the disk is writable and the server is up",
+        ) from failure
+
+
+__all__ = ["Database", "Kind", "open_database", "select"]

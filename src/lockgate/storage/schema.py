@@ -1,0 +1,435 @@
+"""Every table, in one place: what Lockgate remembers.
+
+Two databases: ``control`` (state that must not be lost) and ``traces`` (spans, append-only). The migrations in
+``migrations/`` bring a database to this shape; a test holds the two against each other.
+Times are Unix seconds, money is nano-USD, digests are ``sha256:<hex>``.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    Double,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+HEAD = {"control": "control_0001", "traces": "traces_0001"}
+VERSION_TABLE = {"control": "control_schema_version", "traces": "traces_schema_version"}
+
+control = MetaData()
+traces = MetaData()
+
+_Sequence = BigInteger().with_variant(Integer(), "sqlite")  # SQLite counts up only a plain INTEGER
+
+# --- who may, who leads, who did ------------------------------------------------------------------------------
+
+leases = Table(
+    "leases",
+    control,
+    Column("name", String, primary_key=True),
+    Column("holder", String, nullable=False),
+    Column("fence", BigInteger, nullable=False),
+    Column("expires_at", Double, nullable=False),
+)
+
+audit = Table(
+    "audit",
+    control,
+    Column("seq", _Sequence, primary_key=True, autoincrement=True),
+    Column("at", Double, nullable=False),
+    Column("actor", String, nullable=False),
+    Column("action", String, nullable=False),
+    Column("subject", String, nullable=False),
+    Column("details", JSON, nullable=False),
+    Column("previous_hash", String, nullable=False),
+    Column("hash", String, nullable=False),
+)
+
+api_keys = Table(
+    "api_keys",
+    control,
+    Column("id", String, primary_key=True),
+    Column("hash", String, nullable=False, unique=True),
+    Column("name", String, nullable=False),
+    Column("tenant", String, nullable=False),
+    Column("environment", String, nullable=False),
+    Column("roles", JSON, nullable=False),
+    Column("agents", JSON),  # null: any
+    Column("models", JSON),  # null: any
+    Column("created_at", Double, nullable=False),
+    Column("expires_at", Double),
+    Column("revoked_at", Double),
+)
+
+# --- versions and where they serve ----------------------------------------------------------------------------
+
+versions = Table(
+    "versions",
+    control,
+    Column("behaviour_digest", String, primary_key=True),
+    Column("agent", String, nullable=False),
+    Column("file_version", Integer, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("git_commit", String),
+    Column("source", String, nullable=False),  # the agent file, relative to the project
+    Index("versions_by_agent", "agent", "created_at"),
+)
+
+attestations = Table(
+    "attestations",
+    control,
+    Column("id", String, primary_key=True),
+    Column("effective_digest", String, nullable=False),
+    Column("behaviour_digest", String, nullable=False),
+    Column("agent", String, nullable=False),
+    Column("verdict", String, nullable=False),
+    Column("envelope", JSON, nullable=False),  # signed; see versions/attestation.py
+    Column("created_at", Double, nullable=False),
+    Index("attestations_by_digest", "effective_digest", "created_at"),
+)
+
+deployments = Table(
+    "deployments",
+    control,
+    Column("environment", String, nullable=False),
+    Column("agent", String, nullable=False),
+    Column("stable_behaviour", String, nullable=False),
+    Column("stable_effective", String, nullable=False),
+    Column("previous_behaviour", String),
+    Column("previous_effective", String),
+    Column("warm_until", Double),
+    Column("settings", JSON, nullable=False),  # AgentSettings: what may change without a new identity
+    Column("updated_at", Double, nullable=False),
+    Column("updated_by", String, nullable=False),
+    PrimaryKeyConstraint("environment", "agent"),
+)
+
+rollouts = Table(
+    "rollouts",
+    control,
+    Column("id", String, primary_key=True),
+    Column("environment", String, nullable=False),
+    Column("agent", String, nullable=False),
+    Column("baseline_behaviour", String, nullable=False),
+    Column("baseline_effective", String, nullable=False),
+    Column("candidate_behaviour", String, nullable=False),
+    Column("candidate_effective", String, nullable=False),
+    Column("plan", JSON, nullable=False),
+    Column("status", String, nullable=False),
+    Column("phase", Integer, nullable=False),
+    Column("phase_started_at", Double, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("updated_at", Double, nullable=False),
+    Column("ended_at", Double),
+    Index("rollouts_by_agent", "environment", "agent", "created_at"),
+)
+
+rollout_events = Table(
+    "rollout_events",
+    control,
+    Column("seq", _Sequence, primary_key=True, autoincrement=True),
+    Column("rollout_id", String, nullable=False),
+    Column("at", Double, nullable=False),
+    Column("kind", String, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("data", JSON, nullable=False),
+    Index("rollout_events_by_rollout", "rollout_id", "seq"),
+)
+
+routes = Table(
+    "routes",
+    control,
+    Column("environment", String, nullable=False),
+    Column("agent", String, nullable=False),
+    Column("stable_behaviour", String, nullable=False),
+    Column("stable_effective", String, nullable=False),
+    Column("candidate_behaviour", String),
+    Column("candidate_effective", String),
+    Column("rollout_id", String),
+    Column("weight", Double, nullable=False),  # percent of assignment keys to the candidate
+    Column("mirror", Double, nullable=False),  # percent of stable runs shadowed
+    Column("settings", JSON, nullable=False),  # of the stable version: daily budgets, breaker
+    Column("lease_until", Double),  # past it, gateways serve stable only
+    Column("revision", BigInteger, nullable=False),
+    PrimaryKeyConstraint("environment", "agent"),
+)
+
+assignments = Table(
+    "assignments",
+    control,
+    Column("seq", _Sequence, primary_key=True, autoincrement=True),
+    Column("rollout_id", String, nullable=False),
+    Column("key", String, nullable=False),
+    Column("arm", String, nullable=False),  # stable | candidate
+    Column("weight", Double, nullable=False),  # in force when assigned
+    Column("assigned_at", Double, nullable=False),
+    UniqueConstraint("rollout_id", "key"),
+)
+
+evidence = Table(
+    "evidence",
+    control,
+    Column("key", String, primary_key=True),  # digest of (candidate, baseline, environment, metric spec)
+    Column("agent", String, nullable=False),
+    Column("environment", String, nullable=False),
+    Column("metric", String, nullable=False),
+    Column("state", JSON, nullable=False),
+    Column("updated_at", Double, nullable=False),
+)
+
+digest_holds = Table(
+    "digest_holds",
+    control,
+    Column("environment", String, nullable=False),
+    Column("agent", String, nullable=False),
+    Column("effective_digest", String, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("held_by", String, nullable=False),
+    Column("held_at", Double, nullable=False),
+    PrimaryKeyConstraint("environment", "agent", "effective_digest"),
+)
+
+# --- runs -----------------------------------------------------------------------------------------------------
+
+runs = Table(
+    "runs",
+    control,
+    Column("id", String, primary_key=True),
+    Column("agent", String, nullable=False),
+    Column("environment", String, nullable=False),
+    Column("behaviour_digest", String, nullable=False),
+    Column("effective_digest", String, nullable=False),
+    Column("arm", String, nullable=False),  # stable | candidate | shadow | direct
+    Column("rollout_id", String),
+    Column("assignment_key", String, nullable=False),
+    Column("session", String),
+    Column("tenant", String, nullable=False),
+    Column("primary_run", String),  # of a shadow: the run it copies
+    Column("status", String, nullable=False),
+    Column("input", JSON, nullable=False),
+    Column("output", JSON),
+    Column("error_type", String),
+    Column("error", Text),
+    Column("input_tokens", BigInteger, nullable=False, default=0),
+    Column("output_tokens", BigInteger, nullable=False, default=0),
+    Column("cost_nano", BigInteger, nullable=False, default=0),
+    Column("model_calls", Integer, nullable=False, default=0),
+    Column("tool_calls", Integer, nullable=False, default=0),
+    Column("iterations", Integer, nullable=False, default=0),
+    Column("replayed_calls", Integer, nullable=False, default=0),  # of a shadow: tool calls answered from the record
+    Column("trace_id", String, nullable=False),
+    Column("attempt", Integer, nullable=False, default=1),  # fences writes of a late host
+    Column("host", String, nullable=False, default=""),
+    Column("started_at", Double, nullable=False),
+    Column("ended_at", Double),
+    Index("runs_by_agent", "environment", "agent", "started_at"),
+    Index("runs_by_rollout", "rollout_id", "assignment_key"),
+    Index("runs_by_status", "status"),
+)
+
+run_steps = Table(
+    "run_steps",
+    control,
+    Column("run_id", String, nullable=False),
+    Column("seq", Integer, nullable=False),
+    Column("kind", String, nullable=False),  # model | tool
+    Column("name", String, nullable=False),
+    Column("request_hash", String, nullable=False),
+    Column("request", JSON, nullable=False),
+    Column("response", JSON),
+    Column("status", String, nullable=False),  # started | done | failed | stubbed
+    Column("error", Text),
+    Column("input_tokens", BigInteger, nullable=False, default=0),
+    Column("output_tokens", BigInteger, nullable=False, default=0),
+    Column("cost_nano", BigInteger, nullable=False, default=0),
+    Column("started_at", Double, nullable=False),
+    Column("ended_at", Double),
+    PrimaryKeyConstraint("run_id", "seq"),
+)
+
+run_scores = Table(
+    "run_scores",
+    control,
+    Column("run_id", String, nullable=False),
+    Column("metric", String, nullable=False),
+    Column("score", Double),  # 0..1; null when skipped
+    Column("reason", Text),
+    Column("scored_at", Double, nullable=False),
+    PrimaryKeyConstraint("run_id", "metric"),
+)
+
+approvals = Table(
+    "approvals",
+    control,
+    Column("id", String, primary_key=True),
+    Column("run_id", String, nullable=False),
+    Column("seq", Integer, nullable=False),  # the step that waits
+    Column("agent", String, nullable=False),
+    Column("environment", String, nullable=False),
+    Column("tool", String, nullable=False),
+    Column("arguments", JSON, nullable=False),
+    Column("arguments_hash", String, nullable=False),
+    Column("effective_digest", String, nullable=False),
+    Column("policy_digest", String, nullable=False),
+    Column("status", String, nullable=False),  # pending | approved | rejected | executing | executed | expired
+    Column("requested_at", Double, nullable=False),
+    Column("expires_at", Double),
+    Column("decided_at", Double),
+    Column("decided_by", String),
+    Column("reason", Text),
+    Column("executed_at", Double),
+    UniqueConstraint("run_id", "seq"),
+    Index("approvals_by_status", "status", "requested_at"),
+)
+
+hosts = Table(
+    "hosts",
+    control,
+    Column("id", String, primary_key=True),
+    Column("effective_digest", String, nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("address", String, nullable=False),
+    Column("ready_at", Double, nullable=False),
+    Column("heartbeat_at", Double, nullable=False),
+)
+
+# --- evals ----------------------------------------------------------------------------------------------------
+
+eval_runs = Table(
+    "eval_runs",
+    control,
+    Column("id", String, primary_key=True),
+    Column("agent", String, nullable=False),
+    Column("behaviour_digest", String, nullable=False),
+    Column("effective_digest", String, nullable=False),
+    Column("baseline_effective", String),
+    Column("dataset_digest", String, nullable=False),
+    Column("rubric_digest", String, nullable=False),
+    Column("verdict", String),  # pass | fail | inconclusive; null while running
+    Column("scorecard", JSON),
+    Column("started_at", Double, nullable=False),
+    Column("ended_at", Double),
+    Index("eval_runs_by_agent", "agent", "started_at"),
+)
+
+trials = Table(
+    "trials",
+    control,
+    Column("effective_digest", String, nullable=False),
+    Column("case_digest", String, nullable=False),
+    Column("trial", Integer, nullable=False),
+    Column("case_id", String, nullable=False),
+    Column("result", JSON, nullable=False),  # a RunResult
+    Column("finished_at", Double, nullable=False),
+    PrimaryKeyConstraint("effective_digest", "case_digest", "trial"),
+)
+
+trial_scores = Table(
+    "trial_scores",
+    control,
+    Column("effective_digest", String, nullable=False),
+    Column("case_digest", String, nullable=False),
+    Column("trial", Integer, nullable=False),
+    Column("scorer_digest", String, nullable=False),
+    Column("score", Double),  # 0..1, or units for cost and latency; null when skipped
+    Column("reason", Text),
+    PrimaryKeyConstraint("effective_digest", "case_digest", "trial", "scorer_digest"),
+)
+
+# --- limits ---------------------------------------------------------------------------------------------------
+
+ledger = Table(
+    "ledger",
+    control,
+    Column("account", String, nullable=False),
+    Column("window", String, nullable=False),
+    Column("settled_nano", BigInteger, nullable=False),
+    Column("updated_at", Double, nullable=False),
+    PrimaryKeyConstraint("account", "window"),
+)
+
+# --- improve and operate --------------------------------------------------------------------------------------
+
+candidates = Table(
+    "candidates",
+    control,
+    Column("id", String, primary_key=True),
+    Column("run_id", String, nullable=False),
+    Column("agent", String, nullable=False),
+    Column("environment", String, nullable=False),
+    Column("reason", String, nullable=False),  # error | low_score | budget_stop | rejected_approval | feedback | flag
+    Column("detail", Text, nullable=False),
+    Column("weight", Double, nullable=False),
+    Column("status", String, nullable=False),  # open | promoted | rejected
+    Column("case_id", String),
+    Column("created_at", Double, nullable=False),
+    Column("decided_at", Double),
+    Column("decided_by", String),
+    UniqueConstraint("run_id", "reason"),
+    Index("candidates_by_status", "status", "created_at"),
+)
+
+feedback = Table(
+    "feedback",
+    control,
+    Column("id", String, primary_key=True),
+    Column("run_id", String, nullable=False),
+    Column("rating", Integer, nullable=False),  # -1 | 1
+    Column("comment", Text, nullable=False),
+    Column("author", String, nullable=False),
+    Column("created_at", Double, nullable=False),
+)
+
+alerts = Table(
+    "alerts",
+    control,
+    Column("id", String, primary_key=True),
+    Column("key", String, nullable=False),  # one open alert per key
+    Column("kind", String, nullable=False),
+    Column("severity", String, nullable=False),  # critical | warning | info
+    Column("subject", String, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("opened_at", Double, nullable=False),
+    Column("last_seen_at", Double, nullable=False),
+    Column("resolved_at", Double),
+    Index("alerts_by_key", "key", "resolved_at"),
+)
+
+# --- traces ---------------------------------------------------------------------------------------------------
+
+spans = Table(
+    "spans",
+    traces,
+    Column("trace_id", LargeBinary(16), nullable=False),
+    Column("span_id", LargeBinary(8), nullable=False),
+    Column("parent_id", LargeBinary(8)),
+    Column("name", String, nullable=False),
+    Column("kind", Integer, nullable=False),
+    Column("start_ns", BigInteger, nullable=False),
+    Column("end_ns", BigInteger, nullable=False),
+    Column("status", Integer, nullable=False),  # 0 unset, 1 ok, 2 error
+    Column("status_message", Text, nullable=False),
+    Column("run_id", String),
+    Column("agent", String),
+    Column("effective_digest", String),
+    Column("model", String),
+    Column("input_tokens", BigInteger, nullable=False),
+    Column("output_tokens", BigInteger, nullable=False),
+    Column("cost_nano", BigInteger, nullable=False),
+    Column("attributes", LargeBinary, nullable=False),  # JSON
+    Column("events", LargeBinary, nullable=False),  # JSON
+    PrimaryKeyConstraint("trace_id", "span_id"),
+    Index("spans_by_run", "run_id"),
+    Index("spans_by_start", "start_ns"),
+)

@@ -1,0 +1,1 @@
+"""Spans: written, stored, shown."""

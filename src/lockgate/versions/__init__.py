@@ -1,0 +1,1 @@
+"""Agent files to digests: bundles, the lock file, diffs, attestations."""

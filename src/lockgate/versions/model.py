@@ -1,0 +1,107 @@
+"""One agent version as the rest of Lockgate uses it: frozen, complete, loaded from its bundle."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+Effect = Literal["pure", "read", "write"]
+"""What a tool does to the world: computes only, reads state, or changes it. Only ``pure`` may run in a shadow freely."""
+
+
+class ModelRef(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One model with its parameters. None means the provider's default."""
+
+    provider: str
+    name: str
+    temperature: float | None = None
+    top_p: float | None = None
+    max_tokens: int = 1024
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    revision: str | None = None  # what a movable tag resolved to at lock time
+
+
+class ToolContract(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a tool is called, takes, gives and does. ``python`` is ``path/to/file.py:function``."""
+
+    name: str
+    description: str = ""
+    effect: Effect = "write"
+    python: str | None = None
+    input: dict[str, Any] = msgspec.field(default_factory=dict)
+    output: dict[str, Any] | None = None
+    scopes: tuple[str, ...] = ()
+    approval: bool = False
+    timeout: float = 30.0
+
+
+class Framework(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    kind: Literal["native", "python", "langgraph"] = "native"
+    entrypoint: str | None = None
+
+
+class Guardrails(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    pii_redaction: bool = False
+    injection: Literal["off", "flag", "block"] = "off"
+    output_schema: dict[str, Any] | None = None
+
+
+class ActionLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """What one run may do at most (action budgets)."""
+
+    max_iterations: int = 3
+    max_llm_calls: int = 10
+    max_tool_calls: int = 20
+    max_tokens_per_run: int = 50_000
+    max_seconds: float = 300.0
+    max_usd_per_run: float | None = None
+    max_depth: int = 2
+
+
+class AgentVersion(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that defines an agent's behaviour."""
+
+    agent: str
+    file_version: int
+    behaviour_digest: str
+    model: ModelRef
+    system_prompt: str
+    fallbacks: tuple[ModelRef, ...] = ()
+    framework: Framework = msgspec.field(default_factory=Framework)
+    tools: tuple[ToolContract, ...] = ()
+    handler: str | None = None  # the tool that turns the model's output into the answer
+    guardrails: Guardrails = msgspec.field(default_factory=Guardrails)
+    policies: dict[str, str] = msgspec.field(default_factory=dict)  # path → Cedar text
+    limits: ActionLimits = msgspec.field(default_factory=ActionLimits)
+    retrieval: dict[str, Any] | None = None
+    memory: dict[str, Any] | None = None
+    code: dict[str, str] = msgspec.field(default_factory=dict)  # POSIX path → blob digest
+    policy_digest: str = ""  # of the policies alone: approvals are bound to it
+
+    def tool(self, name: str) -> ToolContract | None:
+        return next((tool for tool in self.tools if tool.name == name), None)
+
+
+class AgentSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What belongs to an agent but cannot change an answer: versioned beside the bundle, without a new identity.
+
+    ``evals`` and ``rollout`` are the agent file's own blocks, already validated; the rooms that use them
+    convert them to their types.
+    """
+
+    owner: str | None = None
+    daily_usd: float | None = None
+    daily_tokens: int | None = None
+    breaker: dict[str, Any] = msgspec.field(default_factory=dict)
+    evals: dict[str, Any] = msgspec.field(default_factory=dict)
+    rollout: dict[str, Any] = msgspec.field(default_factory=dict)
+
+
+class VersionRef(msgspec.Struct, frozen=True, kw_only=True):
+    """Names one version in one environment."""
+
+    agent: str
+    behaviour_digest: str
+    effective_digest: str
