@@ -1,15 +1,11 @@
-"""Who calls, where it goes, and what a host is asked to run."""
+"""Who calls, and where it goes."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
-
 import msgspec
 
+from lockgate.runs import Arm
 from lockgate.versions.model import AgentSettings, VersionRef
-
-Arm = Literal["stable", "candidate", "shadow", "direct"]
-RunMode = Literal["live", "shadow"]
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,24 +51,3 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     mirror: float = 0.0
     lease_until: float | None = None
     revision: int = 0
-
-
-class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What a gateway asks a host: one run of the version the host serves (POST /runs, JSON)."""
-
-    run_id: str
-    agent: str
-    environment: str
-    behaviour_digest: str
-    effective_digest: str
-    arm: Arm
-    rollout_id: str | None
-    assignment_key: str
-    session: str | None
-    tenant: str
-    input: Any  # a string, or {"messages": [...]}
-    trace_id: str  # 32 hex
-    parent_span: str | None  # 16 hex
-    token: str  # the run token its model calls carry
-    mode: RunMode = "live"
-    primary_run: str | None = None  # of a shadow
