@@ -1,0 +1,54 @@
+# Two commands do all the set-up: `make demo` and `make test`. Needs Python 3.11 or newer, nothing else.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# pip checks every file it installs against the hashes in constraints/; Lockgate itself has none, hence --no-deps.
+SELF := $(PIP) --no-deps --no-build-isolation --editable .
+
+.PHONY: demo test test-integrations lint bench lock clean
+
+demo: $(VENV)/.demo  ## Watch the whole loop on a real local model.
+	$(BIN)/lockgate demo $(ARGS)
+
+test: $(VENV)/.dev  ## Unit, integration and acceptance tests.
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not integration_only" $(ARGS)
+
+test-integrations: $(VENV)/.integrations  ## Real frameworks, real models, fault tests.
+	$(BIN)/python -m pytest -m integration_only $(ARGS)
+
+lint: $(VENV)/.dev  ## Formatting, lint, types, and which room may import which.
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.dev  ## Every benchmark; each prints ratios.
+	for script in benchmarks/*.py benchmarks/*/run.py; do [ ! -f $$script ] || $(BIN)/python $$script; done
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Lockgate needs Python 3.11 or newer; name one with: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: constraints/demo.txt pyproject.toml | $(VENV)/bin/python
+	@echo "Installing Lockgate into $(VENV) …"
+	$(PIP) --require-hashes --requirement constraints/demo.txt
+	$(SELF)
+	@touch $@
+
+$(VENV)/.dev: constraints/dev.txt pyproject.toml | $(VENV)/bin/python
+	@echo "Installing Lockgate and its tools into $(VENV) …"
+	$(PIP) --require-hashes --requirement constraints/dev.txt
+	$(SELF)
+	@touch $@ $(VENV)/.demo
+
+$(VENV)/.integrations: constraints/integrations.txt $(VENV)/.dev
+	$(PIP) --require-hashes --requirement constraints/integrations.txt
+	@touch $@
+
+lock:  ## Resolve the constraint files anew (needs uv). They name no index host.
+	for name in demo dev integrations; do ./constraints/resolve $$name; done
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,129 @@
+"""The only wiring: names the concrete engines and hands each room what it needs.
+
+Everything is built on first use, so a command pays only for what it touches.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lockgate import clock as clocks
+from lockgate.project.model import Project
+from lockgate.project.service import load_project
+
+if TYPE_CHECKING:
+    from lockgate.evals.service import Evals
+    from lockgate.fleet.service import Alerts
+    from lockgate.gateway.keys import Keys
+    from lockgate.improve.service import Triage
+    from lockgate.limits.holdtable import HoldTable
+    from lockgate.limits.prices import Prices
+    from lockgate.rollouts.service import Rollouts
+    from lockgate.storage.blobs import BlobStore
+    from lockgate.storage.engine import Database
+    from lockgate.telemetry.writer import SpanWriter
+    from lockgate.tools.service import Approvals
+    from lockgate.versions.service import Versions
+
+
+class App:
+    """One project, opened. Each property is a service or a store, made when first asked for."""
+
+    def __init__(self, project: Project, clock: clocks.Clock = clocks.system) -> None:
+        self.project = project
+        self.clock = clock
+
+    @property
+    def home(self) -> Path:
+        """Where state lives: databases, blobs, sockets, the hold table."""
+        return self.project.home
+
+    # --- stores -----------------------------------------------------------------------------------------------
+
+    @cached_property
+    def control(self) -> Database:
+        from lockgate.storage.engine import open_database
+
+        return open_database(self.home / "control.db", "control")
+
+    @cached_property
+    def traces(self) -> Database:
+        from lockgate.storage.engine import open_database
+
+        return open_database(self.home / "traces.db", "traces")
+
+    @cached_property
+    def blobs(self) -> BlobStore:
+        from lockgate.storage.blobs import BlobStore
+
+        return BlobStore(self.home / "blobs")
+
+    @cached_property
+    def holds(self) -> HoldTable:
+        from lockgate.limits.holdtable import HoldTable
+
+        return HoldTable(self.home / "holds.table")
+
+    @cached_property
+    def prices(self) -> Prices:
+        from lockgate.limits.prices import Prices
+
+        name = self.project.config.prices
+        return Prices(self.project.root / name if name else None)
+
+    @cached_property
+    def spans(self) -> SpanWriter:
+        from lockgate.telemetry.writer import SpanWriter
+
+        return SpanWriter(self.traces)
+
+    # --- services ---------------------------------------------------------------------------------------------
+
+    @cached_property
+    def versions(self) -> Versions:
+        from lockgate.versions.service import Versions
+
+        return Versions(self.project, self.control, self.blobs, self.clock)
+
+    @cached_property
+    def evals(self) -> Evals:
+        from lockgate.evals.service import Evals
+
+        return Evals(self.control, self.clock)
+
+    @cached_property
+    def keys(self) -> Keys:
+        from lockgate.gateway.keys import Keys
+
+        return Keys(self.control, self.clock)
+
+    @cached_property
+    def approvals(self) -> Approvals:
+        from lockgate.tools.service import Approvals
+
+        return Approvals(self.control, self.clock)
+
+    @cached_property
+    def alerts(self) -> Alerts:
+        from lockgate.fleet.service import Alerts
+
+        return Alerts(self.control, self.clock)
+
+    @cached_property
+    def triage(self) -> Triage:
+        from lockgate.improve.service import Triage
+
+        return Triage(self.control, self.clock)
+
+    @cached_property
+    def rollouts(self) -> Rollouts:
+        from lockgate.rollouts.service import Rollouts
+
+        return Rollouts(self.control, self.clock, versions=self.versions, project=self.project)
+
+
+def open_app(start: Path | None = None) -> App:
+    """Open the project that ``start`` (or the working directory) is in."""
+    return App(load_project(start))
