@@ -24,9 +24,7 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def database_factory(
-    request: pytest.FixtureRequest, tmp_path: Path
-) -> Iterator[Callable[[Kind], Database]]:
+def database_factory(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[Kind], Database]]:
     """``database_factory("control")`` opens a fresh, empty database of that kind."""
     opened: list[Database] = []
 

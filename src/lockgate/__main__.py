@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-
 
 def main() -> None:
     """``lockgate …``. Exit codes: 0 pass · 1 fail · 2 usage · 3 inconclusive · 4 could not evaluate."""
     from lockgate.cli import app
 
-    try:
-        app(standalone_mode=True)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    app()
 
 
 if __name__ == "__main__":

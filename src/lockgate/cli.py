@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import importlib
 import sys
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
-import click
 import typer
+from typer.core import TyperGroup
 from typer.main import get_command
 
 from lockgate import __version__
@@ -55,13 +55,13 @@ COMMANDS: dict[str, Entry] = {
 }
 
 
-class LazyGroup(click.Group):
+class LazyGroup(TyperGroup):
     """Lists commands from :data:`COMMANDS` and imports one only to run it or to show its help."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: Any) -> list[str]:
         return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
         entry = COMMANDS.get(cmd_name)
         if entry is None:
             return None
@@ -74,7 +74,7 @@ class LazyGroup(click.Group):
         command.name = cmd_name
         return command
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
         panels: dict[str, list[tuple[str, str]]] = {}
         for name, entry in COMMANDS.items():
             panels.setdefault(entry.panel, []).append((name, entry.help))
@@ -82,7 +82,7 @@ class LazyGroup(click.Group):
             with formatter.section(panel):
                 formatter.write_dl(rows)
 
-    def invoke(self, ctx: click.Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except LockgateError as error:
@@ -92,11 +92,28 @@ class LazyGroup(click.Group):
             sys.exit(error.exit_code)
 
 
-@click.group(
+app = typer.Typer(
+    name="lockgate",
     cls=LazyGroup,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Start here: lockgate demo, or lockgate init my-project.",
 )
-@click.version_option(__version__, prog_name="lockgate", message="%(prog)s %(version)s")
-def app() -> None:
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"lockgate {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Show the version and exit.")
+    ] = False,
+) -> None:
     """DevOps for AI agents: version, gate, roll out, govern, observe, improve."""

@@ -89,28 +89,38 @@ class MissingExtra(InputError):
 
 
 class NotFound(LockgateError):
+    """The thing named does not exist."""
+
     exit_code = 2
     status = 404
     code = "not_found"
 
 
 class Conflict(LockgateError):
+    """Somebody else was first, or the state forbids it."""
+
     exit_code = 1
     status = 409
     code = "conflict"
 
 
 class Corrupt(LockgateError):
+    """Stored bytes are not what their digest says."""
+
     code = "corrupt"
 
 
 class Refused(LockgateError):
+    """A rule says no."""
+
     exit_code = 1
     status = 403
     code = "refused"
 
 
 class Unauthenticated(Refused):
+    """No key, a wrong key, or an expired token."""
+
     status = 401
     code = "unauthenticated"
 
@@ -147,6 +157,8 @@ class ApprovalPending(Refused):
 
 
 class Unavailable(LockgateError):
+    """Something Lockgate needs does not answer."""
+
     exit_code = 4
     status = 503
     code = "unavailable"
@@ -173,6 +185,8 @@ class UpstreamError(Unavailable):
 
 
 class Diverged(LockgateError):
+    """A replayed run asked for something else than the record holds."""
+
     exit_code = 1
     status = 409
     code = "diverged"

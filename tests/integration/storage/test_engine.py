@@ -11,9 +11,13 @@ from lockgate.storage.engine import Database
 
 
 def test_a_block_that_raises_leaves_nothing_behind(control: Database) -> None:
-    with pytest.raises(RuntimeError), control.write() as connection:
-        audit.record(connection, at=1.0, actor="a", action="b", subject="c")
-        raise RuntimeError
+    def fail_half_way() -> None:
+        with control.write() as connection:
+            audit.record(connection, at=1.0, actor="a", action="b", subject="c")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_half_way()
     with control.read() as connection:
         assert connection.execute(select(schema.audit)).all() == []
 

@@ -1,0 +1,1 @@
+"""One file a migration; ``control_*`` and ``traces_*`` are separate histories."""
