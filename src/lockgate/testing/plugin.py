@@ -10,7 +10,5 @@ import pytest
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("lockgate")
-    group.addoption(
-        "--mock-llm", action="store_true", help="Answer model calls from cassettes or scripted responses."
-    )
+    group.addoption("--mock-llm", action="store_true", help="Answer model calls from cassettes or scripted responses.")
     group.addoption("--real-llm", action="store_true", help="Call the configured models, and record cassettes.")
