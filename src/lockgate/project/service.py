@@ -1,0 +1,117 @@
+"""Finds and loads a project, and resolves what an environment makes of it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from lockgate.errors import InputError
+from lockgate.project.model import EnvironmentPolicy, Project, ProjectConfig, Provider, ResolvedProvider
+from lockgate.project.secrets import check_reference
+from lockgate.project.yamlfile import Document, did_you_mean, read_yaml, validate
+
+PROJECT_FILE = "lockgate.yaml"
+BASE_URLS = {"openai": "https://api.openai.com/v1", "anthropic": "https://api.anthropic.com/v1", "local": ""}
+
+WELL_KNOWN = {
+    "openai": Provider(kind="openai", api_key="${env:OPENAI_API_KEY}"),
+    "anthropic": Provider(kind="anthropic", api_key="${env:ANTHROPIC_API_KEY}"),
+    "ollama": Provider(kind="openai", base_url="http://127.0.0.1:11434/v1"),
+    "local": Provider(kind="local"),
+}
+"""Providers that need no entry in the project file; an entry of the same name replaces one."""
+
+NOTHING_REQUIRED = EnvironmentPolicy(require_owner=False, require_pinned_model=False, require_gate=False)
+
+
+def load_project(start: Path | None = None) -> Project:
+    """The project that ``start`` (default: the working directory) is in.
+
+    State lives in ``.lockgate/`` beside the project file, or where ``LOCKGATE_HOME`` says.
+    """
+    folder = (start or Path.cwd()).resolve()
+    if folder.is_file():
+        folder = folder.parent
+    root = next((place for place in (folder, *folder.parents) if (place / PROJECT_FILE).is_file()), None)
+    if root is None:
+        raise InputError(
+            f"no {PROJECT_FILE} in {str(folder)!r} or above it",
+            remedy="lockgate init NAME makes a project; or change into one",
+        )
+    document = read_yaml(root / PROJECT_FILE, shown_as=PROJECT_FILE)
+    config = validate(document, ProjectConfig)
+    _check(document, config, root)
+    home = os.environ.get("LOCKGATE_HOME")
+    return Project(root=root, home=Path(home).expanduser().absolute() if home else root / ".lockgate", config=config)
+
+
+def _check(document: Document, config: ProjectConfig, root: Path) -> None:
+    groups: list[tuple[tuple[str, ...], dict[str, Provider]]] = [(("providers",), config.providers)]
+    for name, environment in config.environments.items():
+        groups.append((("environments", name, "providers"), environment.providers))
+        for provider in environment.providers:
+            if provider not in config.providers and provider not in WELL_KNOWN:
+                place = ("environments", name, "providers", provider)
+                raise document.error(
+                    place,
+                    f"the environment overrides a provider {provider!r} that the project does not have",
+                    remedy=did_you_mean(provider, [*config.providers, *WELL_KNOWN]),
+                )
+    for group, providers in groups:
+        for name, provider in providers.items():
+            if provider.api_key is None:
+                continue
+            try:
+                check_reference(provider.api_key)
+            except InputError as wrong:
+                raise document.error((*group, name, "api_key"), wrong.message, remedy=wrong.remedy) from None
+    if config.prices is not None and not (root / config.prices).is_file():
+        raise document.error(
+            ("prices",), f"prices is {config.prices!r}: no such file", remedy="create it, or remove the key"
+        )
+
+
+def prices_file(project: Project) -> Path | None:
+    """The project's own prices, over the bundled table."""
+    return None if project.config.prices is None else project.root / project.config.prices
+
+
+def provider_names(project: Project) -> list[str]:
+    """Every provider a model may name in this project."""
+    return sorted({*project.config.providers, *WELL_KNOWN})
+
+
+def resolve_provider(project: Project, name: str, environment: str) -> ResolvedProvider:
+    """The provider as this environment has it: its override, else the project's, else the well-known one."""
+    known = project.config.environments
+    if environment not in known:
+        raise InputError(
+            f"no environment {environment!r} in {PROJECT_FILE}", remedy=did_you_mean(environment, list(known))
+        )
+    found = known[environment].providers.get(name) or project.config.providers.get(name) or WELL_KNOWN.get(name)
+    if found is None:
+        raise InputError(
+            f"no provider {name!r} in {PROJECT_FILE}",
+            remedy=f"add it under `providers:`, or use one of {', '.join(provider_names(project))}",
+        )
+    return ResolvedProvider(
+        name=name,
+        kind=found.kind,
+        base_url=(found.base_url or BASE_URLS[found.kind]).rstrip("/"),
+        api_key=found.api_key,
+        weights=found.weights,
+        timeout=found.timeout,
+    )
+
+
+def environment_policy(project: Project, environment: str) -> EnvironmentPolicy:
+    """What the environment refuses: its own policy, else everything in ``prod`` and nothing elsewhere."""
+    known = project.config.environments
+    if environment not in known:
+        raise InputError(
+            f"no environment {environment!r} in {PROJECT_FILE}", remedy=did_you_mean(environment, list(known))
+        )
+    policy = known[environment].policy
+    if policy is not None:
+        return policy
+    return EnvironmentPolicy() if environment == "prod" else NOTHING_REQUIRED
