@@ -12,7 +12,9 @@
     │   └── ApprovalPending         1    202   the run waits for a person's yes
     ├── Unavailable                 4    503   something Lockgate needs does not answer
     │   └── UpstreamError           4    502   a model provider failed; says whether it was sent
-    └── Diverged                    1    409   a replayed run asked for something else
+    ├── Diverged                    1    409   a replayed run asked for something else
+    └── RunFailed                   1    422   a run ended without an answer, for a typed reason
+        └── ToolFailed              1    422   one tool call did; a handler may catch it and go on
 
 A message names what is wrong, where, the value (quoted with ``!r``) and the remedy.
 """
@@ -32,6 +34,8 @@ __all__ = [
     "MissingExtra",
     "NotFound",
     "Refused",
+    "RunFailed",
+    "ToolFailed",
     "Unauthenticated",
     "Unavailable",
     "UpstreamError",
@@ -190,3 +194,21 @@ class Diverged(LockgateError):
     exit_code = 1
     status = 409
     code = "diverged"
+
+
+class RunFailed(LockgateError):
+    """A run cannot go on. ``error_type`` is one of the words in ``docs/runs.md``."""
+
+    exit_code = 1
+    status = 422
+    code = "run_failed"
+
+    def __init__(self, error_type: str, message: str, *, remedy: str | None = None) -> None:
+        super().__init__(message, remedy=remedy)
+        self.error_type = error_type
+
+
+class ToolFailed(RunFailed):
+    """One tool call gave no result: refused, rejected, invalid, raised or timed out."""
+
+    code = "tool_failed"

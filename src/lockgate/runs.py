@@ -1,10 +1,16 @@
-"""What a gateway asks a host to run: the one message both sides know."""
+"""What a gateway asks a host to run, and where that host listens: what both sides must agree on."""
 
 from __future__ import annotations
 
+import hashlib
+import os
+import tempfile
+from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
+
+_LONGEST_ADDRESS = 100
 
 Arm = Literal["stable", "candidate", "shadow", "direct"]
 """Which side of a rollout a run is on; ``direct`` when the caller named the version."""
@@ -31,3 +37,17 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
     token: str  # the run token its model calls carry
     mode: RunMode = "live"
     primary_run: str | None = None  # of a shadow
+    depth: int = 0  # 0 for a caller's own run, 1 for a run that one started, ...
+
+
+def host_socket(home: Path, effective_digest: str) -> Path:
+    """The Unix socket of the host that serves a version: ``<home>/run/host-<12 hex>.sock``.
+
+    A path too long for a socket address (104 bytes on some systems) moves to a private folder for temporary files.
+    """
+    name = f"host-{effective_digest.removeprefix('sha256:')[:12]}.sock"
+    path = home / "run" / name
+    if len(os.fsencode(path)) < _LONGEST_ADDRESS:
+        return path
+    folder = hashlib.sha256(os.fsencode(home)).hexdigest()[:12]
+    return Path(tempfile.gettempdir()) / f"lockgate-{os.getuid()}-{folder}" / name

@@ -10,6 +10,7 @@ from __future__ import annotations
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     Column,
     Double,
     Index,
@@ -216,6 +217,7 @@ runs = Table(
     Column("session", String),
     Column("tenant", String, nullable=False),
     Column("primary_run", String),  # of a shadow: the run it copies
+    Column("depth", Integer, nullable=False, default=0),
     Column("status", String, nullable=False),
     Column("input", JSON, nullable=False),
     Column("output", JSON),
@@ -248,7 +250,10 @@ run_steps = Table(
     Column("request_hash", String, nullable=False),
     Column("request", JSON, nullable=False),
     Column("response", JSON),
-    Column("status", String, nullable=False),  # started | done | failed | stubbed
+    Column("status", String, nullable=False),  # started | waiting | done | failed | stubbed
+    Column("effect", String),  # of a tool: pure | read | write
+    Column("replayed", Boolean, nullable=False, default=False),  # a shadow's: answered from the primary's record
+    Column("error_type", String),
     Column("error", Text),
     Column("input_tokens", BigInteger, nullable=False, default=0),
     Column("output_tokens", BigInteger, nullable=False, default=0),
@@ -282,7 +287,7 @@ approvals = Table(
     Column("arguments_hash", String, nullable=False),
     Column("effective_digest", String, nullable=False),
     Column("policy_digest", String, nullable=False),
-    Column("status", String, nullable=False),  # pending | approved | rejected | executing | executed | expired
+    Column("status", String, nullable=False),  # pending | approved | rejected | executing | executed | expired | unknown
     Column("requested_at", Double, nullable=False),
     Column("expires_at", Double),
     Column("decided_at", Double),
