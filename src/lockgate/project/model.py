@@ -21,10 +21,12 @@ class Provider(Strict):
     """Where models are served. ``kind: local`` runs the named weights on this machine."""
 
     kind: Literal["openai", "anthropic", "local"] = Field(description="The wire protocol, or `local`.")
-    base_url: str | None = Field(None, description="The API's root; each kind has a default.")
-    api_key: str | None = Field(None, description="A secret reference such as `${env:OPENAI_API_KEY}`.")
-    weights: str | None = Field(None, description="For `local`: a known model's name, or a path to a GGUF file.")
-    timeout: float = Field(120.0, gt=0, description="Seconds until a model call is given up.")
+    base_url: str | None = Field(default=None, description="The API's root; each kind has a default.")
+    api_key: str | None = Field(default=None, description="A secret reference such as `${env:OPENAI_API_KEY}`.")
+    weights: str | None = Field(
+        default=None, description="For `local`: a known model's name, or a path to a GGUF file."
+    )
+    timeout: float = Field(default=120.0, gt=0, description="Seconds until a model call is given up.")
 
 
 class EnvironmentPolicy(Strict):
@@ -39,16 +41,18 @@ class Environment(Strict):
     """One of dev, staging, prod: the same version flows through all of them."""
 
     providers: dict[str, Provider] = Field(default_factory=dict, description="Overrides by provider name.")
-    policy: EnvironmentPolicy | None = Field(None, description="Default: everything required in `prod`, else nothing.")
+    policy: EnvironmentPolicy | None = Field(
+        default=None, description="Default: everything required in `prod`, else nothing."
+    )
 
 
 class ProjectConfig(Strict):
     """The project file, ``lockgate.yaml``."""
 
     project: str = Field(pattern=NAME, description="The project's name.")
-    owner: str | None = Field(None, description="Who owns what names no owner of its own.")
+    owner: str | None = Field(default=None, description="Who owns what names no owner of its own.")
     providers: dict[str, Provider] = Field(default_factory=dict)
-    prices: str | None = Field(None, description="A YAML file of prices, over the bundled table.")
+    prices: str | None = Field(default=None, description="A YAML file of prices, over the bundled table.")
     environments: dict[str, Environment] = Field(
         default_factory=lambda: {"dev": Environment(), "staging": Environment(), "prod": Environment()}
     )

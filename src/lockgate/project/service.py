@@ -58,11 +58,11 @@ def _check(document: Document, config: ProjectConfig, root: Path) -> None:
                     remedy=did_you_mean(provider, [*config.providers, *WELL_KNOWN]),
                 )
     for group, providers in groups:
-        for name, provider in providers.items():
-            if provider.api_key is None:
+        for name, given in providers.items():
+            if given.api_key is None:
                 continue
             try:
-                check_reference(provider.api_key)
+                check_reference(given.api_key)
             except InputError as wrong:
                 raise document.error((*group, name, "api_key"), wrong.message, remedy=wrong.remedy) from None
     if config.prices is not None and not (root / config.prices).is_file():

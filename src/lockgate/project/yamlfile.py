@@ -312,7 +312,7 @@ def explain(document: Document, failure: ValidationError, model: type[BaseModel]
     _, first = min(placed, key=lambda pair: pair[0])
     place = (*under, *_in_data(document.data, under, first["loc"]))
     message, remedy = _describe(first, place, document, model)
-    more = len({line for line, _ in placed}) - 1
+    more = len({line for line, _, _ in placed}) - 1
     if more:
         message += f" (and {more} more to correct)"
     return document.error(place, message, remedy=remedy)
@@ -324,7 +324,8 @@ def _in_data(data: Any, under: Location, location: Location) -> Location:
         data = data[step]
     place: list[str | int] = []
     for step in location:
-        if isinstance(data, dict) and step in data or isinstance(data, list) and isinstance(step, int):
+        inside_list = isinstance(data, list) and isinstance(step, int) and step < len(data)
+        if inside_list or (isinstance(data, dict) and step in data):
             data = data[step]
             place.append(step)
     return tuple(place)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import msgspec
 
 Effect = Literal["pure", "read", "write"]
-"""What a tool does to the world: computes only, reads state, or changes it. Only ``pure`` may run in a shadow freely."""
+"""What a tool does to the world: computes only, reads it, or changes it. In a shadow only ``pure`` runs freely."""
 
 
 class ModelRef(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -38,11 +38,15 @@ class ToolContract(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 
 class Framework(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What runs the agent. ``entrypoint`` is ``package.module:object``."""
+
     kind: Literal["native", "python", "langgraph"] = "native"
     entrypoint: str | None = None
 
 
 class Guardrails(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is checked and changed around the model. ``output_schema`` keeps the property order of its file."""
+
     pii_redaction: bool = False
     injection: Literal["off", "flag", "block"] = "off"
     output_schema: dict[str, Any] | None = None
@@ -69,6 +73,7 @@ class AgentVersion(msgspec.Struct, frozen=True, kw_only=True):
     model: ModelRef
     system_prompt: str
     fallbacks: tuple[ModelRef, ...] = ()
+    triage: ModelRef | None = None  # a cheaper model for the easy cases
     framework: Framework = msgspec.field(default_factory=Framework)
     tools: tuple[ToolContract, ...] = ()
     handler: str | None = None  # the tool that turns the model's output into the answer

@@ -1,0 +1,326 @@
+"""The agent file and the files it names, as types: what each key means and what it is by default.
+
+``lockgate schema agent`` and the reference in the docs are generated from this module. Durations are written as
+``30s``, ``15m``, ``1h``, ``7d`` or a number of seconds, and are seconds from here on.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+from lockgate.project.model import NAME, Strict
+from lockgate.versions.model import ActionLimits, Effect
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|d|w)")
+_LIMITS = ActionLimits()
+
+
+def seconds(value: Any) -> Any:
+    """``"1h"`` → 3600.0; numbers are seconds already.
+
+    >>> seconds("1h"), seconds("90s"), seconds(12)
+    (3600.0, 90.0, 12)
+    """
+    if isinstance(value, str):
+        match = _DURATION.fullmatch(value.strip())
+        if match is None:
+            raise PydanticCustomError("duration", "not a duration", {"remedy": "write 30s, 15m, 1h or 7d"})
+        return float(match[1]) * _UNITS[match[2]]
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise PydanticCustomError("duration", "not a duration", {"remedy": "write 30s, 15m, 1h or 7d"})
+    return value
+
+
+def _named(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+def _bound(value: Any) -> Any:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return {"threshold": value} if is_number else value
+
+
+Duration = Annotated[
+    float,
+    BeforeValidator(seconds),
+    Field(ge=0),
+    WithJsonSchema({"type": ["string", "number"], "pattern": r"^[0-9]+(\.[0-9]+)?\s*(ms|s|m|h|d|w)$", "minimum": 0}),
+]
+Percent = Annotated[float, Field(ge=0, le=100)]
+RelativePath = Annotated[str, Field(min_length=1)]
+Metric = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.:-]*$")]
+
+
+class ModelSpec(Strict):
+    """One model with its parameters. A parameter that is absent is the provider's default."""
+
+    provider: str = Field(description="A provider of `lockgate.yaml`, or openai, anthropic, ollama, local.")
+    name: str = Field(min_length=1, description="The model's name at the provider; pin a dated name or a digest.")
+    temperature: float | None = Field(default=None, ge=0, le=2, description="Sampling temperature.")
+    top_p: float | None = Field(default=None, gt=0, le=1, description="Nucleus sampling.")
+    max_tokens: int = Field(default=1024, gt=0, description="Most tokens of one answer.")
+    seed: int | None = Field(default=None, description="Sampling seed, where the provider has one.")
+    stop: list[str] = Field(default=[], description="Texts that end an answer.")
+    revision: str | None = Field(
+        default=None, description="Pins what a movable name stands for, e.g. an Ollama digest; else found at lock time."
+    )
+
+
+class AgentModel(ModelSpec):
+    """The agent's model, and what takes its place."""
+
+    fallbacks: list[ModelSpec] = Field(default=[], description="Tried in order when the model does not answer.")
+    triage: ModelSpec | None = Field(default=None, description="A cheaper model for the easy cases.")
+
+
+class FrameworkSpec(Strict):
+    """What runs the agent."""
+
+    kind: Literal["native", "python", "langgraph"] = Field(default="native", description="`native` is our own loop.")
+    entrypoint: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*$",
+        description="`package.module:object`, from the project's root. Its package is part of the version.",
+    )
+
+
+class ToolUseSpec(Strict):
+    """A tool this agent may use; its contract is `tools/<name>.yaml`."""
+
+    name: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_-]{0,63}$", description="The tool's name.")
+    approval: Literal["required", "none"] | None = Field(
+        default=None, description="`required`: a person says yes to each exact call. Default: what the contract says."
+    )
+
+
+class GuardrailSpec(Strict):
+    """What is checked and changed around the model."""
+
+    pii_redaction: bool = Field(default=False, description="Take personal data out before the model sees it.")
+    output_schema: RelativePath | None = Field(default=None, description="A JSON Schema the answer must satisfy.")
+    injection: Literal["off", "flag", "block"] = Field(default="off", description="What to do about prompt injection.")
+
+
+class RetrievalSpec(Strict):
+    """What the agent looks things up in."""
+
+    knowledge_base: str = Field(min_length=1, description="A knowledge base with its snapshot, `kb/NAME@SNAPSHOT`.")
+
+
+class MemorySpec(Strict):
+    """What the agent keeps between runs."""
+
+    ttl: Duration = Field(description="How long it keeps it.")
+
+
+class BudgetSpec(Strict):
+    """What one run, and one day, may cost. The run's limits belong to the behaviour; the daily ones do not."""
+
+    max_iterations: int = Field(
+        default=_LIMITS.max_iterations, ge=0, description="Repairs and refinements of an answer."
+    )
+    max_llm_calls: int = Field(default=_LIMITS.max_llm_calls, ge=1, description="Model calls of one run.")
+    max_tool_calls: int = Field(default=_LIMITS.max_tool_calls, ge=0, description="Tool calls of one run.")
+    max_tokens_per_run: int = Field(
+        default=_LIMITS.max_tokens_per_run, ge=1, description="Input and output tokens of one run."
+    )
+    max_seconds: Duration = Field(default=_LIMITS.max_seconds, gt=0, description="Wall time of one run.")
+    max_usd_per_run: float | None = Field(default=None, gt=0, description="USD of one run.")
+    max_depth: int = Field(default=_LIMITS.max_depth, ge=0, description="Agents that call agents: how deep.")
+    daily_usd: float | None = Field(default=None, gt=0, description="USD a day (UTC), hard stop; alert at 70 %.")
+    daily_tokens: int | None = Field(default=None, gt=0, description="Tokens a day (UTC), hard stop.")
+
+
+class BreakerSpec(Strict):
+    """Stops sending runs to an agent that keeps failing."""
+
+    failure_threshold: int = Field(default=5, ge=1, description="Failures in a row that open it.")
+    reset_timeout: Duration = Field(default=300.0, description="Until one run is let through to try.")
+    fallback: str | None = Field(default=None, description="The agent that answers meanwhile.")
+
+
+class JudgeSpec(Strict):
+    """The model that grades answers. Calibrate it against human labels before it may block."""
+
+    provider: str = Field(description="A provider of `lockgate.yaml`.")
+    name: str = Field(min_length=1, description="The judge model's name; pin it.")
+    temperature: float = Field(default=0.0, ge=0, le=2, description="Sampling temperature.")
+    max_tokens: int = Field(default=512, gt=0, description="Most tokens of one grading.")
+    seed: int | None = Field(default=None, description="Sampling seed, where the provider has one.")
+    prompt: RelativePath | None = Field(default=None, description="A file with the grading instructions.")
+    labels: RelativePath | None = Field(default=None, description="JSONL of human labels to calibrate it with.")
+
+
+class MetricRule(Strict):
+    """What a metric must reach. Further keys are options of its scorer."""
+
+    model_config = ConfigDict(extra="allow")
+
+    metric: Metric | None = Field(default=None, description="The scorer's name; default: the key this stands under.")
+    threshold: float | None = Field(
+        default=None, description="Bound in the metric's own direction: quality at least, cost and time at most."
+    )
+    min: float | None = Field(default=None, description="At least this.")
+    max: float | None = Field(default=None, description="At most this.")
+    margin: float | None = Field(default=None, ge=0, description="How much worse than the baseline is still as good.")
+    blocking: bool = Field(default=True, description="false: reported, never decides.")
+    strict: bool = Field(default=False, description="true: the interval's lower end must reach it, not the mean.")
+
+
+Bound = Annotated[MetricRule, BeforeValidator(_bound)]
+
+
+class RubricSpec(Strict):
+    """What a good answer is, and what must never happen (`evals/rubrics/*.yaml`, or inline)."""
+
+    name: str | None = Field(default=None, description="The rubric's name.")
+    description: str | None = Field(default=None, description="What a good answer is, in words.")
+    dimensions: dict[Metric, Bound] = Field(default={}, description="By dimension: a number, or the rule.")
+    never: list[str] = Field(default=[], description="Metrics of which one failure fails the whole gate.")
+    slices: dict[str, float] = Field(default={}, description="Weights of tags in the mean; default 1.")
+
+
+class EvalSpec(Strict):
+    """The eval gate."""
+
+    dataset: RelativePath | None = Field(default=None, description="The golden set, JSONL.")
+    trials: int = Field(default=1, ge=1, le=100, description="Times each case is run.")
+    judge: JudgeSpec | None = Field(default=None, description="The model that grades, for metrics that need one.")
+    thresholds: dict[Metric, Bound] = Field(
+        default={}, description="By metric: a number, or the rule. Over the rubric's dimensions."
+    )
+    rubric: RelativePath | RubricSpec | None = Field(default=None, description="A rubric file, or the rubric itself.")
+    baseline: str | None = Field(
+        default=None,
+        description="The version to be as good as: `AGENT@VERSION`, a digest, or `none`. Default: what serves.",
+    )
+    concurrency: int = Field(default=4, ge=1, le=1000, description="Trials at a time.")
+    timeout: Duration = Field(default=120.0, gt=0, description="Until a trial counts as failed.")
+    max_usd: float | None = Field(default=None, gt=0, description="Most one evaluation may cost.")
+    max_trials: int | None = Field(
+        default=None, ge=1, description="Most trials of one evaluation, extra ones included."
+    )
+
+
+class ShadowSpec(Strict):
+    """Runs beside the stable version, seen by nobody, unable to act."""
+
+    mirror: Percent = Field(default=100.0, description="Percent of stable runs that are shadowed.")
+    min_pairs: int = Field(default=50, ge=0, description="Pairs to see before the first phase.")
+    min: Duration = Field(default=0.0, description="Time to spend in shadow at least.")
+    max: Duration | None = Field(default=None, description="Past it without a decision the rollout is inconclusive.")
+
+
+class PhaseSpec(Strict):
+    """One step of a canary."""
+
+    weight: Percent = Field(description="Percent of new sessions that get the candidate.")
+    min: Duration = Field(default=0.0, description="Time to spend here at least.")
+    min_units: int = Field(default=0, ge=0, description="Candidate sessions to see here at least.")
+    max: Duration | None = Field(default=None, description="Past it without a decision the rollout is inconclusive.")
+
+
+class GateSpec(Strict):
+    """What a live metric may do to a rollout. Further keys are options of its meter."""
+
+    model_config = ConfigDict(extra="allow")
+
+    metric: Metric | None = Field(default=None, description="The metric; default: the key this stands under.")
+    harm_margin: float | None = Field(default=None, ge=0, description="Worse by more than this: roll back.")
+    safe_margin: float | None = Field(default=None, ge=0, description="Surely not worse by this: promote.")
+    blocking: bool = Field(default=True, description="false: shown, never decides.")
+
+
+class RolloutSpec(Strict):
+    """How a new version reaches its users."""
+
+    shadow: ShadowSpec | None = Field(default=None, description="Shadow first.")
+    phases: list[PhaseSpec] = Field(default=[], description="Canary weights in order; 100 comes by promotion.")
+    gates: dict[Metric, GateSpec] = Field(default={}, description="By metric: what it may do to the rollout.")
+    session_idle: Duration = Field(default=1800.0, gt=0, description="A session is over when idle this long.")
+    warm: Duration = Field(default=86400.0, description="The previous version stays ready for `undo` this long.")
+    alpha: float = Field(default=0.05, gt=0, lt=1, description="Chance of a false rollback.")
+    beta: float = Field(default=0.05, gt=0, lt=1, description="Chance of a false promotion.")
+
+
+class AgentSpec(Strict):
+    """An agent: one declarative artifact."""
+
+    name: str = Field(pattern=NAME, max_length=128, description="The agent's name.")
+    version: int = Field(ge=0, description="Counts up in the file's name and here; the digest is the identity.")
+    description: str | None = Field(default=None, description="What the agent is for.")
+    owner: str | None = Field(default=None, description="Who answers for it. Default: CODEOWNERS, then the project's.")
+    model: AgentModel = Field(description="The model and its parameters.")
+    framework: FrameworkSpec | None = Field(default=None, description="Default: the native loop.")
+    system_prompt: RelativePath | None = Field(
+        default=None, description="A text file, or a prompt YAML; paths are from the project's root."
+    )
+    tools: list[Annotated[ToolUseSpec, BeforeValidator(_named)]] = Field(
+        default=[], description="Names, or names with `approval`."
+    )
+    handler: str | None = Field(
+        default=None,
+        description="A pure tool that receives the model's JSON answer and returns the final one; it may call the "
+        "agent's other tools.",
+    )
+    guardrails: GuardrailSpec = Field(default=GuardrailSpec(), description="Checks around the model.")
+    policies: list[RelativePath] = Field(default=[], description="Cedar files that decide which tool calls may pass.")
+    retrieval: RetrievalSpec | None = Field(default=None, description="Default: none.")
+    memory: MemorySpec | None = Field(default=None, description="Default: none.")
+    budgets: BudgetSpec = Field(default=BudgetSpec(), description="Limits of a run and of a day.")
+    breaker: BreakerSpec | None = Field(default=None, description="Default: none.")
+    evals: EvalSpec | None = Field(default=None, description="The eval gate.")
+    rollout: RolloutSpec | None = Field(default=None, description="Shadow, canary, promotion.")
+
+
+class AgentFile(Strict):
+    """An agent file, `agents/NAME.vN.yaml`."""
+
+    agent: AgentSpec
+
+
+class ToolSpec(Strict):
+    """What a tool is called, takes, gives and does."""
+
+    name: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_-]{0,63}$", description="As the agent file and the model call it.")
+    description: str = Field(default="", description="What it does, for the model to read.")
+    effect: Effect = Field(
+        default="write", description="`pure` computes only, `read` looks at the world, `write` changes it."
+    )
+    python: str | None = Field(
+        default=None,
+        pattern=r"^[^:]+\.py:[A-Za-z_][A-Za-z0-9_]*$",
+        description="`path/to/file.py:function`; all .py files in its folder are part of the version.",
+    )
+    input: dict[str, Any] = Field(
+        default={"type": "object", "properties": {}}, description="JSON Schema of the arguments."
+    )
+    output: dict[str, Any] | None = Field(default=None, description="JSON Schema of the result.")
+    scopes: list[str] = Field(default=[], description="What the caller must be allowed.")
+    approval: Literal["required", "none"] = Field(default="none", description="Whether each call waits for a person.")
+    timeout: Duration = Field(default=30.0, gt=0, description="Until a call counts as failed.")
+    owner: str | None = Field(default=None, description="Who answers for it.")
+
+
+class ToolFile(Strict):
+    """A tool contract, `tools/NAME.yaml`."""
+
+    tool: ToolSpec
+
+
+class PromptSpec(Strict):
+    """A prompt with a name of its own (`prompts/*.yaml`)."""
+
+    name: str = Field(description="The prompt's name.")
+    version: str | int | float | None = Field(default=None, description="The prompt's own version.")
+    template: str = Field(description="The prompt's text.")
+    objective: str | None = Field(default=None, description="What it is for.")
+    owner: str | None = Field(default=None, description="Who answers for it.")
+    model: str | None = Field(default=None, description="The model it was written for; the agent file decides.")
+    temperature: float | None = Field(default=None, description="As it was written for; the agent file decides.")
+    metadata: dict[str, Any] = Field(default={}, description="Anything else worth keeping with it.")
