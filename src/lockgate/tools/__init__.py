@@ -1,1 +1,1 @@
-"""Tool contracts, policy, approvals."""
+"""Tools: contracts, policy, approvals."""
