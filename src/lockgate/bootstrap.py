@@ -61,6 +61,13 @@ class App:
         return BlobStore(self.home / "blobs")
 
     @cached_property
+    def secret(self) -> bytes:
+        """This machine's own, for signatures."""
+        from lockgate.storage.secret import machine_secret
+
+        return machine_secret(self.home)
+
+    @cached_property
     def holds(self) -> HoldTable:
         from lockgate.limits.holdtable import HoldTable
 

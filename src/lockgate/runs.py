@@ -1,4 +1,4 @@
-"""What a gateway asks a host to run, and where that host listens: what both sides must agree on."""
+"""What a gateway asks a host to run, and where hosts and the control plane listen: what both sides must agree on."""
 
 from __future__ import annotations
 
@@ -41,11 +41,17 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def host_socket(home: Path, effective_digest: str) -> Path:
-    """The Unix socket of the host that serves a version: ``<home>/run/host-<12 hex>.sock``.
+    """The Unix socket of the host that serves a version: ``<home>/run/host-<12 hex>.sock``."""
+    return _socket(home, f"host-{effective_digest.removeprefix('sha256:')[:12]}.sock")
 
-    A path too long for a socket address (104 bytes on some systems) moves to a private folder for temporary files.
-    """
-    name = f"host-{effective_digest.removeprefix('sha256:')[:12]}.sock"
+
+def control_socket(home: Path) -> Path:
+    """The Unix socket of the control plane: ``<home>/run/control.sock``."""
+    return _socket(home, "control.sock")
+
+
+def _socket(home: Path, name: str) -> Path:
+    # A path too long for a socket address (104 bytes on some systems) moves to a private folder for temporary files.
     path = home / "run" / name
     if len(os.fsencode(path)) < _LONGEST_ADDRESS:
         return path

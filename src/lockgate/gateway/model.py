@@ -51,3 +51,28 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     mirror: float = 0.0
     lease_until: float | None = None
     revision: int = 0
+
+
+class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
+    """An API key without its secret, of which only a hash is stored. Times are Unix seconds."""
+
+    id: str
+    name: str
+    tenant: str
+    environment: str
+    roles: tuple[str, ...] = ()
+    agents: tuple[str, ...] | None = None  # None: any
+    models: tuple[str, ...] | None = None  # None: any
+    created_at: float
+    expires_at: float | None = None
+    revoked_at: float | None = None
+
+    def identity(self) -> Identity:
+        return Identity(
+            key_id=self.id,
+            tenant=self.tenant,
+            environment=self.environment,
+            roles=self.roles,
+            agents=self.agents,
+            models=self.models,
+        )

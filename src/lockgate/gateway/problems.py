@@ -1,0 +1,79 @@
+"""How an error looks over HTTP: the OpenAI error object on ``/v1``, RFC 9457 problem details elsewhere. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from lockgate.errors import ApprovalPending, LimitExceeded, LockgateError, UpstreamError
+
+Response = tuple[int, list[tuple[str, str]], bytes]
+"""Status, headers, body."""
+
+_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "invalid_request_error",
+    429: "rate_limit_error",
+}
+_PENDING_ON_V1 = 409  # a client of chat completions takes any 2xx for an answer
+
+
+def openai_error(error: LockgateError, *, details: dict[str, Any] | None = None) -> Response:
+    """``{"error": {message, type, param, code}}``, with what a program needs besides: a run id, a limit's name."""
+    status = _PENDING_ON_V1 if isinstance(error, ApprovalPending) else error.status
+    body = {
+        "message": _text(error),
+        "type": "approval_pending" if isinstance(error, ApprovalPending) else _TYPES.get(status, "server_error"),
+        "param": None,
+        "code": error.code,
+        **_extra(error),
+        **(details or {}),
+    }
+    headers = [("content-type", "application/json"), *_retry_headers(error)]
+    return status, headers, msgspec.json.encode({"error": body})
+
+
+def problem(error: LockgateError, *, instance: str, details: dict[str, Any] | None = None) -> Response:
+    """``application/problem+json``; ``code`` is the same stable word as on ``/v1``."""
+    body = {
+        "type": "about:blank",
+        "title": error.code.replace("_", " ").capitalize(),
+        "status": error.status,
+        "detail": _text(error),
+        "instance": instance,
+        "code": error.code,
+        **_extra(error),
+        **(details or {}),
+    }
+    headers = [("content-type", "application/problem+json"), *_retry_headers(error)]
+    return error.status, headers, msgspec.json.encode(body)
+
+
+def _text(error: LockgateError) -> str:
+    return f"{error.message} ({error.remedy})" if error.remedy else error.message
+
+
+def _extra(error: LockgateError) -> dict[str, Any]:
+    if isinstance(error, LimitExceeded):
+        return {"limit": error.limit}
+    if isinstance(error, ApprovalPending):
+        return {"run_id": error.run_id, "approval_id": error.approval_id}
+    if isinstance(error, UpstreamError):
+        return {"sent": error.sent}
+    return {}
+
+
+def _retry_headers(error: LockgateError) -> list[tuple[str, str]]:
+    if isinstance(error, LimitExceeded):
+        if error.retry_after is None:
+            return [("x-should-retry", "false")]
+        return [("retry-after", str(max(1, round(error.retry_after + 0.5))))]
+    if isinstance(error, ApprovalPending):
+        return [("x-should-retry", "false")]
+    if error.status == 503:
+        return [("retry-after", "1")]
+    return []

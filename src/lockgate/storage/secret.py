@@ -1,0 +1,38 @@
+"""This machine's own secret: signs run tokens and gate attestations. A file only its user can read."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+from lockgate.errors import Corrupt
+
+SIZE = 32
+
+
+def machine_secret(home: Path) -> bytes:
+    """The secret in ``<home>/secret``, made on first use. Processes that race to make it agree on one."""
+    path = home / "secret"
+    try:
+        found = path.read_bytes()
+    except FileNotFoundError:
+        home.mkdir(parents=True, exist_ok=True)
+        draft = home / f"secret.{os.getpid()}.{secrets.token_hex(4)}"
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            os.write(descriptor, secrets.token_bytes(SIZE))
+            os.fsync(descriptor)
+            os.link(draft, path)  # whole or not at all, and never over another's
+        except FileExistsError:
+            pass
+        finally:
+            os.close(descriptor)
+            draft.unlink()
+        found = path.read_bytes()
+    if len(found) != SIZE:
+        raise Corrupt(
+            f"the machine's secret {str(path)!r} has {len(found)} bytes, not {SIZE}",
+            remedy="restore it; or remove it, and sign attestations anew",
+        )
+    return found
