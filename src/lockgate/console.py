@@ -15,10 +15,12 @@ import typer
 from lockgate.errors import LockgateError
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, ConsoleRenderable
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 """The ``--json`` option every printing command takes: ``json: JsonFlag = False``."""
+
+_PIPED_WIDTH = 10_000  # no line is cut or folded for a program
 
 _consoles: dict[bool, Console] = {}
 
@@ -50,7 +52,17 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str |
         drawn.add_column(column, overflow="fold")
     for row in rows:
         drawn.add_row(*(cell if isinstance(cell, Text) else Text("" if cell is None else str(cell)) for cell in row))
-    console().print(drawn)
+    draw(drawn)
+
+
+def draw(drawn: ConsoleRenderable) -> None:
+    """Print a table or a tree; when piped, its lines are as long as they need to be."""
+    screen = console()
+    if not screen.is_terminal:
+        from rich.console import Console
+
+        screen = Console(width=_PIPED_WIDTH, highlight=False)
+    screen.print(drawn)
 
 
 def print_error(error: LockgateError) -> None:

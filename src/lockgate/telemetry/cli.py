@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lockgate.console import JsonFlag, console, emit, table
+from lockgate.console import JsonFlag, draw, emit, table
 from lockgate.errors import InputError, NotFound
 from lockgate.money import show_usd
 
@@ -109,7 +109,7 @@ def _draw_tree(trace_id: str, roots: list[Node], totals: Any) -> None:
         for depth, node in root.walk():
             del branches[depth + 1 :]
             branches.append(branches[depth].add(_line(node)))
-    console().print(drawn)
+    draw(drawn)
 
 
 def _line(node: Node) -> Text:
