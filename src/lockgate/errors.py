@@ -2,6 +2,7 @@
 
     LockgateError                 exit  HTTP   meaning
     ├── InputError                  2    400   the user's file, flag or request is wrong
+    │   ├── TooLarge                2    413   the request is larger than allowed
     │   └── MissingExtra            2    501   an optional dependency is not installed
     ├── NotFound                    2    404   the thing named does not exist
     ├── Conflict                    1    409   somebody else was first, or the state forbids it
@@ -35,6 +36,7 @@ __all__ = [
     "NotFound",
     "Refused",
     "RunFailed",
+    "TooLarge",
     "ToolFailed",
     "Unauthenticated",
     "Unavailable",
@@ -77,6 +79,13 @@ class InputError(LockgateError):
         super().__init__(where + message, remedy=remedy)
         self.path = None if path is None else str(path)
         self.line = line
+
+
+class TooLarge(InputError):
+    """A request is larger than allowed."""
+
+    status = 413
+    code = "too_large"
 
 
 class MissingExtra(InputError):
