@@ -1,1 +1,1 @@
-"""Assignment, evidence, decision: shadow, canary, promotion, rollback."""
+"""Staged rollouts: assignment, shadow pairs, evidence, decisions, and the controller that acts on them."""

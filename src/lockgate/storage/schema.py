@@ -126,14 +126,24 @@ rollouts = Table(
     Column("candidate_behaviour", String, nullable=False),
     Column("candidate_effective", String, nullable=False),
     Column("plan", JSON, nullable=False),
+    Column("settings", JSON, nullable=False),  # AgentSettings of the candidate: the deployment's, once promoted
     Column("status", String, nullable=False),
     Column("phase", Integer, nullable=False),
     Column("phase_started_at", Double, nullable=False),
     Column("reason", Text, nullable=False),
+    Column("created_by", String, nullable=False),
     Column("created_at", Double, nullable=False),
     Column("updated_at", Double, nullable=False),
     Column("ended_at", Double),
     Index("rollouts_by_agent", "environment", "agent", "created_at"),
+)
+Index(
+    "one_live_rollout",
+    rollouts.c.environment,
+    rollouts.c.agent,
+    unique=True,
+    sqlite_where=rollouts.c.ended_at.is_(None),
+    postgresql_where=rollouts.c.ended_at.is_(None),
 )
 
 rollout_events = Table(
