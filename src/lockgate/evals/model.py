@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Awaitable, Callable
 from typing import Any, Literal
 
@@ -10,6 +11,9 @@ import msgspec
 from lockgate.results import RunResult
 
 Verdict = Literal["pass", "fail", "inconclusive"]
+Status = Literal["scored", "skipped", "unscored", "error"]
+Direction = Literal["higher", "lower"]
+Unit = Literal["score", "rate", "usd", "seconds", "tokens", "count"]
 
 
 class Case(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -31,15 +35,115 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     owner: str | None = None
     metadata: dict[str, Any] = msgspec.field(default_factory=dict)
 
+    @property
+    def digest(self) -> str:
+        """Of what the agent is given: a trial is kept under it, so that a new label costs no new run."""
+        return _digest({"id": self.id, "input": self.input, "contexts": self.contexts, "metadata": self.metadata})
+
+    @property
+    def expectation_digest(self) -> str:
+        """Of what answers are held against: a score is kept under it."""
+        return _digest(
+            {
+                "expected_output": self.expected_output,
+                "expected_tools": self.expected_tools,
+                "reference_contexts": self.reference_contexts,
+                "must_not": self.must_not,
+                "labels": self.labels,
+            }
+        )
+
 
 Subject = Callable[[Case, int], Awaitable[RunResult]]
 """The thing under test: runs one case once. The second argument is the trial's number, from 0."""
 
 
 class Score(msgspec.Struct, frozen=True, kw_only=True):
-    """One metric on one trial: ``value`` in 0..1 (USD, seconds or counts for operational metrics),
-    or None with the ``reason`` it was skipped."""
+    """One metric on one trial: ``value`` in 0..1 (USD, seconds or counts for operational metrics).
+
+    Without a value it says why: ``skipped``, the metric does not apply to this case; ``unscored``, the judge gave no
+    usable answer; ``error``, the scorer failed, which counts as the worst value.
+    """
 
     metric: str
     value: float | None
     reason: str = ""
+    status: Status = "scored"
+
+
+class Metric(msgspec.Struct, frozen=True, kw_only=True):
+    """One dimension of a rubric.
+
+    ``margin`` is how much worse than the baseline still counts as good: in the metric's own unit for scores and rates,
+    as a fraction of the baseline's mean for cost, time and counts (0.2: a fifth more).
+    """
+
+    name: str
+    scorer: str
+    options: dict[str, Any] = msgspec.field(default_factory=dict)
+    direction: Direction = "higher"
+    unit: Unit = "score"
+    minimum: float | None = None
+    maximum: float | None = None
+    margin: float | None = None
+    blocking: bool = True
+    strict: bool = False
+    never: bool = False  # one failure fails the gate
+
+    @property
+    def bounded(self) -> bool:
+        """Whether values lie in 0..1."""
+        return self.unit in ("score", "rate")
+
+    @property
+    def worst(self) -> float | None:
+        """What a failed trial counts as; None where there is no worst value."""
+        if not self.bounded:
+            return None
+        return 0.0 if self.direction == "higher" else 1.0
+
+
+class JudgeSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """The model that grades, ``provider:name``, and how it is asked."""
+
+    model: str
+    temperature: float = 0.0
+    max_tokens: int = 512
+    seed: int | None = None
+    prompt: str | None = None  # the grading instructions, in place of our own
+    calibrated: bool = False
+
+
+class Rubric(msgspec.Struct, frozen=True, kw_only=True):
+    """What a good answer is, for one agent. ``digest`` names exactly this content."""
+
+    metrics: tuple[Metric, ...]
+    dataset: str | None = None
+    trials: int = 1
+    concurrency: int = 4
+    timeout: float = 120.0
+    max_usd: float | None = None
+    baseline: str | None = None
+    judge: JudgeSettings | None = None
+    slices: dict[str, float] = msgspec.field(default_factory=dict)
+    sources: dict[str, str] = msgspec.field(default_factory=dict)  # file a scorer reads → its digest
+
+    @property
+    def digest(self) -> str:
+        """Of what decides a verdict; how fast or how often trials run does not."""
+        return _digest(
+            {
+                "metrics": [msgspec.to_builtins(metric) for metric in self.metrics],
+                "judge": msgspec.to_builtins(self.judge),
+                "slices": self.slices,
+                "sources": self.sources,
+            }
+        )
+
+    def metric(self, name: str) -> Metric | None:
+        return next((metric for metric in self.metrics if metric.name == name), None)
+
+
+def _digest(value: Any) -> str:
+    # keys are sorted and numbers written one way; msgspec is some thirty times faster than RFC 8785 in Python
+    return "sha256:" + hashlib.sha256(msgspec.json.encode(value, order="sorted")).hexdigest()

@@ -1,0 +1,222 @@
+"""Golden sets: JSONL files of cases, read strictly and appended to without touching what is there.
+
+The names of other tools are read as they are: ``question``/``answer``, and the columns of RAGAS
+(``user_input``, ``reference``, ``retrieved_contexts``, ``reference_tool_calls``…).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, NoReturn
+
+import msgspec
+
+from lockgate.errors import Conflict, InputError
+from lockgate.evals.model import Case
+
+ALIASES = {
+    "question": "input",
+    "user_input": "input",
+    "answer": "expected_output",
+    "reference": "expected_output",
+    "ground_truth": "expected_output",
+    "expected": "expected_output",
+    "retrieved_contexts": "contexts",
+    "reference_tool_calls": "expected_tools",
+}
+"""What other tools call our fields."""
+
+RECORDED = (
+    "response",
+    "reference_topics",
+    "rubrics",
+    "persona_name",
+    "query_style",
+    "query_length",
+    "synthesizer_name",
+)
+"""Columns of other tools that say nothing of what is expected: kept in ``metadata``."""
+
+FEW = 40
+"""Below this many cases a verdict rests on little: it is warned of."""
+
+MAX_LINE = 4_000_000
+
+_FIELDS = tuple(field.name for field in msgspec.structs.fields(Case))
+
+
+def read_cases(path: Path, *, shown_as: str | None = None) -> list[Case]:
+    """The cases of a golden set, in the file's order.
+
+    Raises :class:`InputError` naming file and line for the first thing wrong: nothing is skipped.
+    """
+    shown = shown_as or str(path)
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        raise InputError("no such golden set", path=shown, remedy="create it, or name another with --dataset") from None
+    except OSError as failure:
+        raise InputError(f"cannot be read: {failure.strerror}", path=shown, remedy="give a readable file") from None
+    cases: list[Case] = []
+    first: dict[str, int] = {}
+    for number, line in enumerate(raw.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        case = parse_case(line, path=shown, line=number)
+        if case.id in first:
+            raise InputError(
+                f"the id {case.id!r} stands twice, first on line {first[case.id]}",
+                path=shown,
+                line=number,
+                remedy="give each case an id of its own (a case without one gets it from its input)",
+            )
+        first[case.id] = number
+        cases.append(case)
+    if not cases:
+        raise InputError("no cases in the golden set", path=shown, remedy='add lines such as {"id": …, "input": …}')
+    return cases
+
+
+def parse_case(raw: bytes, *, path: str, line: int) -> Case:
+    """One line of JSON as a case; ``path`` and ``line`` are for messages."""
+
+    def wrong(message: str, remedy: str) -> NoReturn:
+        raise InputError(message, path=path, line=line, remedy=remedy)
+
+    if len(raw) > MAX_LINE:
+        wrong(f"a line of {len(raw):,} bytes", f"keep a case below {MAX_LINE:,} bytes")
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as failure:
+        wrong(f"byte {raw[failure.start]:#04x} is not UTF-8", "save the file as UTF-8")
+    try:
+        data = json.loads(text, object_pairs_hook=_once, parse_constant=_refuse_constant)
+    except json.JSONDecodeError as failure:
+        near = text[max(0, failure.pos - 10) : failure.pos + 20].strip()
+        wrong(f"not valid JSON at column {failure.colno}, near {near!r}: {failure.msg}", "one JSON object a line")
+    except _NotPortable as failure:
+        wrong(str(failure), "correct the line")
+    except RecursionError:
+        wrong("nested too deep", "flatten the case")
+    if not isinstance(data, dict):
+        wrong(f"a {_kind(data)} instead of an object: {_short(data)}", 'write {"id": …, "input": …}')
+    fields: dict[str, Any] = {}
+    recorded: dict[str, Any] = {}
+    for key, value in data.items():
+        name = ALIASES.get(key, key)
+        if name in RECORDED:
+            recorded[name] = value
+        elif name not in _FIELDS:
+            close = get_close_matches(key, [*_FIELDS, *ALIASES], n=1)
+            wrong(f"unknown key {key!r}", f"did you mean {close[0]!r}?" if close else "put it under `metadata`")
+        elif name in fields:
+            wrong(f"{key!r} means {name!r}, which is given too", "keep one of them")
+        else:
+            fields[name] = value
+    return _build(fields, recorded, wrong)
+
+
+def _build(fields: dict[str, Any], recorded: dict[str, Any], wrong: Any) -> Case:
+    if "input" not in fields:
+        wrong(f"no 'input' (there is {', '.join(map(repr, fields)) or 'nothing'})", "add `input` (or `question`)")
+    given = fields["input"]
+    if not (isinstance(given, str | dict | list) and given):
+        wrong(f"'input' is {_short(given)}", 'give text, or {"messages": […]}')
+    if isinstance(given, list):  # a conversation, as RAGAS and chat logs have it
+        fields["input"] = {"messages": given}
+    if "id" not in fields:
+        encoded = msgspec.json.encode(fields["input"], order="sorted")
+        fields["id"] = "case-" + hashlib.sha256(encoded).hexdigest()[:12]
+    elif isinstance(fields["id"], int) and not isinstance(fields["id"], bool):
+        fields["id"] = str(fields["id"])
+    if isinstance(fields.get("tags"), str):
+        fields["tags"] = [fields["tags"]]
+    for name in [name for name, value in fields.items() if value is None]:
+        del fields[name]  # a column left empty
+    if recorded:
+        fields["metadata"] = {**recorded, **fields.get("metadata", {})}
+    try:
+        case = msgspec.convert(fields, Case)
+    except msgspec.ValidationError as failure:
+        text = str(failure)
+        place = text.partition(" - at `$.")[2].strip("`") or "the case"
+        value = fields.get(place.split(".")[0].split("[")[0])
+        wrong(f"{place} is {_short(value)}: {text.partition(' - at ')[0]}", "correct the value")
+    if not case.id.strip():
+        wrong(f"'id' is {case.id!r}", "give it a name")
+    if not (math.isfinite(case.weight) and case.weight > 0):
+        wrong(f"'weight' is {case.weight!r}", "give a positive number; 1 is usual")
+    for tool in case.expected_tools or []:
+        if not (isinstance(tool, str) or (isinstance(tool, dict) and isinstance(tool.get("name"), str))):
+            wrong(f"'expected_tools' has {_short(tool)}", 'give names, or {"name": …, "arguments": {…}}')
+    return case
+
+
+def warnings(cases: Sequence[Case]) -> list[str]:
+    """What falls short of good practice in a golden set that can be used."""
+    found = []
+    if len(cases) < FEW:
+        found.append(f"the golden set has {len(cases)} cases; below {FEW} a verdict rests on little")
+    return found
+
+
+def dataset_digest(cases: Iterable[Case]) -> str:
+    """``sha256:…`` of what the cases say, whatever their order and however their lines are written."""
+    lines = sorted(msgspec.json.encode(msgspec.to_builtins(case), order="sorted") for case in cases)
+    return "sha256:" + hashlib.sha256(b"\n".join(lines)).hexdigest()
+
+
+def append_case(path: Path, case: Case) -> None:
+    """Add a case as the last line. What is there stays byte for byte, and a crash leaves the file as it was or done.
+
+    Raises :class:`Conflict` when the id is there already, :class:`InputError` when the file cannot be read.
+    """
+    old = b""
+    if path.exists():
+        if any(known.id == case.id for known in read_cases(path)):
+            raise Conflict(f"{path} has a case {case.id!r} already", remedy="give the new case another id")
+        old = path.read_bytes()
+    new = old + (b"" if not old or old.endswith(b"\n") else b"\n") + msgspec.json.encode(case) + b"\n"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(new)
+            file.flush()
+            os.fsync(file.fileno())
+        if old:
+            os.chmod(temporary, path.stat().st_mode & 0o777)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+class _NotPortable(ValueError):
+    """JSON that readers disagree about."""
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for key, _ in pairs if sum(key == other for other, _ in pairs) > 1)
+        raise _NotPortable(f"the key {twice!r} stands twice")
+    return found
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise _NotPortable(f"{name} is not JSON")
+
+
+def _kind(value: Any) -> str:
+    return {list: "list", str: "text", bool: "true/false", type(None): "null"}.get(type(value), "number")
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "…"

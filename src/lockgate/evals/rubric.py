@@ -1,0 +1,351 @@
+"""Reads what a good answer is: the ``evals`` block of an agent file and the rubric it may name.
+
+``thresholds`` and a rubric's ``dimensions`` map a metric to a number or a rule. A number bounds the metric in its own
+direction: quality at least, cost and time at most. A metric is a scorer's name, ``field_match.NAME`` for one field, or
+any name with ``metric: SCORER`` or ``python: FILE:FUNCTION`` beside it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from difflib import get_close_matches
+from inspect import signature
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import msgspec
+
+from lockgate.errors import InputError
+from lockgate.evals.model import JudgeSettings, Metric, Rubric, Score
+from lockgate.evals.scorers import ALIASES, SCORERS, Kind
+from lockgate.evals.scorers.sample import Mark, Sample, Scorer, skip
+from lockgate.results import RunResult
+
+_RULE = ("metric", "threshold", "min", "max", "margin", "blocking", "strict", "never")
+
+MAX_ERROR_RATE = 0.05
+"""Trials that may fail when the rubric does not say: nothing passes because its runs never came to an answer."""
+
+
+def parse_rubric(evals: Mapping[str, Any], root: Path, *, where: str = "evals") -> Rubric:
+    """The rubric in an ``evals`` block. Paths are from ``root``, the project's folder; ``where`` is for messages.
+
+    Raises :class:`InputError` for metrics, options and values that make no sense.
+    """
+    sources: dict[str, str] = {}
+    rules: dict[str, dict[str, Any]] = {}
+    never: list[str] = []
+    slices: dict[str, float] = {}
+    given = evals.get("rubric")
+    if isinstance(given, str):
+        given = _rubric_file(given, root, sources)
+    for block in (given or {}, {"dimensions": evals.get("thresholds")}):
+        for name, rule in (block.get("dimensions") or {}).items():
+            rules[name] = _rule(name, rule, where)
+        never += block.get("never") or []
+        slices.update(block.get("slices") or {})
+    for name in never:
+        rules[name] = {**rules.get(name, {}), "never": True}
+    rules.setdefault("error_rate", {"threshold": MAX_ERROR_RATE})
+    metrics: list[Metric] = []
+    for name, rule in rules.items():
+        metrics += _metrics(name, rule, root, sources, where)
+    judge = _judge_settings(evals.get("judge"), root, sources)
+    return Rubric(
+        metrics=tuple(metrics),
+        dataset=evals.get("dataset"),
+        trials=evals.get("trials") or 1,
+        concurrency=evals.get("concurrency") or 4,
+        timeout=evals.get("timeout") or 120.0,
+        max_usd=evals.get("max_usd"),
+        baseline=evals.get("baseline"),
+        judge=judge,
+        slices=slices,
+        sources=sources,
+    )
+
+
+def parse_thresholds(text: str) -> dict[str, float]:
+    """``faithfulness=0.85,answer_relevance=0.8`` as a mapping."""
+    found = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name, equals, value = part.partition("=")
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        if not equals or not math.isfinite(number):
+            raise InputError(f"--threshold {part!r} is not NAME=NUMBER", remedy="e.g. --threshold faithfulness=0.85")
+        found[name.strip()] = number
+    return found
+
+
+def with_thresholds(rubric: Rubric, thresholds: Mapping[str, float], root: Path) -> Rubric:
+    """The rubric with these bounds, over its own; metrics it did not have are added."""
+    metrics = list(rubric.metrics)
+    for name, value in thresholds.items():
+        (added, *more) = _metrics(name, {"threshold": value}, root, {}, "--threshold")
+        known = next((n for n, metric in enumerate(metrics) if _canonical(metric.name) == _canonical(name)), None)
+        if known is None:
+            metrics += [added, *more]
+            continue
+        bound = {"minimum": value} if metrics[known].direction == "higher" else {"maximum": value}
+        metrics[known] = msgspec.structs.replace(metrics[known], blocking=True, **bound)
+    return msgspec.structs.replace(rubric, metrics=tuple(metrics))
+
+
+def check_decides(rubric: Rubric, remedy: str = "add evals.thresholds to the agent file, or --threshold") -> None:
+    """Raises :class:`InputError` when nothing but the error rate could fail the gate: green by omission."""
+    if not any(m.blocking and m.name != "error_rate" and (_bounded(m) or m.never) for m in rubric.metrics):
+        raise InputError("no blocking metric has a threshold or a margin", remedy=remedy)
+
+
+def needs_judge(rubric: Rubric) -> list[str]:
+    """The names of the metrics that a judge scores."""
+    return [metric.name for metric in rubric.metrics if SCORERS[metric.scorer].runs == "judge"]
+
+
+def make_scorer(metric: Metric, root: Path, *, ask: Any = None, judge: JudgeSettings | None = None) -> Scorer:
+    """The metric's scorer, ready to use. ``ask`` is the judge's model call, for metrics that need one."""
+    kind = SCORERS[metric.scorer]
+    options = dict(metric.options)
+    if kind.runs == "judge":
+        if ask is None:
+            return lambda sample: skip("no judge was given")
+        options |= {"ask": ask, "prompt": judge.prompt if judge else None}
+    if metric.scorer == "python":
+        from lockgate.evals.scorers.python import load_function
+
+        options = {"function": load_function(options.pop("python"), root), "options": options}
+    _check_options(metric, kind, options)
+    try:
+        return kind.make(**options)
+    except InputError as wrong:
+        raise InputError(f"metric {metric.name!r}: {wrong.message}", remedy=wrong.remedy) from None
+
+
+def live_metrics(rubric: Rubric) -> tuple[Metric, ...]:
+    """The metrics that can score a live run, where nothing is known of what is expected, without asking a model."""
+    return tuple(
+        metric
+        for metric in rubric.metrics
+        if not SCORERS[metric.scorer].needs_case and SCORERS[metric.scorer].runs == "inline"
+    )
+
+
+def score_run(metric: Metric, case: Any, input: Any, result: RunResult, *, scorer: Scorer | None = None) -> Score:
+    """One metric on one run, at once: for live scoring. ``scorer`` is the metric's, made once by :func:`make_scorer`.
+
+    A failed run has the worst value. Metrics that need a judge or a thread are skipped here.
+    """
+    kind = SCORERS[metric.scorer]
+    if kind.runs != "inline":
+        return Score(metric=metric.name, value=None, reason=f"{metric.scorer} is not scored live", status="skipped")
+    if result.status not in ("completed", "suspended") and metric.worst is not None and kind.unit == "score":
+        return Score(metric=metric.name, value=metric.worst, reason=result.error or "the run failed", status="error")
+    try:
+        mark = (scorer or make_scorer(metric, Path()))(Sample(case, input, result))
+    except Exception as failure:  # a scorer may raise anything: that is a score of its own
+        return failed_score(metric, failure)
+    assert isinstance(mark, Mark)
+    return to_score(metric, mark)
+
+
+def to_score(metric: Metric, mark: Mark) -> Score:
+    """A scorer's word as a score; a value that is not a number in the metric's range is an error."""
+    value = mark.value
+    if value is None:
+        return Score(metric=metric.name, value=None, reason=mark.reason, status=mark.status)
+    if not math.isfinite(value) or value < 0 or (metric.bounded and value > 1):
+        reason = f"the scorer gave {value!r}, which is not {'in 0..1' if metric.bounded else 'a finite amount'}"
+        return Score(metric=metric.name, value=metric.worst, reason=reason, status="error")
+    return Score(metric=metric.name, value=float(value), reason=mark.reason)
+
+
+def failed_score(metric: Metric, failure: BaseException) -> Score:
+    """The score of a trial whose scorer raised: the worst value, with the error as its reason."""
+    reason = f"the scorer raised {type(failure).__name__}: {failure}"[:500]
+    return Score(metric=metric.name, value=metric.worst, reason=reason, status="error")
+
+
+def _check_options(metric: Metric, kind: Kind, options: dict[str, Any]) -> None:
+    hints = get_type_hints(kind.make)
+    known = [name for name in hints if name not in ("return", "ask", "prompt", "function")]
+    for name, value in options.items():
+        if name not in hints:
+            raise InputError(
+                f"metric {metric.name!r}: unknown option {name!r}",
+                remedy=f"options of {metric.scorer}: {', '.join(known) or 'none'}",
+            )
+        if name in known:
+            try:
+                msgspec.convert(value, hints[name])
+            except msgspec.ValidationError as wrong:
+                raise InputError(
+                    f"metric {metric.name!r}: {name} is {value!r}: {wrong}", remedy="correct the option"
+                ) from None
+    missing = [
+        name
+        for name, parameter in signature(kind.make).parameters.items()
+        if parameter.default is parameter.empty and name not in options
+    ]
+    if missing:
+        raise InputError(
+            f"metric {metric.name!r} needs {missing[0]!r}", remedy=f"write {metric.name}: {{{missing[0]}: …}}"
+        )
+
+
+def _canonical(name: str) -> str:
+    return ALIASES.get(name, name)
+
+
+def _bounded(metric: Metric) -> bool:
+    return metric.minimum is not None or metric.maximum is not None or metric.margin is not None
+
+
+def _rule(name: str, rule: Any, where: str) -> dict[str, Any]:
+    if isinstance(rule, int | float) and not isinstance(rule, bool):
+        return {"threshold": rule}
+    if isinstance(rule, Mapping):
+        return dict(rule)
+    raise InputError(f"{where}: {name} is {rule!r}", remedy=f"write {name}: 0.8, or {name}: {{min: 0.8}}")
+
+
+def _metrics(name: str, rule: dict[str, Any], root: Path, sources: dict[str, str], where: str) -> list[Metric]:
+    """The metric a rule describes and, for field_match over named fields, one advisory metric a field."""
+    options = {key: value for key, value in rule.items() if key not in _RULE}
+    scorer = _scorer_name(name, rule, options, where)
+    base, _, field = scorer.partition(".")
+    if field:
+        if base != "field_match":
+            raise InputError(f"{where}: {name!r}: only field_match takes a .FIELD", remedy=f"write {base!r}")
+        options["fields"] = [field]
+    kind = SCORERS[base]
+    if base == "schema_valid" and isinstance(options.get("schema"), str):
+        options["schema"] = _schema_file(options["schema"], root, sources)
+    if base == "python":
+        file = str(options["python"]).rpartition(":")[0]
+        _note_source(root / file, file, sources)
+    direction, unit = kind.direction, kind.unit
+    bounds = {key: rule.get(key) for key in ("threshold", "min", "max", "margin")}
+    for key, value in bounds.items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not _finite(value)):
+            raise InputError(f"{where}: {name}.{key} is {value!r}", remedy="give a finite number")
+        if value is not None and unit in ("score", "rate") and not 0 <= value <= 1:
+            raise InputError(f"{where}: {name}.{key} is {value!r}, not in 0..1", remedy="scores are fractions")
+    minimum, maximum = bounds["min"], bounds["max"]
+    if bounds["threshold"] is not None:
+        if direction == "higher":
+            minimum = bounds["threshold"] if minimum is None else minimum
+        else:
+            maximum = bounds["threshold"] if maximum is None else maximum
+    metric = Metric(
+        name=name,
+        scorer=base,
+        options=options,
+        direction=direction,
+        unit=unit,
+        minimum=minimum,
+        maximum=maximum,
+        margin=bounds["margin"],
+        blocking=True if rule.get("blocking") is None else bool(rule["blocking"]),
+        strict=bool(rule.get("strict")),
+        never=bool(rule.get("never")),
+    )
+    make_scorer(metric, root, ask=_no_ask)  # options that make no sense are an error now, not in the middle of a run
+    found = [metric]
+    if base == "field_match" and len(options.get("fields") or ()) > 1:
+        for one in options["fields"]:
+            part = {**options, "fields": [one]}
+            found.append(Metric(name=f"{name}.{one}", scorer=base, options=part, margin=metric.margin, blocking=False))
+    return found
+
+
+def _scorer_name(name: str, rule: dict[str, Any], options: dict[str, Any], where: str) -> str:
+    if options.get("python") is not None:
+        return "python"
+    named = rule.get("metric") or options.pop("scorer", None) or name
+    options.pop("scorer", None)
+    if str(named).startswith("python:"):
+        options["python"] = str(named).removeprefix("python:").strip()
+        return "python"
+    scorer = ALIASES.get(str(named), str(named))
+    if scorer.partition(".")[0] not in SCORERS:
+        known = [*SCORERS, *ALIASES]
+        close = get_close_matches(str(named), known, n=1)
+        raise InputError(
+            f"{where}: no metric {named!r}",
+            remedy=f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(SCORERS))}",
+        )
+    return scorer
+
+
+def _judge_settings(judge: Any, root: Path, sources: dict[str, str]) -> JudgeSettings | None:
+    if judge is None:
+        return None
+    if isinstance(judge, str):
+        return judge_named(judge)
+    prompt = judge.get("prompt")
+    if prompt is not None:
+        text = _read(root / prompt, prompt)
+        _note_source(root / prompt, prompt, sources)
+        prompt = text.decode("utf-8")
+    return JudgeSettings(
+        model=f"{judge['provider']}:{judge['name']}",
+        temperature=judge.get("temperature") or 0.0,
+        max_tokens=judge.get("max_tokens") or 512,
+        seed=judge.get("seed"),
+        prompt=prompt,
+    )
+
+
+def judge_named(model: str) -> JudgeSettings:
+    """``ollama:llama3.1:70b`` → the judge of that provider and name."""
+    provider, colon, name = model.partition(":")
+    if not (colon and provider and name):
+        raise InputError(f"judge {model!r} is not PROVIDER:NAME", remedy="e.g. --judge ollama:llama3.1:70b")
+    return JudgeSettings(model=model)
+
+
+def _rubric_file(given: str, root: Path, sources: dict[str, str]) -> dict[str, Any]:
+    from lockgate.project.yamlfile import read_yaml
+
+    document = read_yaml(root / given, shown_as=given)
+    _note_source(root / given, given, sources)
+    data = document.data
+    if isinstance(data, dict) and set(data) == {"rubric"}:
+        data = data["rubric"]
+    if not isinstance(data, dict) or not isinstance(data.get("dimensions", {}), dict):
+        raise document.error((), "not a rubric", remedy="write dimensions: {METRIC: NUMBER, …}")
+    for key in data:
+        if key not in ("name", "description", "dimensions", "never", "slices"):
+            raise document.error((key,), f"unknown key {key!r}", remedy="known: dimensions, never, slices")
+    return data
+
+
+def _schema_file(given: str, root: Path, sources: dict[str, str]) -> Any:
+    from lockgate.project.yamlfile import read_json
+
+    _note_source(root / given, given, sources)
+    return read_json(root / given, shown_as=given)
+
+
+def _note_source(path: Path, shown: str, sources: dict[str, str]) -> None:
+    sources[shown] = "sha256:" + hashlib.sha256(_read(path, shown)).hexdigest()
+
+
+def _read(path: Path, shown: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as failure:
+        raise InputError(f"cannot be read: {failure.strerror}", path=shown, remedy="correct the path") from None
+
+
+def _finite(value: float) -> bool:
+    return math.isfinite(value)
+
+
+async def _no_ask(messages: Any, schema: Any) -> Any:
+    raise AssertionError("only for checking options")
