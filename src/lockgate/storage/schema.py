@@ -83,6 +83,7 @@ versions = Table(
     Column("created_at", Double, nullable=False),
     Column("git_commit", String),
     Column("source", String, nullable=False),  # the agent file, relative to the project
+    Column("settings_digest", String, nullable=False),  # blob of AgentSettings as last locked
     Index("versions_by_agent", "agent", "created_at"),
 )
 
@@ -248,6 +249,7 @@ runs = Table(
     Index("runs_by_agent", "environment", "agent", "started_at"),
     Index("runs_by_rollout", "rollout_id", "assignment_key"),
     Index("runs_by_status", "status"),
+    Index("runs_by_end", "ended_at"),
 )
 
 run_steps = Table(
@@ -282,6 +284,7 @@ run_scores = Table(
     Column("reason", Text),
     Column("scored_at", Double, nullable=False),
     PrimaryKeyConstraint("run_id", "metric"),
+    Index("run_scores_by_time", "scored_at"),
 )
 
 approvals = Table(
@@ -383,9 +386,11 @@ candidates = Table(
     Column("run_id", String, nullable=False),
     Column("agent", String, nullable=False),
     Column("environment", String, nullable=False),
-    Column("reason", String, nullable=False),  # error | low_score | budget_stop | rejected_approval | feedback | flag
+    Column("signature", String, nullable=False),  # digest of agent and input: rows that share it are one candidate
+    Column("reason", String, nullable=False),  # see improve/model.py
+    Column("cause", String, nullable=False),  # the error type, metric, tool or rollout
     Column("detail", Text, nullable=False),
-    Column("weight", Double, nullable=False),
+    Column("weight", Double, nullable=False),  # share of the agent's runs that this one is
     Column("status", String, nullable=False),  # open | promoted | rejected
     Column("case_id", String),
     Column("created_at", Double, nullable=False),
@@ -393,6 +398,7 @@ candidates = Table(
     Column("decided_by", String),
     UniqueConstraint("run_id", "reason"),
     Index("candidates_by_status", "status", "created_at"),
+    Index("candidates_by_signature", "signature"),
 )
 
 feedback = Table(
@@ -404,6 +410,7 @@ feedback = Table(
     Column("comment", Text, nullable=False),
     Column("author", String, nullable=False),
     Column("created_at", Double, nullable=False),
+    Index("feedback_by_time", "created_at"),
 )
 
 alerts = Table(
@@ -418,7 +425,15 @@ alerts = Table(
     Column("opened_at", Double, nullable=False),
     Column("last_seen_at", Double, nullable=False),
     Column("resolved_at", Double),
-    Index("alerts_by_key", "key", "resolved_at"),
+    Index("alerts_by_time", "opened_at"),
+)
+
+Index(
+    "one_open_alert",
+    alerts.c.key,
+    unique=True,
+    sqlite_where=alerts.c.resolved_at.is_(None),
+    postgresql_where=alerts.c.resolved_at.is_(None),
 )
 
 # --- traces ---------------------------------------------------------------------------------------------------
