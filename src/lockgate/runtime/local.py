@@ -1,0 +1,125 @@
+"""Runs a version in this process, without gateway or store: what evals and quick tries use."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lockgate import clock as clocks
+from lockgate.errors import InputError, NotFound
+from lockgate.results import RunResult
+from lockgate.runtime.context import MODEL_TIMEOUT, Answer, RunContext
+from lockgate.runtime.execution import execute
+from lockgate.runtime.journal import Journal
+from lockgate.runtime.loader import Code
+from lockgate.runtime.model import ModelClient, Step
+from lockgate.runtime.tracing import Emit, Tracer
+from lockgate.tools.contracts import stubbed_result
+from lockgate.tools.model import Approval, Ruling
+from lockgate.tools.policy import Policy
+from lockgate.versions.model import AgentVersion, ToolContract
+
+
+class LocalRunner:
+    """One version, ready to run many times at once.
+
+    ``code`` is the folder with the version's materialised code. Reads and pure tools are carried out; a write, or a
+    call that would need an approval, is recorded as an intention and answered with a stub, or with a fixture.
+    """
+
+    def __init__(
+        self,
+        version: AgentVersion,
+        client: ModelClient,
+        code: Path,
+        *,
+        environment: str = "dev",
+        emit: Emit | None = None,
+        clock: clocks.Clock = clocks.system,
+        model_timeout: float = MODEL_TIMEOUT,
+    ) -> None:
+        self.version = version
+        self._client = client
+        self._code = Code(code)
+        self._policy = Policy(version.policies)
+        self._environment = environment
+        self._emit = emit
+        self._clock = clock
+        self._model_timeout = model_timeout
+
+    async def run(self, input: Any, *, fixtures: Sequence[dict[str, Any]] = (), run_id: str = "") -> RunResult:
+        """One run; what fails in it is in the result.
+
+        ``fixtures`` answer tool calls, the first that fits: ``{"tool": name, "arguments": those that must match
+        (optional), "result": value}``, or ``"error": text`` for a result. Raises :class:`InputError` for a malformed one.
+        """
+        ctx = RunContext(
+            self.version,
+            self._client,
+            code=self._code,
+            policy=self._policy,
+            mode=EvalTools(fixtures),
+            recorder=Unrecorded(),
+            journal=Journal(),
+            tracer=Tracer(self._emit, self.version, run_id=run_id),
+            clock=self._clock,
+            environment=self._environment,
+            run_id=run_id,
+            model_timeout=self._model_timeout,
+        )
+        result = await execute(ctx, input)
+        if result.status == "cancelled":
+            raise asyncio.CancelledError
+        return result
+
+    def close(self) -> None:
+        """Forget the version's modules."""
+        self._code.close()
+
+
+class EvalTools:
+    """Tool calls of an eval: nothing in the world changes."""
+
+    def __init__(self, fixtures: Sequence[Any] = ()) -> None:
+        for fixture in fixtures:
+            if not isinstance(fixture, dict) or not isinstance(fixture.get("tool"), str):
+                raise InputError(
+                    f"a fixture must name its tool, and is {fixture!r}",
+                    remedy='give {"tool": "read_orders", "arguments": {…}, "result": …}',
+                )
+        self._fixtures = fixtures
+
+    async def answer(self, contract: ToolContract, arguments: dict[str, Any], *, asks: bool) -> Answer | None:
+        stubbed = contract.effect == "write" or asks
+        for fixture in self._fixtures:
+            if fixture["tool"] == contract.name and _fits(fixture.get("arguments") or {}, arguments):
+                error = fixture.get("error")
+                if error is not None:
+                    return Answer(error_type="tool_failed", error=str(error))
+                return Answer(result=fixture.get("result"), stubbed=stubbed)
+        return Answer(result=stubbed_result(contract, arguments), stubbed=True) if stubbed else None
+
+
+class Unrecorded:
+    """Keeps no steps: the run's result is all that is wanted."""
+
+    async def started(self, step: Step) -> None:
+        pass
+
+    async def ended(self, step: Step) -> None:
+        pass
+
+    async def waiting(self, step: Step, ruling: Ruling) -> Approval:
+        raise NotFound(f"nobody can approve {step.name!r} here")
+
+    async def decision(self, step: Step) -> Approval:
+        raise NotFound(f"nobody can approve {step.name!r} here")
+
+    async def claim(self, step: Step, approval: Approval) -> None:
+        raise NotFound(f"nobody can approve {step.name!r} here")
+
+
+def _fits(wanted: dict[str, Any], arguments: dict[str, Any]) -> bool:
+    return all(name in arguments and arguments[name] == value for name, value in wanted.items())
