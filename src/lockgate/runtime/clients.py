@@ -40,7 +40,7 @@ class GatewayClient:
             async with self._session.post(
                 self._url, data=payload, headers=self._headers, timeout=aiohttp.ClientTimeout(total=timeout)
             ) as response:
-                data = await _read(response)
+                data = await read_answer(response)
                 if response.status != 200:
                     raise failure_of(response.status, response.headers, data, model)
                 return completion_of(data, response.headers, model)
@@ -54,7 +54,8 @@ class GatewayClient:
             ) from error
 
 
-async def _read(response: aiohttp.ClientResponse) -> bytes:
+async def read_answer(response: aiohttp.ClientResponse) -> bytes:
+    """The whole body; :class:`UpstreamError` past :data:`LARGEST_ANSWER`."""
     data = bytearray()
     async for chunk in response.content.iter_any():
         data += chunk
