@@ -5,6 +5,7 @@ Everything is built on first use, so a command pays only for what it touches.
 
 from __future__ import annotations
 
+from contextlib import AbstractAsyncContextManager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,12 +15,14 @@ from lockgate.project.model import Project
 from lockgate.project.service import load_project
 
 if TYPE_CHECKING:
+    from lockgate.evals.model import Subject
     from lockgate.evals.service import Evals
     from lockgate.fleet.service import Alerts
     from lockgate.gateway.keys import Keys
     from lockgate.improve.service import Triage
     from lockgate.limits.holdtable import HoldTable
     from lockgate.limits.prices import Prices
+    from lockgate.limits.service import Ledger
     from lockgate.rollouts.service import Rollouts
     from lockgate.storage.blobs import BlobStore
     from lockgate.storage.engine import Database
@@ -67,11 +70,24 @@ class App:
 
         return machine_secret(self.home)
 
+    @property
+    def holds_path(self) -> Path:
+        return self.home / "holds.table"
+
     @cached_property
     def holds(self) -> HoldTable:
         from lockgate.limits.holdtable import HoldTable
 
-        return HoldTable(self.home / "holds.table")
+        table = HoldTable(self.holds_path)
+        if not table.restored:
+            self.ledger.restore(table)
+        return table
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        from lockgate.limits.service import Ledger
+
+        return Ledger(self.control, self.clock)
 
     @cached_property
     def prices(self) -> Prices:
@@ -129,6 +145,29 @@ class App:
         from lockgate.rollouts.service import Rollouts
 
         return Rollouts(self.control, self.clock, versions=self.versions, project=self.project)
+
+    # --- what evals are given -----------------------------------------------------------------------------------
+
+    def subject(
+        self, behaviour_digest: str, environment: str, *, model_override: str | None = None
+    ) -> AbstractAsyncContextManager[Subject]:
+        """The version, ready to run cases; see :func:`lockgate.subjects.open_subject`."""
+        from lockgate.subjects import open_subject
+
+        return open_subject(self, behaviour_digest, environment, model_override=model_override)
+
+    def stable_effective(self, environment: str, agent: str) -> str | None:
+        """The effective digest that serves the agent there: the baseline of a gate. None before a first deploy."""
+        from sqlalchemy import select
+
+        from lockgate.storage.schema import deployments
+
+        with self.control.read() as connection:
+            return connection.execute(
+                select(deployments.c.stable_effective).where(
+                    deployments.c.environment == environment, deployments.c.agent == agent
+                )
+            ).scalar()
 
 
 def open_app(start: Path | None = None) -> App:

@@ -1,0 +1,81 @@
+"""A locked version as the thing under test: what evals run cases through."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from lockgate.errors import InputError
+from lockgate.evals.model import Case, Subject
+from lockgate.results import RunResult, Usage
+from lockgate.versions.model import AgentVersion, ModelRef
+
+if TYPE_CHECKING:
+    from lockgate.bootstrap import App
+    from lockgate.runtime.direct import Endpoint
+
+
+@asynccontextmanager
+async def open_subject(
+    app: App, behaviour_digest: str, environment: str, *, model_override: str | None = None
+) -> AsyncIterator[Subject]:
+    """Make the version ready to run in this process, and its providers ready to be asked.
+
+    ``model_override`` is ``provider:name``. A provider of kind ``local`` is started, or joined when it runs already.
+    """
+    import aiohttp
+
+    from lockgate.runtime.direct import DirectClient, Endpoint
+    from lockgate.runtime.local import LocalRunner
+
+    version = app.versions.load(behaviour_digest)
+    if model_override:
+        version = override_model(version, model_override)
+    code = app.home / "run" / "code" / version.behaviour_digest.removeprefix("sha256:")[:12]
+    app.versions.materialise(version, code)
+    with ExitStack() as stack:
+        endpoints: dict[str, Endpoint] = {}
+        kinds: dict[str, str] = {}
+        for model in (version.model, *version.fallbacks):
+            if model.provider not in endpoints:
+                kinds[model.provider], endpoints[model.provider] = _open_provider(app, stack, model, environment)
+
+        def price(model: ModelRef, usage: Usage) -> int:
+            return app.prices.cost(kinds[model.provider], model.provider, model.name, usage)
+
+        price(version.model, Usage())  # an unknown price is one clear error now, not a failure of every trial
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+            client = DirectClient(session, endpoints.__getitem__, price)
+            runner = LocalRunner(version, client, code, environment=environment)
+
+            async def subject(case: Case, trial: int) -> RunResult:
+                return await runner.run(case.input, fixtures=case.metadata.get("fixtures", ()))
+
+            yield subject
+            runner.close()
+
+
+def override_model(version: AgentVersion, name: str) -> AgentVersion:
+    """The version on another model, ``provider:name``, its parameters kept."""
+    provider, _, model = name.partition(":")
+    if not provider or not model:
+        raise InputError(f"{name!r} is not a model", remedy="write provider:name, such as ollama:llama3.1:70b")
+    return msgspec.structs.replace(
+        version, model=msgspec.structs.replace(version.model, provider=provider, name=model, revision=None)
+    )
+
+
+def _open_provider(app: App, stack: ExitStack, model: ModelRef, environment: str) -> tuple[str, Endpoint]:
+    from lockgate.project.secrets import resolve_secret
+    from lockgate.project.service import resolve_provider
+    from lockgate.runtime.direct import Endpoint
+
+    provider = resolve_provider(app.project, model.provider, environment)
+    if provider.kind == "local":
+        from lockgate.gateway.local_model import ensure_local_model
+
+        return provider.kind, Endpoint(stack.enter_context(ensure_local_model(app.project, provider)), None)
+    return provider.kind, Endpoint(provider.base_url, resolve_secret(provider.api_key, app.project.root))
