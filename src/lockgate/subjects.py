@@ -28,7 +28,7 @@ async def open_subject(
     """
     import aiohttp
 
-    from lockgate.runtime.direct import DirectClient, Endpoint
+    from lockgate.runtime.direct import DirectClient
     from lockgate.runtime.local import LocalRunner
 
     version = app.versions.load(behaviour_digest)
