@@ -157,12 +157,21 @@ def fast_counts(connection: Connection, rollout_ids: Sequence[str]) -> tuple[int
     ).scalar_one()
     mine = (runs.c.rollout_id.in_(rollout_ids), or_(runs.c.error_type.is_(None), runs.c.error_type.not_in(UNSCORED)))
     shadowed = _count_keys(connection, *mine, runs.c.arm == "shadow")
-    failed = _count_keys(connection, runs.c.rollout_id.in_(rollout_ids), runs.c.arm == "candidate", _FAILED)
+    blamed = or_(runs.c.error_type.is_(None), runs.c.error_type.not_in(_OTHERS_DOING))
+    failed = _count_keys(connection, runs.c.rollout_id.in_(rollout_ids), runs.c.arm == "candidate", _FAILED, blamed)
     shadow_failed = _count_keys(connection, *mine, runs.c.arm == "shadow", _FAILED)
     return int(assigned) + shadowed, failed + shadow_failed
 
 
 _FAILED = runs.c.status == "failed"
+_OTHERS_DOING = (
+    "approval_expired",
+    "approval_rejected",
+    "budget_exceeded",
+    "cancelled",
+    "input_invalid",
+    "rate_limited",
+)  # failures that say nothing of the candidate: an absolute rate, unlike a ratio, has no baseline to share them with
 
 
 def _count_keys(connection: Connection, *conditions: ColumnElement[bool]) -> int:

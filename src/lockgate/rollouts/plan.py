@@ -34,7 +34,7 @@ _ERRORS = MetricSpec(name="errors", kind="errors", ratio=1.0, max_rate=0.05)
 _LATENCY = MetricSpec(name="latency", kind="latency", ratio=1.0, max_rate=0.25)
 _COST = MetricSpec(name="cost_usd", kind="cost", ratio=1.2)
 
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _KEYS = {
     "shadow", "phases", "gates", "promote", "alpha", "beta", "catastrophe", "fidelity", "min_reference",
     "session_idle", "unit_deadline", "warm", "max",
@@ -51,7 +51,7 @@ def seconds(value: object, where: str) -> float:
     """A duration as seconds: a number of seconds, or ``500ms``, ``90s``, ``30m``, ``24h``, ``7d``."""
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < float("inf"):
         return float(value)
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)\s*", value) if isinstance(value, str) else None
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)\s*", value) if isinstance(value, str) else None
     if found is None:
         raise InputError(f"{where}: {value!r} is not a duration", remedy="write 90s, 30m, 24h, or a number of seconds")
     return float(found[1]) * _UNITS[found[2]]
@@ -62,6 +62,7 @@ def parse(block: Mapping[str, Any], live: Iterable[MetricSpec] = ()) -> Plan:
 
     Raises :class:`InputError` naming the key and the value that is wrong.
     """
+    block = _given(block)
     _only(block, _KEYS, "rollout")
     shadow = block.get("shadow")
     phases = list(DEFAULT_PHASES)
@@ -73,7 +74,7 @@ def parse(block: Mapping[str, Any], live: Iterable[MetricSpec] = ()) -> Plan:
     weights = [phase.weight for phase in phases]
     if weights != sorted(set(weights)):
         raise InputError(f"rollout.phases: weights {weights!r} do not rise", remedy="give each phase a higher weight")
-    if shadow:
+    if shadow is not None and shadow is not False:
         phases.insert(0, _shadow({} if shadow is True else shadow))
     promote = block.get("promote", "when_safe")
     if promote not in ("when_safe", "when_not_harmful"):
@@ -158,6 +159,13 @@ def _gate(spec: MetricSpec, entry: object, where: str) -> MetricSpec | None:
         / 100,
         higher_is_better=spec.higher_is_better,
     )
+
+
+def _given(value: Any) -> Any:
+    """Without the keys that are None: absent, to a reader of files that fills in every key."""
+    if isinstance(value, Mapping):
+        return {key: _given(item) for key, item in value.items() if item is not None}
+    return [_given(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _only(entry: Mapping[str, Any], allowed: set[str], where: str) -> None:

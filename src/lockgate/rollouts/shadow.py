@@ -9,7 +9,9 @@ import msgspec
 from lockgate.rollouts.evidence import Observation, Pair, RunFacts, Traffic, observe, qualities
 from lockgate.rollouts.model import Plan
 
-UNSCORED = frozenset({"shadow_unscored", "diverged", "host_lost", "host_unavailable"})
+UNSCORED = frozenset(
+    {"unscored", "shadow_unsupported", "diverged", "host_lost", "cancelled", "budget_exceeded", "rate_limited"}
+)
 """``error_type`` of shadows that ended without having a chance: they say nothing about the candidate."""
 SETTLE = 1.0
 """Seconds a shadow must be old before it is read, so that none with an earlier start appears behind the cursor."""

@@ -1,0 +1,483 @@
+"""What people do with rollouts: deploy, look, steer, undo."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+from sqlalchemy import Connection
+
+from lockgate.clock import Clock
+from lockgate.errors import Conflict, InputError, NotFound, Refused
+from lockgate.ids import new_id
+from lockgate.project.model import EnvironmentPolicy, Project
+from lockgate.project.service import environment_policy, resolve_provider
+from lockgate.rollouts import controller, evidence, gather, plan, scoring, store
+from lockgate.rollouts.decision import decide, harm_threshold, is_harmful, show
+from lockgate.rollouts.evidence import Traffic
+from lockgate.rollouts.model import Decision, Deployment, Event, Plan, Reading, Rollout, Situation
+from lockgate.runs import Arm
+from lockgate.storage import audit
+from lockgate.storage.engine import Database
+from lockgate.versions.model import AgentSettings, AgentVersion, VersionRef
+
+if TYPE_CHECKING:
+    from lockgate.versions.service import Versions
+
+__all__ = ["Deployed", "RolloutStatus", "Rollouts"]
+
+_Refusals = list[tuple[str, str]]  # (why, remedy)
+
+
+class Deployed(msgspec.Struct, frozen=True, kw_only=True):
+    """What a deploy did: the version serves already, has settings that changed, or is on its way out in a rollout."""
+
+    outcome: Literal["stable", "settings", "rollout"]
+    environment: str
+    version: VersionRef
+    rollout: Rollout | None = None
+    message: str = ""
+
+
+class RolloutStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a rollout stands now, computed from the stored evidence."""
+
+    rollout: Rollout
+    decision: Decision | None  # None when it is over
+    readings: tuple[Reading, ...]
+    harm_at: float  # m/α
+    safe_at: float  # 1/β
+    traffic: Traffic
+    situation: Situation | None
+    differences: dict[str, tuple[float, float]]
+    events: list[Event]
+
+
+class Rollouts:
+    """Deployments and rollouts of one project. Every change is one transaction, with its line in the audit log."""
+
+    def __init__(self, control: Database, clock: Clock, *, versions: Versions, project: Project) -> None:
+        self._control = control
+        self._clock = clock
+        self._versions = versions
+        self._project = project
+
+    # --- going out --------------------------------------------------------------------------------------------
+
+    def deploy(
+        self,
+        ref: str,
+        environment: str,
+        *,
+        direct: bool = False,
+        override_reason: str | None = None,
+        by: str = "local",
+    ) -> Deployed:
+        """Bring a version to an environment: the first one at once, later ones by a rollout.
+
+        ``direct`` skips the phases (the candidate still waits for its host). ``override_reason`` goes past the
+        environment's policy and a hold, and is written to the audit log. Raises :class:`Refused` when the policy says
+        no, :class:`Conflict` when a rollout is on already.
+        """
+        self._check_environment(environment)
+        behaviour = self._versions.find(ref)
+        version, settings = self._versions.load(behaviour), self._versions.settings(behaviour)
+        candidate = self._versions.ref(behaviour, environment)
+        refusals = self._refusals(version, settings, candidate, environment)
+        now = self._clock()
+        with self._control.write() as connection:
+            held = store.hold(connection, environment, candidate.agent, candidate.effective_digest)
+            if held is not None:
+                refusals.append((f"it is held back: {held}", "lockgate rollout retry, or deploy --override REASON"))
+            deployed = store.deployment(connection, environment, candidate.agent)
+            if deployed is not None and deployed.stable == candidate:
+                return self._update_settings(connection, deployed, settings, by=by, now=now)
+            if refusals and not override_reason:
+                raise Refused(
+                    f"{_name(candidate)} may not go to {environment!r}: " + "; ".join(why for why, _ in refusals),
+                    remedy="; ".join(remedy for _, remedy in refusals),
+                )
+            details: dict[str, object] = {"version": candidate.effective_digest, "direct": direct}
+            if refusals:
+                details |= {"override": override_reason, "overridden": [why for why, _ in refusals]}
+                store.drop_hold(connection, environment, candidate.agent, candidate.effective_digest)
+            if override_reason or deployed is None or direct:
+                audit.record(
+                    connection,
+                    at=now,
+                    actor=by,
+                    action="deploy",
+                    subject=f"{environment}/{candidate.agent}",
+                    details=details,
+                )
+            if deployed is None:
+                first = Deployment(
+                    environment=environment,
+                    agent=candidate.agent,
+                    stable=candidate,
+                    settings=settings,
+                    updated_at=now,
+                    updated_by=by,
+                )
+                store.save_deployment(connection, first)
+                store.save_route(connection, controller.stable_route(first))
+                return Deployed(
+                    outcome="stable",
+                    environment=environment,
+                    version=candidate,
+                    message=f"{_name(candidate)} is the first version in {environment}: it serves at once",
+                )
+            planned = self._plan(settings)
+            if direct:
+                planned = plan.direct(planned)
+            rollout = _new(deployed, candidate, settings, planned, environment, by=by, now=now)
+            self._begin(connection, rollout, deployed, f"from {_name(deployed.stable)} to {_name(candidate)}", now)
+            if direct and not store.ready_digests(connection, now - controller.HOST_SECONDS):
+                reason = "direct: nothing is being served"  # no host to wait for, and nobody to cut off
+                controller.promote(connection, rollout, deployed, reason, (), by=by, now=now)
+                return Deployed(outcome="stable", environment=environment, version=candidate, message=reason)
+        phases = " → ".join(["direct"] if direct else [phase.name for phase in planned.phases]) + " → stable"
+        message = f"{_name(candidate)} goes out in {environment}: {phases}"
+        return Deployed(outcome="rollout", environment=environment, version=candidate, rollout=rollout, message=message)
+
+    def retry(self, ref: str, environment: str | None = None, *, by: str = "local") -> Rollout:
+        """Start again with the candidate of an ended rollout. Its evidence goes on where it stood.
+
+        Raises :class:`Refused` when that evidence alone would roll it back again.
+        """
+        old = self.get(ref, environment)
+        if old.live:
+            raise Conflict(f"rollout {old.id} is still {old.status}", remedy=f"lockgate rollout abort {old.id}")
+        if old.status == "promoted":
+            raise Conflict(f"rollout {old.id} was promoted", remedy=f"lockgate rollout undo {old.agent}")
+        settings = self._versions.settings(old.candidate.behaviour_digest)
+        version = self._versions.load(old.candidate.behaviour_digest)
+        refusals = self._refusals(version, settings, old.candidate, old.environment)
+        if refusals:
+            raise Refused(
+                f"{_name(old.candidate)} may not go to {old.environment!r}: {'; '.join(why for why, _ in refusals)}",
+                remedy="; ".join(remedy for _, remedy in refusals),
+            )
+        planned, now = self._plan(settings), self._clock()
+        with self._control.write() as connection:
+            deployed = store.deployment(connection, old.environment, old.agent)
+            if deployed is None or deployed.stable == old.candidate:
+                raise Conflict(
+                    f"{_name(old.candidate)} serves {old.environment} already", remedy="there is nothing to retry"
+                )
+            rollout = _new(deployed, old.candidate, settings, planned, old.environment, by=by, now=now)
+            standing = gather.readings(rollout, gather.load(connection, rollout))
+            if is_harmful(planned, standing):
+                worst = max(standing, key=lambda reading: reading.harm)
+                raise Refused(
+                    f"the evidence against {_name(old.candidate)} stands: harm {worst.metric} "
+                    f"E = {show(worst.harm)} ≥ {show(harm_threshold(planned))} = m/α",
+                    remedy="change the agent and deploy the new version",
+                )
+            store.drop_hold(connection, old.environment, old.agent, old.candidate.effective_digest)
+            self._begin(connection, rollout, deployed, f"retry of {old.id}", now)
+        return rollout
+
+    # --- looking ----------------------------------------------------------------------------------------------
+
+    def get(self, ref: str, environment: str | None = None) -> Rollout:
+        """A rollout by id (or the start of one), or the latest of an agent. Raises :class:`NotFound`."""
+        with self._control.read() as connection:
+            if ref.startswith("rollout_"):
+                found = [one for one in store.list_rollouts(connection, limit=10_000) if one.id.startswith(ref)]
+                if len(found) > 1:
+                    raise InputError(f"{ref!r} fits {len(found)} rollouts", remedy="give more of the id")
+            else:
+                found = store.list_rollouts(connection, environment=environment, agent=ref, limit=1)
+        if not found:
+            where = f" in {environment!r}" if environment else ""
+            raise NotFound(f"no rollout of {ref!r}{where}", remedy="lockgate rollout list")
+        return found[0]
+
+    def list(
+        self, *, environment: str | None = None, agent: str | None = None, live: bool = False, limit: int = 100
+    ) -> Sequence[Rollout]:
+        """Newest first."""
+        with self._control.read() as connection:
+            return store.list_rollouts(connection, environment=environment, agent=agent, live=live, limit=limit)
+
+    def deployments(self, environment: str | None = None) -> Sequence[Deployment]:
+        """What serves where."""
+        with self._control.read() as connection:
+            return store.list_deployments(connection, environment)
+
+    def status(self, ref: str, environment: str | None = None) -> RolloutStatus:
+        """Where the rollout stands, with the decision that its evidence gives now."""
+        rollout, now = self.get(ref, environment), self._clock()
+        with self._control.read() as connection:
+            known = gather.load(connection, rollout)
+            ready = store.ready_digests(connection, now - controller.HOST_SECONDS)
+            seen = gather.situation(
+                connection, rollout, known, now=now, ready=rollout.candidate.effective_digest in ready
+            )
+            history = store.events(connection, rollout.id)
+        found = {
+            spec.name: interval
+            for spec in rollout.plan.metrics
+            if (interval := evidence.difference(spec, known.states[spec.name], rollout.plan.alpha)) is not None
+        }
+        return RolloutStatus(
+            rollout=rollout,
+            decision=decide(rollout.plan, seen) if rollout.live else None,
+            readings=seen.readings,
+            harm_at=harm_threshold(rollout.plan),
+            safe_at=1 / rollout.plan.beta,
+            traffic=known.traffic,
+            situation=seen if rollout.live else None,
+            differences=found,
+            events=history,
+        )
+
+    def recompute(self, ref: str, environment: str | None = None) -> tuple[Reading, ...]:
+        """The readings computed again from the runs: what the stored evidence must agree with."""
+        rollout, now = self.get(ref, environment), self._clock()
+        with self._control.read() as connection:
+            known = gather.empty(rollout, gather.load(connection, rollout))
+            while True:
+                further = gather.bring_up_to_date(connection, rollout, known, now)
+                if further == known:
+                    return gather.readings(rollout, known)
+                known = further
+
+    # --- steering ---------------------------------------------------------------------------------------------
+
+    def promote(self, ref: str, environment: str | None = None, *, reason: str, by: str = "local") -> Rollout:
+        """Make the candidate stable now, whatever phase it is in. Refused while no host serves it."""
+        rollout, now = self._live(ref, environment), self._clock()
+        with self._control.write() as connection:
+            deployed = store.deployment(connection, rollout.environment, rollout.agent)
+            ready = store.ready_digests(connection, now - controller.HOST_SECONDS)
+            if deployed is None or rollout.candidate.effective_digest not in ready:
+                raise Refused(
+                    f"no host serves {_name(rollout.candidate)} yet", remedy="start lockgate up, or wait a moment"
+                )
+            found = gather.readings(rollout, gather.load(connection, rollout))
+            done = controller.promote(connection, rollout, deployed, f"by hand: {reason}", found, by=by, now=now)
+            self._check_done(done, rollout)
+        return self.get(rollout.id)
+
+    def abort(self, ref: str, environment: str | None = None, *, reason: str, by: str = "local") -> Rollout:
+        """Back to stable at once; the candidate is held until somebody retries or overrides."""
+        rollout, now = self._live(ref, environment), self._clock()
+        with self._control.write() as connection:
+            self._check_done(controller.abort(connection, rollout, reason=reason, by=by, now=now), rollout)
+        return self.get(rollout.id)
+
+    def pause(self, ref: str, environment: str | None = None, *, reason: str = "", by: str = "local") -> Rollout:
+        """Stay in this phase. Traffic goes on, and harm still rolls back."""
+        return self._turn(self._live(ref, environment), "paused", reason, by)
+
+    def resume(self, ref: str, environment: str | None = None, *, reason: str = "", by: str = "local") -> Rollout:
+        """Go on after a pause."""
+        return self._turn(self._live(ref, environment), "running", reason, by)
+
+    def undo(self, agent: str, environment: str, *, reason: str, by: str = "local") -> Deployment:
+        """The previous version serves again at once; what served is held, and a rollout that is on is aborted.
+
+        Refused when there is no previous version, or it is not warm any more.
+        """
+        now = self._clock()
+        with self._control.write() as connection:
+            deployed = store.deployment(connection, environment, agent)
+            if deployed is None:
+                raise NotFound(f"{agent!r} is not deployed in {environment!r}", remedy="lockgate deploy")
+            if deployed.previous is None or (deployed.warm_until or 0.0) <= now:
+                raise Refused(
+                    f"{agent} in {environment!r} has no warm previous version",
+                    remedy=f"lockgate deploy {agent}@DIGEST --env {environment} --direct",
+                )
+            for rollout in store.list_rollouts(connection, environment=environment, agent=agent, live=True):
+                controller.abort(connection, rollout, reason=f"undo: {reason}", by=by, now=now)
+            undone = deployed.stable
+            after = Deployment(
+                environment=environment,
+                agent=agent,
+                stable=deployed.previous,
+                settings=self._versions.settings(deployed.previous.behaviour_digest),
+                updated_at=now,
+                updated_by=by,
+            )
+            store.save_deployment(connection, after)
+            store.save_route(connection, controller.stable_route(after))
+            store.put_hold(
+                connection, environment, agent, undone.effective_digest, reason=f"undone: {reason}", by=by, now=now
+            )
+            audit.record(
+                connection,
+                at=now,
+                actor=by,
+                action="undo",
+                subject=f"{environment}/{agent}",
+                details={"reason": reason, "from": undone.effective_digest, "to": deployed.previous.effective_digest},
+            )
+        return after
+
+    # --- the data plane ---------------------------------------------------------------------------------------
+
+    def assign(self, rollout_id: str, key: str, weight: float, now: float) -> Arm:
+        """See :func:`lockgate.rollouts.store.assign`."""
+        return store.assign(self._control, rollout_id, key, weight, now)
+
+    # --- inside -----------------------------------------------------------------------------------------------
+
+    def _plan(self, settings: AgentSettings) -> Plan:
+        live = scoring.gated_specs(settings.evals, settings.rollout.get("gates") or {}, self._project.root)
+        return plan.parse(settings.rollout, live)
+
+    def _begin(self, connection: Connection, rollout: Rollout, deployed: Deployment, what: str, now: float) -> None:
+        store.insert_rollout(connection, rollout)
+        store.add_event(connection, rollout.id, Event(at=now, kind="started", message=what))
+        store.save_route(connection, controller.route_of(rollout, deployed, ready=False, now=now))
+        audit.record(
+            connection,
+            at=now,
+            actor=rollout.created_by,
+            action="rollout.started",
+            subject=f"{rollout.environment}/{rollout.agent}",
+            details={
+                "rollout": rollout.id,
+                "candidate": rollout.candidate.effective_digest,
+                "baseline": rollout.baseline.effective_digest,
+            },
+        )
+
+    def _update_settings(
+        self,
+        connection: Connection,
+        deployed: Deployment,
+        settings: AgentSettings,
+        *,
+        by: str,
+        now: float,
+    ) -> Deployed:
+        name = _name(deployed.stable)
+        if deployed.settings == settings:
+            message = f"{name} serves {deployed.environment} already"
+            return Deployed(
+                outcome="stable", environment=deployed.environment, version=deployed.stable, message=message
+            )
+        after = msgspec.structs.replace(deployed, settings=settings, updated_at=now, updated_by=by)
+        store.save_deployment(connection, after)
+        current = store.route(connection, deployed.environment, deployed.agent)
+        wanted = current or controller.stable_route(after)
+        store.save_route(connection, msgspec.structs.replace(wanted, settings=settings))
+        audit.record(
+            connection,
+            at=now,
+            actor=by,
+            action="settings",
+            subject=f"{deployed.environment}/{deployed.agent}",
+            details={"version": deployed.stable.effective_digest},
+        )
+        message = f"{name} serves {deployed.environment} already; its settings are updated"
+        return Deployed(outcome="settings", environment=deployed.environment, version=deployed.stable, message=message)
+
+    def _turn(self, rollout: Rollout, status: Literal["running", "paused"], reason: str, by: str) -> Rollout:
+        if rollout.status == status:
+            return rollout
+        now = self._clock()
+        after = msgspec.structs.replace(rollout, status=status, reason=reason, updated_at=now)
+        with self._control.write() as connection:
+            self._check_done(store.update_rollout(connection, rollout, after), rollout)
+            verb = "paused" if status == "paused" else "resumed"
+            said = f"{verb} by {by}" + (f": {reason}" if reason else "")
+            store.add_event(connection, rollout.id, Event(at=now, kind=verb, message=said))
+            audit.record(
+                connection,
+                at=now,
+                actor=by,
+                action=f"rollout.{verb}",
+                subject=f"{rollout.environment}/{rollout.agent}",
+                details={"rollout": rollout.id, "reason": reason},
+            )
+        return after
+
+    def _live(self, ref: str, environment: str | None) -> Rollout:
+        rollout = self.get(ref, environment)
+        if not rollout.live:
+            raise Conflict(
+                f"rollout {rollout.id} of {rollout.agent} is over: {rollout.status}",
+                remedy=f"lockgate rollout retry {rollout.id}, or deploy another version",
+            )
+        return rollout
+
+    def _check_done(self, done: bool, rollout: Rollout) -> None:
+        if not done:
+            raise Conflict(f"rollout {rollout.id} changed meanwhile", remedy="look at it again, then repeat")
+
+    def _check_environment(self, environment: str) -> None:
+        known = self._project.config.environments
+        if environment not in known:
+            raise NotFound(f"no environment {environment!r}", remedy=f"lockgate.yaml has {', '.join(known)}")
+
+    def _refusals(
+        self, version: AgentVersion, settings: AgentSettings, candidate: VersionRef, environment: str
+    ) -> _Refusals:
+        """What the environment's policy has against it, each with its remedy."""
+        policy: EnvironmentPolicy = environment_policy(self._project, environment)
+        found: _Refusals = []
+        if policy.require_owner and not (settings.owner or self._project.config.owner):
+            found.append(("it has no owner", "add owner: to the agent file"))
+        if policy.require_pinned_model:
+            found += self._floating(version, environment)
+        if policy.require_gate:
+            attestation = self._versions.attestation(candidate.effective_digest)
+            command = f"lockgate eval {version.agent}@{_short(version.behaviour_digest)} --env {environment}"
+            if attestation is None:
+                found.append(("it has not been through the eval gate", command))
+            elif attestation.verdict != "pass":
+                found.append((f"its eval gate says {attestation.verdict}", command))
+        return found
+
+    def _floating(self, version: AgentVersion, environment: str) -> _Refusals:
+        from lockgate.versions.pins import floating
+
+        found: _Refusals = []
+        for model in (version.model, *version.fallbacks, *([version.triage] if version.triage else [])):
+            provider = resolve_provider(self._project, model.provider, environment)
+            why = floating(provider.kind, provider.base_url, model)
+            if why is not None:
+                found.append((f"model {model.name!r} is not pinned: {why}", "name a dated model, or lock its revision"))
+        return found
+
+
+def _new(
+    deployed: Deployment,
+    candidate: VersionRef,
+    settings: AgentSettings,
+    planned: Plan,
+    environment: str,
+    *,
+    by: str,
+    now: float,
+) -> Rollout:
+    return Rollout(
+        id=new_id("rollout"),
+        environment=environment,
+        agent=candidate.agent,
+        baseline=deployed.stable,
+        candidate=candidate,
+        plan=planned,
+        settings=settings,
+        status="running",
+        phase=0,
+        phase_started_at=now,
+        reason="",
+        created_by=by,
+        created_at=now,
+        updated_at=now,
+    )
+
+
+def _short(digest: str) -> str:
+    return digest.removeprefix("sha256:")[:12]
+
+
+def _name(version: VersionRef) -> str:
+    return f"{version.agent}@{_short(version.behaviour_digest)}"
