@@ -2,33 +2,42 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 from lockgate.money import Nano
+
+Unit = Literal["usd", "tokens", "calls"]
+"""What an account counts: nano-USD, tokens, or calls."""
 
 
 class Account(msgspec.Struct, frozen=True, kw_only=True):
     """One budget in one window, e.g. ``agent:prod:refund-triage`` in ``2026-11-21``.
 
-    ``cap`` is in nano-USD (None: counted, not capped).
+    ``cap`` is in the account's unit (nano-USD, tokens, calls; None: counted, not capped).
     """
 
     name: str
-    window: str  # "" for a budget that never rolls over, such as a run's
-    cap: Nano | None
+    window: str  # a UTC day, or "" for a budget that never rolls over, such as a run's
+    cap: int | None
+    unit: Unit = "usd"
 
 
 class Balance(msgspec.Struct, frozen=True, kw_only=True):
-    """What an account stands at."""
+    """What an account stands at, in its unit. ``refused`` counts the calls it turned away."""
 
     account: str
     window: str
-    cap: Nano | None
-    settled: Nano
-    held: Nano
+    cap: int | None
+    settled: int
+    held: int
+    unit: Unit = "usd"
+    refused: int = 0
+    touched_at: float = 0.0
 
     @property
-    def left(self) -> Nano | None:
+    def left(self) -> int | None:
         return None if self.cap is None else max(0, self.cap - self.settled - self.held)
 
 
@@ -38,3 +47,4 @@ class Hold(msgspec.Struct, frozen=True, kw_only=True):
     slot: int
     generation: int  # tells a reused slot from the one that was meant
     amount: Nano
+    tokens: int = 0

@@ -372,9 +372,10 @@ ledger = Table(
     control,
     Column("account", String, nullable=False),
     Column("window", String, nullable=False),
-    Column("settled_nano", BigInteger, nullable=False),
+    Column("unit", String, nullable=False),  # usd (settled is nano-USD) | tokens | calls
+    Column("settled", BigInteger, nullable=False),
     Column("updated_at", Double, nullable=False),
-    PrimaryKeyConstraint("account", "window"),
+    PrimaryKeyConstraint("account", "window", "unit"),
 )
 
 # --- improve and operate --------------------------------------------------------------------------------------

@@ -1,0 +1,40 @@
+"""When a budget deserves attention. Pure; the control plane's tick raises and resolves the alerts."""
+
+from __future__ import annotations
+
+from lockgate.limits.model import Balance
+from lockgate.money import show_usd
+
+WARN_PERCENT = 70
+
+
+def used_percent(balance: Balance) -> float | None:
+    """What is settled and held, in percent of the cap; None without a cap. A cap of zero is used up."""
+    if balance.cap is None:
+        return None
+    return 100.0 * (balance.settled + balance.held) / balance.cap if balance.cap else 100.0
+
+
+def crossing(balance: Balance) -> int | None:
+    """The highest line crossed: 70 (near the cap), 100 (at it, or it turned a call away), or None.
+
+    Holds count, because what is held may be spent.
+    """
+    percent = used_percent(balance)
+    if percent is None:
+        return None
+    if percent >= 100 or balance.refused:
+        return 100
+    return WARN_PERCENT if percent >= WARN_PERCENT else None
+
+
+def alert_message(balance: Balance) -> str:
+    """One line for the alert: ``agent:prod:triage (2026-11-21) has used 71 % of $50.00: spent $34.10, held $1.40``."""
+    when = f" ({balance.window})" if balance.window else ""
+    percent = used_percent(balance)
+    if balance.unit == "usd":
+        cap, spent, held = show_usd(balance.cap or 0), show_usd(balance.settled), show_usd(balance.held)
+    else:
+        cap, spent, held = f"{balance.cap or 0:,} {balance.unit}", f"{balance.settled:,}", f"{balance.held:,}"
+    refused = f", {balance.refused:,} calls refused" if balance.refused else ""
+    return f"{balance.account}{when} has used {percent or 0:.0f} % of {cap}: spent {spent}, held {held}{refused}"

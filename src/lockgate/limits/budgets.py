@@ -1,0 +1,87 @@
+"""Which budgets a model call counts against. Pure."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+from lockgate.limits.model import Account
+from lockgate.money import Nano, to_nano
+from lockgate.versions.model import AgentSettings
+
+
+class RunLimits(Protocol):
+    """What a run may use at most: the claims of a run token are one."""
+
+    @property
+    def run_id(self) -> str: ...
+    @property
+    def max_usd_nano(self) -> Nano | None: ...
+    @property
+    def max_llm_calls(self) -> int: ...
+    @property
+    def max_tokens(self) -> int: ...
+
+
+def accounts_for(
+    *,
+    environment: str,
+    tenant: str,
+    now: float,
+    agent: str | None = None,
+    settings: AgentSettings | None = None,
+    run: RunLimits | None = None,
+    tenant_daily_usd: float | None = None,
+) -> list[Account]:
+    """The accounts of one model call: its run's USD, tokens and calls; its agent's day; its tenant's day.
+
+    Days are UTC. What has no cap is counted all the same.
+    """
+    day = day_of(now)
+    accounts = []
+    if run is not None:
+        accounts += run_accounts(run)
+    if agent is not None:
+        name = f"agent:{environment}:{agent}"
+        daily_usd = None if settings is None else settings.daily_usd
+        daily_tokens = None if settings is None else settings.daily_tokens
+        accounts.append(Account(name=name, window=day, cap=_nano(daily_usd)))
+        accounts.append(Account(name=name, window=day, cap=daily_tokens, unit="tokens"))
+    accounts.append(Account(name=f"tenant:{environment}:{tenant}", window=day, cap=_nano(tenant_daily_usd)))
+    return accounts
+
+
+def run_accounts(run: RunLimits) -> list[Account]:
+    """The accounts of one run, which never roll over."""
+    name = f"run:{run.run_id}"
+    return [
+        Account(name=name, window="", cap=run.max_usd_nano),
+        Account(name=name, window="", cap=run.max_tokens, unit="tokens"),
+        Account(name=name, window="", cap=run.max_llm_calls, unit="calls"),
+    ]
+
+
+def day_of(now: float) -> str:
+    """The UTC day of a time, as a window: ``2026-11-21``."""
+    return datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%d")
+
+
+def seconds_left(window: str, now: float) -> float | None:
+    """Seconds until the window ends (0 when it has ended); None for one that never does."""
+    if not window:
+        return None
+    end = datetime.strptime(window, "%Y-%m-%d").replace(tzinfo=UTC) + timedelta(days=1)
+    return max(0.0, end.timestamp() - now)
+
+
+def estimate_tokens(request_bytes: int, max_output_tokens: int, n: int = 1) -> int:
+    """What to hold against a token budget: four bytes a token for the input, and all the output allowed.
+
+    An estimate, not a bound as for money: a bound of one token a byte would turn small agents away far below their
+    limit. The last call of a run may pass the limit by what was under-estimated; the true count is settled.
+    """
+    return request_bytes // 4 + max_output_tokens * n
+
+
+def _nano(usd: float | None) -> Nano | None:
+    return None if usd is None else to_nano(usd)

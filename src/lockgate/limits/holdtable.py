@@ -1,0 +1,247 @@
+"""The hold table: budgets that all worker processes of a machine share, and that a killed worker cannot break.
+
+A hold reserves money (and tokens, and a call) on several accounts at once, or on none. So what is settled and held
+never passes a cap, however many processes ask at the same time; microseconds each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from lockgate.limits import processes
+from lockgate.limits.model import Account, Balance, Hold
+from lockgate.limits.records import (
+    A_CAP,
+    A_HELD,
+    A_OPEN,
+    A_REFUSED,
+    A_SETTLED,
+    A_TOUCHED,
+    MAX_ACCOUNTS,
+    OPEN,
+    RATE,
+    S_CREATED,
+    S_GENERATION,
+    S_PID,
+    S_SENT,
+    S_STARTED,
+    UNCAPPED,
+    USED,
+    Records,
+    slot_at,
+)
+from lockgate.limits.refusals import budget_exceeded, rate_exceeded
+from lockgate.limits.tablefile import H_OVERRUNS, H_REPAIRS, H_RESTORED
+from lockgate.money import Nano
+
+STALE_SECONDS = 3600.0
+"""A hold this old is reaped although its process lives: no model call takes an hour."""
+
+
+class HoldTable:
+    """The table in the file at ``path``, made when it is not there.
+
+    Threads share one; each process opens its own (a forked child's is opened again by itself). Amounts are integers:
+    nano-USD for accounts of unit ``usd``, tokens for ``tokens``, one for ``calls``. Every method raises
+    :class:`~lockgate.errors.Unavailable` when the table stays locked for five seconds.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._records = Records(path)
+        self._file = self._records.file
+        self._words = self._records.words
+
+    def close(self) -> None:
+        self._file.close()
+
+    # --- holds ----------------------------------------------------------------------------------------------------
+
+    def hold(self, accounts: Sequence[Account], amount: Nano, *, now: float, tokens: int = 0) -> Hold:
+        """Reserve ``amount`` nano-USD, ``tokens`` and one call on all of the accounts, or on none.
+
+        Raises :class:`LimitExceeded`, naming the first account whose cap would be passed, its cap and what is left.
+        """
+        if amount < 0 or tokens < 0:
+            raise ValueError(f"a hold is not negative: amount {amount!r}, tokens {tokens!r}")
+        if len(accounts) > MAX_ACCOUNTS:
+            raise ValueError(f"a hold names at most {MAX_ACCOUNTS} accounts, not {len(accounts)}")
+        words, records = self._words, self._records
+        stamp = int(now * 1e9)
+        parts: list[int] = []
+        with self._file:
+            for account in accounts:
+                unit, cap = account.unit, account.cap
+                base = records.account(unit, account.name, account.window)
+                needed = amount if unit == "usd" else tokens if unit == "tokens" else 1
+                words[base + A_CAP] = UNCAPPED if cap is None else cap
+                words[base + A_TOUCHED] = stamp
+                if cap is not None and words[base + A_SETTLED] + words[base + A_HELD] + needed > cap:
+                    words[base + A_REFUSED] += 1
+                    refused = records.balance(base)
+                    break
+                if base in parts[::3]:
+                    raise ValueError(f"the account {account.name!r} ({unit}) is named twice")
+                parts += (base, needed, 0)
+            else:
+                slot, generation = records.open_slot(stamp, parts)
+                return Hold(slot=slot, generation=generation, amount=amount, tokens=tokens)
+        raise budget_exceeded(refused, needed, now)
+
+    def mark_sent(self, hold: Hold) -> None:
+        """Say that the call is about to leave: from here on, if this process dies, the hold is charged in full."""
+        at = slot_at(hold.slot)
+        if self._words[at + S_GENERATION] == hold.generation:
+            self._words[at + S_SENT] = 1
+
+    def settle(self, hold: Hold, actual: Nano, *, tokens: int | None = None) -> bool:
+        """Charge what the call really cost and give the rest back. ``tokens`` None: as many as were held.
+
+        False when the hold is no longer open (settled, released or reaped before): then nothing changes. What is
+        above the hold is charged too, since it was spent, and counted in :attr:`overruns`.
+        """
+        if actual < 0 or (tokens is not None and tokens < 0):
+            raise ValueError(f"a settlement is not negative: {actual!r}, tokens {tokens!r}")
+        charge = (actual, hold.tokens if tokens is None else tokens, 1)
+        with self._file:
+            return self._records.end_slot(slot_at(hold.slot), hold.generation, charge)
+
+    def release(self, hold: Hold) -> bool:
+        """Give the whole hold back: the call surely cost nothing. False when the hold is no longer open."""
+        with self._file:
+            return self._records.end_slot(slot_at(hold.slot), hold.generation, (0, 0, 0))
+
+    def reap(self, now: float) -> int:
+        """End the holds whose process is dead, or that are an hour old: charged in full if sent, else given back.
+
+        Returns how many there were.
+        """
+        words, records = self._words, self._records
+        found: list[tuple[int, int, tuple[int, int], int]] = []
+        for batch in records.slot_batches():
+            with self._file:
+                for at in batch:
+                    if words[at] == OPEN:
+                        process = (words[at + S_PID], words[at + S_STARTED])
+                        found.append((at, words[at + S_GENERATION], process, words[at + S_CREATED]))
+        alive = {process: processes.start_time(process[0]) == process[1] for _, _, process, _ in found}
+        oldest = (now - STALE_SECONDS) * 1e9
+        ended = 0
+        for at, generation, process, created in found:
+            if not alive[process] or created < oldest:
+                with self._file:
+                    ended += records.end_slot(at, generation, None if words[at + S_SENT] else (0, 0, 0))
+        return ended
+
+    # --- counters and rates ---------------------------------------------------------------------------------------
+
+    def count(self, account: Account, amount: int = 1, *, now: float) -> None:
+        """Add to an account at once, without a hold; LimitExceeded, and nothing added, when its cap would be passed."""
+        words = self._words
+        with self._file:
+            base = self._records.account(account.unit, account.name, account.window)
+            words[base + A_CAP] = UNCAPPED if account.cap is None else account.cap
+            words[base + A_TOUCHED] = int(now * 1e9)
+            total = words[base + A_SETTLED] + amount
+            if account.cap is None or total + words[base + A_HELD] <= account.cap:
+                words[base + A_SETTLED] = total
+                return
+            words[base + A_REFUSED] += 1
+            refused = self._records.balance(base)
+        raise budget_exceeded(refused, amount, now)
+
+    def take(self, name: str, *, per_second: float, burst: float, now: float, amount: float = 1.0) -> None:
+        """Take from the token bucket ``name``, which holds ``burst`` at most and gains ``per_second``.
+
+        Raises :class:`LimitExceeded` with the seconds until it may pass. (Generic cell rate algorithm, ITU-T I.371:
+        the one number kept is the time at which the bucket will be full again.)
+        """
+        words = self._words
+        stamp = int(now * 1e9)
+        with self._file:
+            base = self._records.account("rate", name, "")
+            full_at = max(words[base + A_SETTLED], stamp) + int(amount / per_second * 1e9)
+            early = full_at - stamp - int(burst / per_second * 1e9)
+            words[base + A_TOUCHED] = stamp
+            if early <= 0:
+                words[base + A_SETTLED] = full_at
+                return
+        raise rate_exceeded(name, per_second, burst, early / 1e9)
+
+    # --- what there is --------------------------------------------------------------------------------------------
+
+    def balances(self, prefix: str = "") -> list[Balance]:
+        """Every account whose name starts with ``prefix``, by name, window and unit."""
+        records = self._records
+        found = []
+        for batch in records.account_batches():
+            with self._file:
+                found += [
+                    records.balance(base)
+                    for base in batch
+                    if self._words[base] == USED and records.unit_code(base) != RATE
+                ]
+        kept = [balance for balance in found if balance.account.startswith(prefix)]
+        return sorted(kept, key=lambda balance: (balance.account, balance.window, balance.unit))
+
+    def open_holds(self) -> int:
+        """How many holds are not settled."""
+        found = 0
+        for batch in self._records.slot_batches():
+            with self._file:
+                found += sum(self._words[at] == OPEN for at in batch)
+        return found
+
+    @property
+    def overruns(self) -> int:
+        """How many settlements were above their hold since the table was made: the bound was wrong."""
+        return self._words[H_OVERRUNS]
+
+    @property
+    def repairs(self) -> int:
+        """How often a half-made change was repaired since the table was made."""
+        return self._words[H_REPAIRS]
+
+    # --- the ledger's side ----------------------------------------------------------------------------------------
+
+    @property
+    def restored(self) -> bool:
+        """Whether the ledger's totals are in: False in a new table, and after the machine restarted."""
+        return bool(self._words[H_RESTORED])
+
+    def restore(self, balances: Sequence[Balance]) -> None:
+        """Raise each account's settled total to at least what is given; then the table counts as restored."""
+        words = self._words
+        for balance in balances:
+            with self._file:
+                base = self._records.account(balance.unit, balance.account, balance.window)
+                words[base + A_SETTLED] = max(words[base + A_SETTLED], balance.settled)
+                words[base + A_TOUCHED] = max(words[base + A_TOUCHED], int(balance.touched_at * 1e9))
+        with self._file:
+            words[H_RESTORED] = 1
+
+    def drop(self, balances: Sequence[Balance]) -> int:
+        """Forget accounts, each only if it has no open hold and has not changed since the balance was read."""
+        words, records = self._words, self._records
+        dropped = 0
+        for balance in balances:
+            with self._file:
+                base = records.find_account(balance.unit, balance.account, balance.window)
+                if base and not words[base + A_OPEN] and records.balance(base) == balance:
+                    records.free_account(base)
+                    dropped += 1
+        return dropped
+
+    def drop_rates(self, now: float) -> int:
+        """Forget the token buckets that are full again: one that is not known is full."""
+        words, records = self._words, self._records
+        dropped = 0
+        for batch in records.account_batches():
+            with self._file:
+                for base in batch:
+                    is_rate = words[base] == USED and records.unit_code(base) == RATE
+                    if is_rate and words[base + A_SETTLED] <= now * 1e9:
+                        records.free_account(base)
+                        dropped += 1
+        return dropped

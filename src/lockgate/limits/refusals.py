@@ -1,0 +1,51 @@
+"""What a caller is told when a limit stops a call: the arithmetic, and whether waiting can help."""
+
+from __future__ import annotations
+
+from lockgate.errors import LimitExceeded
+from lockgate.limits.budgets import seconds_left
+from lockgate.limits.model import Balance
+from lockgate.money import show_usd
+
+_SETTINGS = {
+    ("run", "usd"): "budgets.max_usd_per_run",
+    ("run", "tokens"): "budgets.max_tokens_per_run",
+    ("run", "calls"): "budgets.max_llm_calls",
+    ("agent", "usd"): "budgets.daily_usd",
+    ("agent", "tokens"): "budgets.daily_tokens",
+}
+
+
+def budget_exceeded(balance: Balance, needed: int, now: float) -> LimitExceeded:
+    """The error for an account that has not ``needed`` left.
+
+    ``retry_after`` is a second when open holds may yet be given back, the time to the end of the window when it has
+    one, and None when waiting cannot help.
+    """
+    cap = balance.cap or 0
+    retry_after = 1.0 if needed + balance.settled <= cap else seconds_left(balance.window, now)
+    if balance.unit == "usd":
+        spent, held, left, need, limit = map(show_usd, (balance.settled, balance.held, balance.left or 0, needed, cap))
+    else:
+        figures = (balance.settled, balance.held, balance.left or 0, needed, cap)
+        spent, held, left, need, limit = (f"{figure:,} {balance.unit}" for figure in figures)
+    when = f" in {balance.window}" if balance.window else ""
+    setting = _SETTINGS.get((balance.account.partition(":")[0], balance.unit), "the cap")
+    remedy = f"raise {setting}" + (", or wait for the next day (UTC)" if balance.window else "")
+    return LimitExceeded(
+        f"the budget {balance.account!r}{when} would pass its cap of {limit}: "
+        f"spent {spent}, held {held}, left {left}, this call may need {need}",
+        limit=balance.account,
+        retry_after=retry_after,
+        remedy=remedy,
+    )
+
+
+def rate_exceeded(name: str, per_second: float, burst: float, wait: float) -> LimitExceeded:
+    """The error for an empty token bucket; ``wait`` is seconds until it has enough."""
+    return LimitExceeded(
+        f"the rate limit {name!r} is reached: {per_second:g} a second, at most {burst:g} at once",
+        limit=name,
+        retry_after=wait,
+        remedy=f"try again in {wait:.3g} s",
+    )
