@@ -306,10 +306,12 @@ def explain(document: Document, failure: ValidationError, model: type[BaseModel]
     ``under`` is where in the document the validated data stands.
     """
     problems = failure.errors(include_url=False)
-    placed = [
-        (document.line((*under, *_in_data(document.data, under, problem["loc"]))), problem) for problem in problems
-    ]
-    _, first = min(placed, key=lambda pair: pair[0])
+    placed = []
+    for problem in problems:
+        inside = _in_data(document.data, under, problem["loc"])
+        placed.append((document.line((*under, *inside)), -len(inside), problem))
+    # A misspelt key is reported as itself, not as the one that is missing for it.
+    _, _, first = min(placed, key=lambda found: (found[2]["type"] == "missing", found[0], found[1]))
     place = (*under, *_in_data(document.data, under, first["loc"]))
     message, remedy = _describe(first, place, document, model)
     more = len({line for line, _, _ in placed}) - 1

@@ -83,6 +83,7 @@ class AgentVersion(msgspec.Struct, frozen=True, kw_only=True):
     retrieval: dict[str, Any] | None = None
     memory: dict[str, Any] | None = None
     code: dict[str, str] = msgspec.field(default_factory=dict)  # POSIX path → blob digest
+    dependencies: dict[str, str] = msgspec.field(default_factory=dict)  # dependency lock file → its digest
     policy_digest: str = ""  # of the policies alone: approvals are bound to it
 
     def tool(self, name: str) -> ToolContract | None:
@@ -110,3 +111,66 @@ class VersionRef(msgspec.Struct, frozen=True, kw_only=True):
     agent: str
     behaviour_digest: str
     effective_digest: str
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """Something short of good practice: a warning, unless an environment's policy refuses it."""
+
+    kind: str  # owner | pin | contract | approval | secret | evals | lock | project | machine
+    message: str
+    path: str | None = None
+    line: int | None = None
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        where = "" if self.path is None else f"{self.path}:{self.line}: " if self.line else f"{self.path}: "
+        return where + self.message
+
+
+class LockedVersion(msgspec.Struct, frozen=True, kw_only=True):
+    """One entry of ``lockgate.lock``."""
+
+    agent: str
+    version: int
+    file: str  # the agent file, from the project's root
+    digest: str  # of the behaviour
+    settings: str  # of what is versioned beside it: owner, thresholds, rollout plan, daily budgets
+    parts: dict[str, str] = msgspec.field(default_factory=dict)  # kind of part → digest
+    models: dict[str, str] = msgspec.field(default_factory=dict)  # provider/name → what the movable name stood for
+
+
+class LockChange(msgspec.Struct, frozen=True, kw_only=True):
+    """What a lock changed, or would change. ``parts`` names the kinds of part that differ."""
+
+    agent: str
+    version: int
+    what: Literal["new", "changed", "settings", "removed"]
+    parts: tuple[str, ...] = ()
+
+
+class LockResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``lock`` found. ``stale``: the lock file did not say this before."""
+
+    versions: list[LockedVersion]
+    changes: list[LockChange]
+    warnings: list[Finding]
+    written: bool
+
+    @property
+    def stale(self) -> bool:
+        return bool(self.changes)
+
+
+class Attestation(msgspec.Struct, frozen=True, kw_only=True):
+    """A signed verdict of the eval gate on one effective digest."""
+
+    id: str
+    agent: str
+    behaviour_digest: str
+    effective_digest: str
+    golden_digest: str
+    rubric_digest: str
+    verdict: str
+    details: dict[str, Any]
+    signer: str  # the signing key's id
+    created_at: float

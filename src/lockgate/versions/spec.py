@@ -211,41 +211,56 @@ class ShadowSpec(Strict):
     """Runs beside the stable version, seen by nobody, unable to act."""
 
     mirror: Percent = Field(default=100.0, description="Percent of stable runs that are shadowed.")
-    min_pairs: int = Field(default=50, ge=0, description="Pairs to see before the first phase.")
+    min_pairs: int = Field(default=20, ge=0, description="Pairs to see before the first phase.")
     min: Duration = Field(default=0.0, description="Time to spend in shadow at least.")
-    max: Duration | None = Field(default=None, description="Past it without a decision the rollout is inconclusive.")
+    max: Duration = Field(default=86400.0, description="Past it without a decision the rollout is inconclusive.")
 
 
 class PhaseSpec(Strict):
     """One step of a canary."""
 
     weight: Percent = Field(description="Percent of new sessions that get the candidate.")
+    mirror: Percent = Field(default=0.0, description="Percent of stable runs that are shadowed meanwhile.")
     min: Duration = Field(default=0.0, description="Time to spend here at least.")
     min_units: int = Field(default=0, ge=0, description="Candidate sessions to see here at least.")
-    max: Duration | None = Field(default=None, description="Past it without a decision the rollout is inconclusive.")
 
 
 class GateSpec(Strict):
-    """What a live metric may do to a rollout. Further keys are options of its meter."""
+    """What a live metric may do to a rollout."""
 
-    model_config = ConfigDict(extra="allow")
-
-    metric: Metric | None = Field(default=None, description="The metric; default: the key this stands under.")
-    harm_margin: float | None = Field(default=None, ge=0, description="Worse by more than this: roll back.")
-    safe_margin: float | None = Field(default=None, ge=0, description="Surely not worse by this: promote.")
-    blocking: bool = Field(default=True, description="false: shown, never decides.")
+    margin: float | None = Field(default=None, ge=0, lt=1, description="Quality: how much worse is still as good.")
+    ratio: float | None = Field(default=None, ge=1, description="Errors, latency, cost: times the stable version's.")
+    max: float | None = Field(
+        default=None, gt=0, lt=1, description="Errors, latency: the rate that is too high anyway."
+    )
+    cap: float | None = Field(default=None, gt=1, description="Cost: a unit counts at most this many times the mean.")
+    percentile: float | None = Field(default=None, gt=0, lt=100, description="Latency: which one is watched.")
 
 
 class RolloutSpec(Strict):
     """How a new version reaches its users."""
 
-    shadow: ShadowSpec | None = Field(default=None, description="Shadow first.")
-    phases: list[PhaseSpec] = Field(default=[], description="Canary weights in order; 100 comes by promotion.")
-    gates: dict[Metric, GateSpec] = Field(default={}, description="By metric: what it may do to the rollout.")
-    session_idle: Duration = Field(default=1800.0, gt=0, description="A session is over when idle this long.")
-    warm: Duration = Field(default=86400.0, description="The previous version stays ready for `undo` this long.")
+    shadow: bool | ShadowSpec | None = Field(default=None, description="Shadow first; `true` for its defaults.")
+    phases: list[PhaseSpec] | None = Field(
+        default=None, description="Canary weights, rising; promotion to 100 follows. Default: 5, 25, 50."
+    )
+    gates: dict[Metric, bool | GateSpec] = Field(
+        default={}, description="By live metric; `false`: not watched. Errors, latency and cost_usd are by default."
+    )
+    promote: Literal["when_safe", "when_not_harmful"] = Field(
+        default="when_safe", description="The evidence a phase must bring before the next."
+    )
     alpha: float = Field(default=0.05, gt=0, lt=1, description="Chance of a false rollback.")
     beta: float = Field(default=0.05, gt=0, lt=1, description="Chance of a false promotion.")
+    catastrophe: float | Literal[False] = Field(
+        default=0.25, description="An error rate that rolls back at once; `false`: none."
+    )
+    fidelity: float = Field(default=0.8, ge=0, le=1, description="Share of recorded tool calls a shadow pair needs.")
+    min_reference: int = Field(default=20, ge=0, description="Stable sessions that freeze the latency reference.")
+    session_idle: Duration = Field(default=1800.0, description="A session is over when idle this long.")
+    unit_deadline: Duration = Field(default=7200.0, description="A session counts as it stands when this old.")
+    warm: Duration = Field(default=86400.0, description="The previous version stays ready for `undo` this long.")
+    max: Duration | None = Field(default=None, description="Past it without a decision the rollout is inconclusive.")
 
 
 class AgentSpec(Strict):

@@ -1,0 +1,89 @@
+"""The blob store as an OCI image layout, so that any OCI tool can list, copy and push what is in it.
+
+Beside ``blobs/`` stand ``oci-layout`` and ``index.json``. What belongs to a version without being part of it
+(settings, attestations) is a referrer: a manifest whose ``subject`` is the version's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from lockgate.errors import Corrupt
+from lockgate.storage.blobs import BlobStore
+from lockgate.versions.bundle import ARTIFACT, MANIFEST, TITLE
+from lockgate.versions.digest import canonical, sha256
+
+REF_NAME = "org.opencontainers.image.ref.name"
+SETTINGS = "application/vnd.lockgate.settings.v1+json"
+ATTESTATION = "application/vnd.dsse.envelope.v1+json"
+_INDEX = "application/vnd.oci.image.index.v1+json"
+_EMPTY_TYPE = "application/vnd.oci.empty.v1+json"
+_EMPTY = b"{}"
+_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
+
+
+def descriptor(digest: str, size: int, *, kind: str = ARTIFACT, name: str | None = None) -> dict[str, Any]:
+    """How an index names one manifest; ``name`` is what people call it."""
+    entry: dict[str, Any] = {"mediaType": MANIFEST, "artifactType": kind, "digest": digest, "size": size}
+    return entry | ({"annotations": {REF_NAME: name}} if name else {})
+
+
+def referrer(subject: str, subject_size: int, kind: str, title: str, data: bytes) -> dict[str, bytes]:
+    """The blobs that attach ``data`` to a manifest; the manifest is the last of them."""
+    manifest = canonical(
+        {
+            "schemaVersion": 2,
+            "mediaType": MANIFEST,
+            "artifactType": kind,
+            "config": {"mediaType": _EMPTY_TYPE, "digest": sha256(_EMPTY), "size": len(_EMPTY)},
+            "layers": [{"mediaType": kind, "digest": sha256(data), "size": len(data), "annotations": {TITLE: title}}],
+            "subject": {"mediaType": MANIFEST, "digest": subject, "size": subject_size},
+        }
+    )
+    return {sha256(_EMPTY): _EMPTY, sha256(data): data, sha256(manifest): manifest}
+
+
+def add_to_index(blobs: BlobStore, entries: Iterable[dict[str, Any]]) -> None:
+    """Add manifests to ``index.json``; a name moves to the newest entry that bears it. Callers hold the lock guard."""
+    folder = blobs.root.parent
+    path = folder / "index.json"
+    manifests = _read_index(path)
+    before = json.dumps(manifests)
+    for entry in entries:
+        name = entry.get("annotations", {}).get(REF_NAME)
+        kept = [old for old in manifests if old["digest"] != entry["digest"] or old.get("annotations") is None]
+        manifests = [_without_name(old) if _name(old) == name and name else old for old in kept]
+        manifests = [old for old in manifests if old["digest"] != entry["digest"]]
+        manifests.append(entry)
+    if json.dumps(manifests) == before and path.exists():
+        return
+    _replace(folder / "oci-layout", _LAYOUT)
+    _replace(path, canonical({"schemaVersion": 2, "mediaType": _INDEX, "manifests": manifests}))
+
+
+def _name(entry: dict[str, Any]) -> str | None:
+    name = entry.get("annotations", {}).get(REF_NAME)
+    return str(name) if name is not None else None
+
+
+def _without_name(entry: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in entry.items() if key != "annotations"}
+
+
+def _read_index(path: Path) -> list[dict[str, Any]]:
+    try:
+        return list(json.loads(path.read_bytes())["manifests"])
+    except FileNotFoundError:
+        return []
+    except (ValueError, KeyError, TypeError) as wrong:
+        raise Corrupt(f"{str(path)!r} is not an OCI index: {wrong}", remedy="delete it, then `lockgate lock`") from None
+
+
+def _replace(path: Path, data: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_bytes(data)
+    os.replace(temporary, path)

@@ -1,0 +1,361 @@
+"""Locks agents into versions, and finds, loads, attests and writes out what was locked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from lockgate.clock import Clock
+from lockgate.errors import Conflict, Corrupt, InputError, NotFound
+from lockgate.ids import new_id
+from lockgate.project.model import Project
+from lockgate.project.service import resolve_provider
+from lockgate.project.yamlfile import did_you_mean
+from lockgate.storage.blobs import BlobStore
+from lockgate.versions import checkout, layout, lockfile
+from lockgate.versions.bundle import blobs_of, unpack
+from lockgate.versions.digest import effective_digest
+from lockgate.versions.git import clean_commit
+from lockgate.versions.locking import Names, Packed, changes_between, pack_file
+from lockgate.versions.model import (
+    AgentSettings,
+    AgentVersion,
+    Attestation,
+    LockedVersion,
+    LockResult,
+    ModelRef,
+    VersionRef,
+)
+from lockgate.versions.pins import floating
+from lockgate.versions.source import agent_files
+
+if TYPE_CHECKING:
+    from lockgate.storage.engine import Database
+    from lockgate.versions.store import VersionRow
+
+_HEX = re.compile(r"[0-9a-f]{12,64}")
+
+
+class Versions:
+    """The versions of one project. Bundles live in the blob store, so a version outlives its files.
+
+    ``control`` may be a function that opens the database: what only reads files never opens it.
+    """
+
+    def __init__(
+        self, project: Project, control: Database | Callable[[], Database], blobs: BlobStore, clock: Clock
+    ) -> None:
+        self.project = project
+        self._control = control
+        self.blobs = blobs
+        self.clock = clock
+        self._loaded: dict[str, AgentVersion] = {}
+
+    @property
+    def control(self) -> Database:
+        """The control database."""
+        if callable(self._control):
+            self._control = self._control()
+        return self._control
+
+    # --- lock -------------------------------------------------------------------------------------------------
+
+    def lock(self, paths: Sequence[Path] | None = None, *, check: bool = False) -> LockResult:
+        """Lock the given agent files, or all of them. With ``check``: only say what would change, offline.
+
+        Nothing is written unless every file is good. Raises :class:`InputError` for the first that is not.
+        """
+        if check:
+            return self._lock(paths, online=False)[0]
+        with lockfile.one_at_a_time(self.project.home):
+            result, packed = self._lock(paths, online=True)
+            commit = clean_commit(self.project.root, lockfile.LOCK_FILE)
+            self._keep(packed, commit)
+            layout.add_to_index(self.blobs, [entry for one in packed for entry in one.index_entries()])
+            if result.stale:
+                lockfile.write_lock(self.project.root, result.versions)
+        return msgspec.structs.replace(result, written=result.stale)
+
+    def _lock(self, paths: Sequence[Path] | None, *, online: bool) -> tuple[LockResult, list[Packed]]:
+        files = list(paths) if paths is not None else agent_files(self.project.root)
+        if not files:
+            raise InputError(
+                f"no agent files below {str(self.project.root / 'agents')!r}",
+                remedy="write agents/NAME.v1.yaml (lockgate schema agent)",
+            )
+        before = {(entry.agent, entry.version): entry for entry in lockfile.read_lock(self.project.root)}
+        names = Names(self.project, before.values(), online=online)
+        packed = [pack_file(path, self.project, names) for path in files]
+        after = {} if paths is None else dict(before)
+        seen: dict[tuple[str, int], str] = {}
+        for one in packed:
+            key = (one.entry.agent, one.entry.version)
+            if key in seen:
+                raise InputError(
+                    f"agent {key[0]!r} version {key[1]} is also in {seen[key]}",
+                    path=one.entry.file,
+                    line=1,
+                    remedy="count `version` up in one of them",
+                )
+            seen[key] = one.entry.file
+            after[key] = one.entry
+        versions = [after[key] for key in sorted(after)]
+        warnings = [finding for one in packed for finding in one.source.warnings] + names.findings
+        changes = changes_between(before, after)
+        return LockResult(versions=versions, changes=changes, warnings=warnings, written=False), packed
+
+    def _keep(self, packed: Sequence[Packed], commit: str | None) -> None:
+        from lockgate.versions.store import VersionRow, save_versions
+
+        for one in packed:
+            for data in (one.bundle.blobs | one.referrer()).values():
+                self.blobs.put(data)
+        now = self.clock()
+        rows = [
+            VersionRow(
+                behaviour_digest=one.entry.digest,
+                agent=one.entry.agent,
+                file_version=one.entry.version,
+                created_at=now,
+                git_commit=commit,
+                source=one.entry.file,
+                settings_digest=one.entry.settings,
+            )
+            for one in packed
+        ]
+        with self.control.write() as connection:
+            save_versions(connection, rows)
+
+    # --- find and load ----------------------------------------------------------------------------------------
+
+    def find(self, ref: str) -> str:
+        """The behaviour digest of a version, in the store and ready to load.
+
+        ``ref``: ``agent`` (its highest locked version), ``agent@3``, ``agent@sha256:…``, a digest or 12 of its hex
+        digits, or the path of an agent file, which is read as it stands and need not be in the lock file.
+        """
+        if ref.endswith((".yaml", ".yml")):
+            return self._take(Path(ref))
+        if ref.startswith("sha256:") or _HEX.fullmatch(ref):
+            return self._by_digest(ref)
+        agent, _, wanted = ref.partition("@")
+        if wanted.startswith("sha256:") or (_HEX.fullmatch(wanted) and not wanted.isdigit()):
+            return self._by_digest(wanted, agent)
+        return self._locked(agent, wanted)
+
+    def load(self, digest: str) -> AgentVersion:
+        """The version with this behaviour digest (or 12 of its hex digits)."""
+        digest = self._by_digest(digest)
+        if digest not in self._loaded:
+            row = self._row(digest)
+            self._loaded[digest] = unpack(digest, self.blobs.get, file_version=row.file_version if row else 0)
+        return self._loaded[digest]
+
+    def settings(self, behaviour_digest: str) -> AgentSettings:
+        """What stands beside the version as it was last locked: owner, thresholds, rollout plan, daily budgets."""
+        row = self._row(behaviour_digest)
+        if row is None:
+            raise NotFound(f"no version {behaviour_digest!r} was locked here", remedy="lockgate lock")
+        return msgspec.json.decode(self.blobs.get(row.settings_digest), type=AgentSettings)
+
+    def history(self, agent: str | None = None) -> Sequence[VersionRow]:
+        """Every version ever locked here, the newest first."""
+        from lockgate.versions.store import list_versions
+
+        with self.control.read() as connection:
+            return list_versions(connection, agent)
+
+    def verify(self) -> list[str]:
+        """Re-hash every blob of every version; returns what is wrong, one line each."""
+        problems = []
+        for digest in self.blobs:
+            try:
+                self.blobs.get(digest)
+            except Corrupt as wrong:
+                problems.append(wrong.message)
+        for row in self.history():
+            try:
+                unpack(row.behaviour_digest, self.blobs.get)
+                missing = [blob for blob in blobs_of(row.behaviour_digest, self.blobs.get) if blob not in self.blobs]
+            except (Corrupt, NotFound) as wrong:
+                problems.append(f"{row.agent}@{row.behaviour_digest}: {wrong.message}")
+                continue
+            problems += [f"{row.agent}@{row.behaviour_digest}: no blob {blob}" for blob in missing]
+        return problems
+
+    def _locked(self, agent: str, wanted: str) -> str:
+        entries = lockfile.read_lock(self.project.root)
+        known = sorted({entry.agent for entry in entries})
+        mine = sorted((entry for entry in entries if entry.agent == agent), key=lambda entry: entry.version)
+        if not mine:
+            raise NotFound(
+                f"no agent {agent!r} in {lockfile.LOCK_FILE}",
+                remedy=did_you_mean(agent, known) if known else "lockgate lock",
+            )
+        if not wanted:
+            entry = mine[-1]
+        elif wanted.isdigit():
+            found = next((one for one in mine if one.version == int(wanted)), None)
+            if found is None:
+                locked = ", ".join(str(one.version) for one in mine)
+                raise NotFound(f"no version {wanted} of {agent!r} in {lockfile.LOCK_FILE}", remedy=f"locked: {locked}")
+            entry = found
+        else:
+            raise InputError(f"{agent}@{wanted!r} is not a version", remedy=f"write {agent}@3 or {agent}@sha256:…")
+        return self._as_locked(entry)
+
+    def _as_locked(self, entry: LockedVersion) -> str:
+        """The entry's digest, when its files still say so; it is put into the store when it is not there yet."""
+        path = self.project.root / entry.file
+        stored = entry.digest in self.blobs and self._row(entry.digest) is not None
+        if not path.is_file():
+            if not stored:
+                raise NotFound(
+                    f"{entry.agent}@{entry.version} is locked as {entry.digest}, but neither its bundle nor "
+                    f"{entry.file!r} is here",
+                    remedy="restore the file from git, then `lockgate lock`",
+                )
+            return entry.digest
+        fresh = pack_file(path, self.project, Names(self.project, [entry], online=False))
+        if (fresh.entry.digest, fresh.entry.settings) != (entry.digest, entry.settings):
+            raise Conflict(
+                f"{entry.file} or what it names has changed since {entry.agent}@{entry.version} was locked",
+                remedy="lockgate lock, or name the version by its digest",
+            )
+        row = self._row(entry.digest)
+        if not stored or row is None or row.settings_digest != entry.settings:
+            self._keep([fresh], None)
+        return entry.digest
+
+    def _take(self, path: Path) -> str:
+        candidates = [path if path.is_absolute() else Path.cwd() / path, self.project.root / path]
+        found = next((one for one in candidates if one.is_file()), None)
+        if found is None:
+            raise InputError(f"no agent file {str(path)!r}", remedy="give its path from here or from the project")
+        entries = lockfile.read_lock(self.project.root)
+        packed = pack_file(found, self.project, Names(self.project, entries, online=False))
+        self._keep([packed], None)
+        return packed.entry.digest
+
+    def _by_digest(self, digest: str, agent: str | None = None) -> str:
+        value = digest.removeprefix("sha256:")
+        if not re.fullmatch(r"[0-9a-f]{12,64}", value):
+            raise InputError(f"{digest!r} is not a digest", remedy="give sha256: and at least 12 hex digits")
+        if len(value) == 64 and agent is None and f"sha256:{value}" in self.blobs:
+            return f"sha256:{value}"
+        from lockgate.versions.store import versions_by_prefix
+
+        with self.control.read() as connection:
+            found = versions_by_prefix(connection, f"sha256:{value}", agent)
+        if not found:
+            of = f" of {agent!r}" if agent else ""
+            raise NotFound(f"no version {digest!r}{of} was locked here", remedy="lockgate versions list")
+        if len(found) > 1:
+            raise InputError(f"{digest!r} is the start of several digests", remedy="give more of its digits")
+        return found[0]
+
+    def _row(self, digest: str) -> VersionRow | None:
+        from lockgate.versions.store import version_row
+
+        with self.control.read() as connection:
+            return version_row(connection, digest)
+
+    # --- in an environment ------------------------------------------------------------------------------------
+
+    def effective_digest(self, version: AgentVersion, environment: str) -> str:
+        """What is gated, served and recorded: the version as this environment resolves its providers."""
+        providers = {
+            model.provider: resolve_provider(self.project, model.provider, environment).identity()
+            for model in _models(version)
+        }
+        return effective_digest(version.behaviour_digest, providers, {})
+
+    def ref(self, ref: str, environment: str) -> VersionRef:
+        """``find`` and ``effective_digest`` in one."""
+        version = self.load(self.find(ref))
+        return VersionRef(
+            agent=version.agent,
+            behaviour_digest=version.behaviour_digest,
+            effective_digest=self.effective_digest(version, environment),
+        )
+
+    def unpinned(self, version: AgentVersion, environment: str) -> list[str]:
+        """Why each model of the version is not pinned; empty when all are. For environments that refuse it."""
+        reasons = []
+        for model in _models(version):
+            provider = resolve_provider(self.project, model.provider, environment)
+            reason = floating(provider.kind, provider.base_url, model)
+            if reason is not None:
+                reasons.append(f"model {model.provider}/{model.name} is not pinned: {reason}")
+        return reasons
+
+    def materialise(self, version: AgentVersion, folder: Path) -> None:
+        """Write the version's code below ``folder``, whole or not at all; a folder that is right already is kept."""
+        code = {path: self.blobs.get(digest) for path, digest in version.code.items()}
+        checkout.write(code, folder)
+
+    # --- attestations -----------------------------------------------------------------------------------------
+
+    def attest(
+        self,
+        agent: str,
+        behaviour: str,
+        effective: str,
+        golden_digest: str,
+        rubric_digest: str,
+        verdict: str,
+        details: dict[str, Any],
+    ) -> str:
+        """Sign a verdict of the eval gate and keep it; returns the attestation's id."""
+        from lockgate.versions.attestation import sign, signing_key
+        from lockgate.versions.store import save_attestation
+
+        attestation = Attestation(
+            id=new_id("att"),
+            agent=agent,
+            behaviour_digest=behaviour,
+            effective_digest=effective,
+            golden_digest=golden_digest,
+            rubric_digest=rubric_digest,
+            verdict=verdict,
+            details=details,
+            signer="",
+            created_at=self.clock(),
+        )
+        envelope = sign(attestation, signing_key(self.project.home))
+        row = {
+            "id": attestation.id,
+            "effective_digest": effective,
+            "behaviour_digest": behaviour,
+            "agent": agent,
+            "verdict": verdict,
+            "envelope": envelope,
+            "created_at": attestation.created_at,
+        }
+        with self.control.write() as connection:
+            save_attestation(connection, row)
+        return attestation.id
+
+    def attestation(self, effective_digest: str) -> Attestation | None:
+        """The newest verdict on this effective digest whose signature holds; None when there is none."""
+        from lockgate.versions.attestation import key_id, signing_key, verify
+        from lockgate.versions.store import envelopes
+
+        with self.control.read() as connection:
+            found = envelopes(connection, effective_digest)
+        if not found:
+            return None
+        public = signing_key(self.project.home).public_key()
+        for _, envelope in found:
+            attestation = verify(envelope, {key_id(public): public})
+            if attestation is not None and attestation.effective_digest == effective_digest:
+                return attestation
+        return None
+
+
+def _models(version: AgentVersion) -> list[ModelRef]:
+    return [version.model, *version.fallbacks, *([version.triage] if version.triage else [])]

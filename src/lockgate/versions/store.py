@@ -1,0 +1,74 @@
+"""Versions and attestations in ``control.db``: what was locked, from where, and which verdicts stand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, insert, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from lockgate.storage.schema import attestations, versions
+
+
+class VersionRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One behaviour as last locked."""
+
+    behaviour_digest: str
+    agent: str
+    file_version: int
+    created_at: float  # first locked
+    git_commit: str | None  # None when its files differed from the commit
+    source: str
+    settings_digest: str
+
+
+def save_versions(connection: Connection, rows: Iterable[VersionRow]) -> None:
+    """Insert, or bring up to date what is beside the identity; the first time stays."""
+    make: Any = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
+    for row in rows:
+        values = msgspec.structs.asdict(row)
+        statement = make(versions).values(**values)
+        latest = {name: statement.excluded[name] for name in ("file_version", "source", "settings_digest")}
+        if row.git_commit is not None:
+            latest["git_commit"] = statement.excluded.git_commit
+        connection.execute(statement.on_conflict_do_update(index_elements=["behaviour_digest"], set_=latest))
+
+
+def version_row(connection: Connection, behaviour_digest: str) -> VersionRow | None:
+    """The row of one digest."""
+    found = connection.execute(select(versions).where(versions.c.behaviour_digest == behaviour_digest)).mappings()
+    row = found.first()
+    return None if row is None else VersionRow(**row)
+
+
+def versions_by_prefix(connection: Connection, prefix: str, agent: str | None = None) -> list[str]:
+    """Digests that start with ``prefix`` (``sha256:<hex>``), at most three."""
+    query = select(versions.c.behaviour_digest).where(versions.c.behaviour_digest.startswith(prefix, autoescape=True))
+    if agent is not None:
+        query = query.where(versions.c.agent == agent)
+    return list(connection.execute(query.limit(3)).scalars())
+
+
+def list_versions(connection: Connection, agent: str | None = None) -> Sequence[VersionRow]:
+    """Every version ever locked here, the newest first."""
+    query = select(versions).order_by(versions.c.created_at.desc(), versions.c.file_version.desc())
+    if agent is not None:
+        query = query.where(versions.c.agent == agent)
+    return [VersionRow(**row) for row in connection.execute(query).mappings()]
+
+
+def save_attestation(connection: Connection, row: dict[str, Any]) -> None:
+    """Keep one signed envelope."""
+    connection.execute(insert(attestations).values(**row))
+
+
+def envelopes(connection: Connection, effective_digest: str) -> list[tuple[str, dict[str, Any]]]:
+    """``(id, envelope)`` of every attestation on this digest, the newest first."""
+    query = (
+        select(attestations.c.id, attestations.c.envelope)
+        .where(attestations.c.effective_digest == effective_digest)
+        .order_by(attestations.c.created_at.desc(), attestations.c.id.desc())
+    )
+    return [(row.id, row.envelope) for row in connection.execute(query)]
