@@ -108,7 +108,7 @@ class App:
     def versions(self) -> Versions:
         from lockgate.versions.service import Versions
 
-        return Versions(self.project, self.control, self.blobs, self.clock)
+        return Versions(self.project, lambda: self.control, self.blobs, self.clock)
 
     @cached_property
     def evals(self) -> Evals:
