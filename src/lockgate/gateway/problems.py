@@ -28,7 +28,7 @@ def openai_error(error: LockgateError, *, details: dict[str, Any] | None = None)
     body = {
         "message": _text(error),
         "type": "approval_pending" if isinstance(error, ApprovalPending) else _TYPES.get(status, "server_error"),
-        "param": None,
+        "param": error.limit if isinstance(error, LimitExceeded) else None,
         "code": error.code,
         **_extra(error),
         **(details or {}),

@@ -21,6 +21,7 @@ MAX_EVENT = 16 * 1024 * 1024
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _encode = msgspec.json.Encoder().encode
 _TRUE = msgspec.Raw(b"true")
+_REFERENCES = (b'"image_url"', b'"input_image"', b'"file"', b'"input_audio"', b'"video_url"')
 _REASONING = re.compile(r"(o\d|gpt-[5-9])")
 
 
@@ -41,10 +42,10 @@ class ChatCall(msgspec.Struct, kw_only=True):
         return value
 
     @property
-    def has_images(self) -> bool:
-        """Whether a message may carry what its bytes do not bound: an image or a file by reference."""
-        messages = bytes(self.fields.get("messages", b""))
-        return b'"image_url"' in messages or b'"file"' in messages or b'"input_audio"' in messages
+    def references(self) -> int:
+        """How many images, files or sounds the messages may carry: what their bytes do not bound."""
+        messages = bytes(self.fields["messages"])
+        return sum(messages.count(kind) for kind in _REFERENCES)
 
 
 def read_chat(body: bytes) -> ChatCall:
@@ -157,6 +158,22 @@ def read_answer(body: bytes) -> Outcome:
         model=answer.model,
         finish_reasons=[choice.finish_reason for choice in answer.choices if choice.finish_reason],
     )
+
+
+class _Model(msgspec.Struct):
+    id: str
+
+
+class _Models(msgspec.Struct):
+    data: list[_Model] = []
+
+
+def read_models(body: bytes) -> list[str]:
+    """The names in an answer to ``GET /models``; none when it is not what it should be."""
+    try:
+        return [model.id for model in msgspec.json.decode(body, type=_Models).data]
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return []
 
 
 def _usage(usage: _Usage | None) -> Usage | None:

@@ -1,0 +1,55 @@
+"""Who is calling: an API key or a run token, turned into an identity."""
+
+from __future__ import annotations
+
+import asyncio
+
+from lockgate.clock import Clock
+from lockgate.errors import Refused, Unauthenticated, Unavailable
+from lockgate.gateway import keys, tokens
+from lockgate.gateway.keys import Keys
+from lockgate.gateway.model import Identity
+
+_STORE_SECONDS = 5.0  # to answer about a key that is not in memory
+
+
+class Access:
+    """Recognises callers. ``secret`` is this machine's, under which run tokens are signed."""
+
+    def __init__(self, keys: Keys, secret: bytes, clock: Clock) -> None:
+        self._keys = keys
+        self._secret = secret
+        self._clock = clock
+
+    def recall(self, credential: str) -> Identity | None:
+        """The identity, without waiting for anything; None when the store has to be asked (:meth:`ask`)."""
+        if credential.startswith(tokens.PREFIX):
+            claims = tokens.verify(credential, self._secret, now=self._clock())
+            return Identity(key_id=claims.run_id, tenant=claims.tenant, environment=claims.environment, run=claims)
+        if not credential.startswith(keys.PREFIX):
+            raise Unauthenticated("this is no Lockgate key", remedy="lockgate keys create makes one")
+        return self._keys.recall(credential)
+
+    async def ask(self, credential: str) -> Identity:
+        """The identity of a key that is not in memory. The store is asked in a thread."""
+        try:
+            async with asyncio.timeout(_STORE_SECONDS):
+                return await asyncio.to_thread(self._keys.authenticate, credential)
+        except TimeoutError as late:
+            raise Unavailable("the key cannot be checked: the store does not answer") from late
+
+
+def check_model(identity: Identity, model: str) -> None:
+    """:class:`Refused` when the key may not call this model."""
+    if identity.models is not None and model not in identity.models:
+        raise Refused(f"this key may not call the model {model!r}", remedy=f"it may call {_list(identity.models)}")
+
+
+def check_agent(identity: Identity, agent: str) -> None:
+    """:class:`Refused` when the key may not run this agent."""
+    if identity.agents is not None and agent not in identity.agents:
+        raise Refused(f"this key may not run the agent {agent!r}", remedy=f"it may run {_list(identity.agents)}")
+
+
+def _list(names: tuple[str, ...]) -> str:
+    return ", ".join(names) or "none"

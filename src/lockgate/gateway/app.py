@@ -1,0 +1,270 @@
+"""The data plane's front door (RSGI): which path is whose, and every error in the shape its client knows."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+
+from lockgate import __version__
+from lockgate.errors import ApprovalPending, InputError, LimitExceeded, LockgateError, RunFailed
+from lockgate.gateway.access import Access
+from lockgate.gateway.agents import Agents, Asked, Ran
+from lockgate.gateway.control_proxy import ControlProxy
+from lockgate.gateway.directory import Directory
+from lockgate.gateway.exchange import ClientGone, Exchange, Headers, Watch
+from lockgate.gateway.model import Identity
+from lockgate.gateway.proxy import Proxy
+from lockgate.gateway.shared_metrics import SharedMetrics
+from lockgate.gateway.wire import ChatCall, read_chat
+from lockgate.money import to_usd
+from lockgate.telemetry.metrics import CONTENT_TYPE
+
+log = logging.getLogger(__name__)
+
+AGENT = "agent:"
+_MODELS_SECONDS = 30.0  # a provider's list of models is kept
+_STALE_SECONDS = 60.0  # a worker that has not read the store for so long is not ready
+
+Handler = Callable[[Exchange], Awaitable[None]]
+
+
+class RunBody(msgspec.Struct, forbid_unknown_fields=True):
+    """What ``POST /api/v1/agents/{name}/runs`` takes."""
+
+    input: Any
+    session: str | None = None
+    user: str | None = None
+
+
+class Gateway:
+    """One worker's application. ``await gateway(scope, protocol)`` serves one request."""
+
+    def __init__(
+        self,
+        *,
+        access: Access,
+        directory: Directory,
+        proxy: Proxy,
+        agents: Agents,
+        control: ControlProxy,
+        metrics: SharedMetrics,
+    ) -> None:
+        self._access = access
+        self._directory = directory
+        self._proxy = proxy
+        self._agents = agents
+        self._control = control
+        self._metrics = metrics
+        self._models: dict[tuple[str, str], tuple[float, list[str]]] = {}
+        self._paths: dict[tuple[str, str], Handler] = {
+            ("POST", "/v1/chat/completions"): self._chat,
+            ("GET", "/v1/models"): self._list_models,
+            ("GET", "/health"): self._health,
+            ("GET", "/ready"): self._ready,
+            ("GET", "/metrics"): self._render_metrics,
+        }
+
+    async def __call__(self, scope: Any, protocol: Any) -> None:
+        if scope.proto != "http":
+            protocol.close(None)
+            return
+        exchange = Exchange(scope, protocol)
+        try:
+            handler = self._paths.get((exchange.method, exchange.path))
+            if handler is None:
+                handler = self._other(exchange)
+            await handler(exchange)
+        except ClientGone:
+            pass  # nobody is left to be told
+        except LockgateError as error:
+            exchange.fail(error)
+        except Exception:  # the request's boundary: one request's bug must not be another's
+            log.exception("request %s failed", exchange.request_id)
+            exchange.fail(LockgateError(f"an internal error; request {exchange.request_id}"))
+
+    async def close(self) -> None:
+        await self._agents.close()
+        await self._control.close()
+
+    def _other(self, exchange: Exchange) -> Handler:
+        path = exchange.path
+        if exchange.method == "POST" and path.startswith("/api/v1/agents/") and path.endswith("/runs"):
+            return self._run_agent
+        return self._control.pass_on
+
+    async def _identify(self, exchange: Exchange) -> Identity:
+        credential = exchange.bearer()
+        return self._access.recall(credential) or await self._access.ask(credential)
+
+    # --- chat completions -------------------------------------------------------------------------------------
+
+    async def _chat(self, exchange: Exchange) -> None:
+        credential = exchange.bearer()
+        identity = self._access.recall(credential) or await self._access.ask(credential)
+        call = read_chat(await exchange.body())
+        if call.model.startswith(AGENT):
+            await self._chat_with_agent(exchange, identity, call)
+        else:
+            await self._proxy.chat(exchange, identity, call)
+
+    async def _chat_with_agent(self, exchange: Exchange, identity: Identity, call: ChatCall) -> None:
+        agent = call.model.removeprefix(AGENT)
+        messages = msgspec.json.decode(call.fields["messages"])
+        if not isinstance(messages, list) or not messages:
+            raise InputError("'messages' holds no message", remedy="send a list of at least one")
+        ran = await self._run(exchange, identity, agent, {"messages": messages}, call.string("user"))
+        result, headers = ran.result, _run_headers(ran)
+        if result.status == "suspended":
+            pending = ApprovalPending(
+                f"run {result.run_id!r} waits for an approval",
+                run_id=result.run_id,
+                approval_id=result.approval_id or "",
+            )
+            exchange.fail(pending, headers)
+        elif result.status != "completed":
+            exchange.fail(_failure(ran), headers, {"run_id": result.run_id})
+        else:
+            answer = _completion(call.model, ran, exchange.started_ns // 1_000_000_000)
+            if call.stream:
+                await _send_as_stream(exchange, answer, headers, call.wants_usage)
+            else:
+                exchange.respond_json(200, answer, headers)
+
+    # --- runs -------------------------------------------------------------------------------------------------
+
+    async def _run_agent(self, exchange: Exchange) -> None:
+        identity = await self._identify(exchange)
+        agent = exchange.path.removeprefix("/api/v1/agents/").removesuffix("/runs")
+        try:
+            body = msgspec.json.decode(await exchange.body(), type=RunBody)
+        except msgspec.DecodeError as wrong:
+            raise InputError(f"the body is wrong: {wrong}", remedy='send {"input": …}') from wrong
+        ran = await self._run(exchange, identity, agent, body.input, body.user, session=body.session)
+        exchange.respond_json(202 if ran.result.status == "suspended" else 200, ran.result, _run_headers(ran))
+
+    async def _run(
+        self,
+        exchange: Exchange,
+        identity: Identity,
+        agent: str,
+        input: Any,
+        user: str | None,
+        *,
+        session: str | None = None,
+    ) -> Ran:
+        if identity.run is not None and exchange.trace_id.hex() != identity.run.trace_id:
+            exchange.trace_id, exchange.parent_id = bytes.fromhex(identity.run.trace_id), None
+        asked = Asked(
+            agent=agent,
+            input=input,
+            session=exchange.headers.get("x-lockgate-session") or session,
+            user=user,
+            trace_id=exchange.trace_id,
+            parent_id=exchange.parent_id,
+            request_id=exchange.request_id,
+        )
+        with Watch(exchange):
+            return await self._agents.run(identity, asked)
+
+    # --- what there is ----------------------------------------------------------------------------------------
+
+    async def _list_models(self, exchange: Exchange) -> None:
+        identity = await self._identify(exchange)
+        names = [f"{AGENT}{agent}" for agent in self._directory.routes.agents(identity.environment)]
+        if identity.agents is not None:
+            names = [name for name in names if name.removeprefix(AGENT) in identity.agents]
+        providers = self._proxy.providers.names()
+        for listed in await asyncio.gather(*(self._models_of(exchange, identity, name) for name in providers)):
+            names += listed
+        if identity.models is not None:
+            names = [name for name in names if name.startswith(AGENT) or name in identity.models]
+        data = [{"id": name, "object": "model", "created": 0, "owned_by": name.partition("/")[0]} for name in names]
+        exchange.respond_json(200, {"object": "list", "data": data})
+
+    async def _models_of(self, exchange: Exchange, identity: Identity, provider: str) -> list[str]:
+        """What a provider says it serves; nothing while it cannot be asked."""
+        known = self._models.get((identity.environment, provider))
+        if known is not None and time.monotonic() - known[0] < _MODELS_SECONDS:
+            return known[1]
+        try:
+            names = [f"{provider}/{name}" for name in await self._proxy.list_models(identity.environment, provider)]
+        except LockgateError:
+            names = []
+        self._models[identity.environment, provider] = (time.monotonic(), names)
+        return names
+
+    async def _health(self, exchange: Exchange) -> None:
+        exchange.respond_json(200, {"status": "ok", "version": __version__})
+
+    async def _ready(self, exchange: Exchange) -> None:
+        read_at = self._directory.read_at
+        ready = read_at is not None and time.time() - read_at < _STALE_SECONDS
+        exchange.respond_json(200 if ready else 503, {"status": "ready" if ready else "the store does not answer"})
+
+    async def _render_metrics(self, exchange: Exchange) -> None:
+        exchange.respond(200, [("content-type", CONTENT_TYPE)], self._metrics.render().encode())
+
+
+def _run_headers(ran: Ran) -> Headers:
+    return [
+        ("x-lockgate-run-id", ran.result.run_id or ran.request.run_id),
+        ("x-lockgate-arm", ran.request.arm),
+        ("x-lockgate-version", f"{ran.version.agent}@{ran.version.behaviour_digest}"),
+        ("x-lockgate-cost-usd", f"{to_usd(ran.result.cost_nano):.9f}"),
+    ]
+
+
+def _failure(ran: Ran) -> LockgateError:
+    """A failed run as an error: what a limit stopped is 429, the rest is the run's own."""
+    result = ran.result
+    kind, message = result.error_type or result.status, result.error or f"the run ended as {result.status!r}"
+    if kind in _LIMIT_WORDS:
+        return LimitExceeded(message, limit=kind)
+    return RunFailed(kind, message, remedy=f"lockgate runs {result.run_id}")
+
+
+_LIMIT_WORDS = frozenset(("limit_exceeded", "budget", "budget_exceeded"))
+
+
+def _completion(model: str, ran: Ran, created: int) -> dict[str, Any]:
+    result = ran.result
+    return {
+        "id": result.run_id,
+        "object": "chat.completion",
+        "created": created,
+        "model": model,
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": result.deliverable, "refusal": None},
+                "logprobs": None,
+                "finish_reason": "stop",
+            }
+        ],
+        "usage": {
+            "prompt_tokens": result.usage.input_tokens,
+            "completion_tokens": result.usage.output_tokens,
+            "total_tokens": result.usage.total_tokens,
+        },
+    }
+
+
+async def _send_as_stream(exchange: Exchange, answer: dict[str, Any], headers: Headers, wants_usage: bool) -> None:
+    """A finished answer as the events of a stream: for clients that only speak streams."""
+    head = {**answer, "object": "chat.completion.chunk"}
+    usage = head.pop("usage")
+    content = answer["choices"][0]["message"]["content"]
+    deltas = [({"role": "assistant", "content": content}, None), ({}, "stop")]
+    events = [
+        {**head, "choices": [{"index": 0, "delta": delta, "finish_reason": finished}]} for delta, finished in deltas
+    ]
+    if wants_usage:
+        events.append({**head, "choices": [], "usage": usage})
+    transport = exchange.stream(200, [("content-type", "text/event-stream"), *headers])
+    body = b"".join(b"data: " + msgspec.json.encode(event) + b"\n\n" for event in events)
+    await exchange.send(transport, body + b"data: [DONE]\n\n")

@@ -1,0 +1,60 @@
+"""Passes on what is not the data plane's: the control plane's pages and API, over its Unix socket."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from yarl import URL
+
+from lockgate.errors import Unavailable, UpstreamError
+from lockgate.gateway.exchange import Exchange, Watch
+from lockgate.gateway.upstream import Upstream
+from lockgate.runs import control_socket
+
+_IDLE_SECONDS = 120.0  # between two chunks of a response
+_HOP_BY_HOP = frozenset(
+    ("connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "content-length",
+     "x-request-id", "server", "date")
+)  # fmt: skip
+
+
+class ControlProxy:
+    """One per worker. While the control plane is down, its paths answer 503; the data plane's do not notice."""
+
+    def __init__(self, home: Path) -> None:
+        self._upstream = Upstream(control_socket(home))
+
+    async def pass_on(self, exchange: Exchange) -> None:
+        body = await exchange.body() if exchange.method not in ("GET", "HEAD") else None
+        headers = {name: value for name, value in exchange.headers.items() if name not in _HOP_BY_HOP}
+        headers["x-request-id"] = exchange.request_id
+        query = f"?{exchange.query}" if exchange.query else ""
+        url = URL(f"http://{_host(headers)}{exchange.path}{query}", encoded=True)
+        with Watch(exchange):
+            try:
+                answer = await self._upstream.send(
+                    exchange.method, url, headers=headers, body=body, timeout=_IDLE_SECONDS, stream=True
+                )
+            except UpstreamError as failure:
+                raise Unavailable(
+                    "the control plane does not answer; model calls and runs are served all the same",
+                    remedy="lockgate up starts it, and starts it again when it dies",
+                ) from failure
+            try:
+                passed = [(name, value) for name, value in answer.headers() if name not in _HOP_BY_HOP]
+                length = answer.header("content-length")
+                if length is not None:
+                    exchange.respond(answer.status, passed, await answer.read())
+                    return
+                transport = exchange.stream(answer.status, passed)
+                async for chunk in answer.chunks():
+                    await exchange.send(transport, chunk)
+            finally:
+                answer.close()
+
+    async def close(self) -> None:
+        await self._upstream.close()
+
+
+def _host(headers: dict[str, str]) -> str:
+    return headers.get("host", "control")

@@ -1,0 +1,175 @@
+"""What ``lockgate up`` and ``lockgate gateway`` start: the listening socket, and the processes that ought to run."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import logging
+import os
+import socket
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+from sqlalchemy.exc import SQLAlchemyError
+
+from lockgate.console import console
+from lockgate.errors import Conflict, InputError, Unavailable
+from lockgate.gateway import store
+from lockgate.gateway.serve import listen
+from lockgate.gateway.supervisor import Spec, Supervisor, python
+
+if TYPE_CHECKING:
+    from lockgate.bootstrap import App
+
+log = logging.getLogger(__name__)
+
+GATEWAY_URL = "LOCKGATE_GATEWAY_URL"
+"""Where children find the gateway."""
+HOST_LINGER = 60.0
+"""Seconds a host stays after its version lost its route, so that runs under way end and a retry finds it warm."""
+
+
+def start(host: str, port: int, *, workers: int, drain: float, everything: bool) -> None:
+    """Run until SIGTERM or Ctrl-C. ``everything``: the control plane, hosts and local models too."""
+    from lockgate.bootstrap import open_app
+
+    app = open_app()
+    app.home.mkdir(parents=True, exist_ok=True)
+    logging.basicConfig(level=logging.INFO, format="lockgate: %(message)s")
+    with _only_one(app.home), _listening(host, port) as listener:
+        url = _url(listener)
+        _prepare(app)
+        place = app.home / "run" / "gateway.json"
+        place.write_bytes(msgspec.json.encode({"url": url, "pid": os.getpid()}))
+        wanted = _wanted(app, listener.fileno(), url, workers=workers, drain=drain, everything=everything)
+        supervisor = Supervisor(wanted, cwd=app.project.root)
+        try:
+            supervisor.run(each=_announce(url, supervisor))
+        finally:
+            place.unlink(missing_ok=True)
+
+
+def _prepare(app: App) -> None:
+    """Make what the children share, once, before several of them would."""
+    (app.home / "run").mkdir(parents=True, exist_ok=True)
+    for leftover in (app.home / "run").glob("metrics/*"):
+        leftover.unlink(missing_ok=True)
+    _ = app.control, app.traces, app.secret, app.holds
+
+
+@contextmanager
+def _only_one(home: Path) -> Iterator[None]:
+    with open(home / "up.lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Conflict(
+                f"Lockgate is already up for {str(home)!r}{_at(home)}", remedy="stop that one, or set LOCKGATE_HOME"
+            ) from None
+        yield
+
+
+def _at(home: Path) -> str:
+    try:
+        return f" at {msgspec.json.decode((home / 'run' / 'gateway.json').read_bytes())['url']}"
+    except (OSError, msgspec.DecodeError, LookupError, TypeError):
+        return ""
+
+
+@contextmanager
+def _listening(host: str, port: int) -> Iterator[socket.socket]:
+    try:
+        listener = listen(host, port)
+    except OSError as failure:
+        if failure.errno == errno.EADDRINUSE:
+            raise InputError(
+                f"port {port} on {host} is in use", remedy="stop what listens there, or take another with --port"
+            ) from None
+        raise InputError(
+            f"cannot listen on {host}:{port}: {failure.strerror or failure}", remedy="give another --host or --port"
+        ) from None
+    with listener:
+        yield listener
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
+    return f"http://{shown}:{port}"
+
+
+def _wanted(
+    app: App, descriptor: int, url: str, *, workers: int, drain: float, everything: bool
+) -> Callable[[], dict[str, Spec]]:
+    """What ought to run now: workers and control plane always, a host for each version that a route names."""
+    fixed: dict[str, Spec] = {}
+    for index in range(workers):
+        command = python("lockgate.gateway.worker", "--fd", str(descriptor), "--index", str(index))
+        command += ("--parent", str(os.getpid()), "--drain", str(drain))
+        fixed[f"gateway-{index}"] = Spec(command=command, descriptors=(descriptor,))
+    if everything:
+        fixed["control"] = Spec(command=python("lockgate", "control"), environment={GATEWAY_URL: url})
+    served: dict[str, Spec] = {}
+
+    def wanted() -> dict[str, Spec]:
+        nonlocal served
+        if everything:
+            try:
+                served = {**_hosts(app, url), **_local_models(app)}
+            except (SQLAlchemyError, Unavailable) as failure:
+                log.warning("the store does not answer; hosts stay as they are: %s", failure)
+        return {**fixed, **served}
+
+    return wanted
+
+
+def _hosts(app: App, url: str) -> dict[str, Spec]:
+    with app.control.read() as connection:
+        routes = store.all_routes(connection)
+        warm = store.warm_versions(connection, app.clock())
+    versions = [(route.environment, route.stable) for route in routes]
+    versions += [(route.environment, route.candidate) for route in routes if route.candidate is not None]
+    hosts: dict[str, Spec] = {}
+    for environment, version in (*versions, *warm):
+        digest = version.effective_digest
+        command = python("lockgate", "host", "--digest", version.behaviour_digest, "--env", environment)
+        name = f"host {version.agent} {digest.removeprefix('sha256:')[:12]}"
+        hosts[name] = Spec(command=command, environment={GATEWAY_URL: url}, linger=HOST_LINGER)
+    return hosts
+
+
+def _local_models(app: App) -> dict[str, Spec]:
+    return {}
+
+
+def _announce(url: str, supervisor: Supervisor) -> Callable[[], None]:
+    """Says once that it is up, and what runs."""
+    told = False
+    began = time.monotonic()
+
+    def each() -> None:
+        nonlocal told
+        if told or not _answers(f"{url}/ready"):
+            return
+        told = True
+        out = console()
+        out.print(f"Lockgate is up at {url}", style="bold", markup=False)
+        for name, pid in sorted(supervisor.pids().items()):
+            out.print(f"  {name:<40} pid {pid}", markup=False)
+        out.print(f"Ready in {time.monotonic() - began:.1f} s. Ctrl-C stops it.", markup=False)
+
+    return each
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as response:  # noqa: S310
+            return bool(response.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False

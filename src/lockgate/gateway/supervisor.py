@@ -1,0 +1,196 @@
+"""Keeps the processes running that ought to: starts, restarts with a pause that grows, stops what nobody wants.
+
+The supervisor serves nothing itself. It holds the listening socket, so that connections made while a worker is
+being replaced wait instead of being refused.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import msgspec
+
+log = logging.getLogger(__name__)
+
+POLL = 0.1
+"""Seconds between two looks at the children."""
+REFRESH = 0.5
+"""Seconds between two questions for what ought to run."""
+STEADY = 5.0
+"""A child that lived this many seconds was fine: its next start waits for nothing."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.2, 10.0
+STOP_SECONDS = 40.0
+"""Seconds from SIGTERM to SIGKILL."""
+
+
+class Spec(msgspec.Struct, frozen=True, kw_only=True):
+    """A process that ought to run. ``after_stop`` seconds it stays when nobody wants it any more."""
+
+    command: tuple[str, ...]
+    descriptors: tuple[int, ...] = ()
+    environment: Mapping[str, str] = {}
+    linger: float = 0.0
+
+
+class _Child:
+    def __init__(self, name: str, spec: Spec) -> None:
+        self.name = name
+        self.spec = spec
+        self.process: subprocess.Popen[bytes] | None = None
+        self.started_at = 0.0
+        self.failures = 0
+        self.start_at = 0.0
+        self.unwanted_since: float | None = None
+        self.kill_at: float | None = None
+
+
+def pause_after(failures: int) -> float:
+    """Seconds to wait before the next start, after so many short lives in a row.
+
+    >>> [pause_after(n) for n in (0, 1, 2, 10)]
+    [0.0, 0.2, 0.4, 10.0]
+    """
+    return 0.0 if failures == 0 else min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** (failures - 1))
+
+
+class Supervisor:
+    """Runs children until :meth:`stop`. Call :meth:`run` from the main thread: children end with it."""
+
+    def __init__(self, wanted: Callable[[], Mapping[str, Spec]], *, cwd: Path) -> None:
+        self._wanted = wanted
+        self._cwd = cwd
+        self._children: dict[str, _Child] = {}
+        self._stopping = False
+        self._refresh_at = 0.0
+
+    def stop(self) -> None:
+        """Make :meth:`run` end: SIGTERM to every child, SIGKILL to those that take too long."""
+        self._stopping = True
+
+    def run(self, *, each: Callable[[], None] | None = None) -> None:
+        """Supervise until stopped. ``each`` is called on every round."""
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(signum, lambda *_: self.stop())
+        try:
+            while not self._stopping:
+                self.step(time.monotonic())
+                if each is not None:
+                    each()
+                time.sleep(POLL)
+        finally:
+            self._end()
+
+    def step(self, now: float) -> None:
+        """One round: note who died, start who is missing, stop who is not wanted."""
+        if now >= self._refresh_at:
+            self._refresh_at = now + REFRESH
+            self._refresh(now)
+        for child in list(self._children.values()):
+            self._look_at(child, now)
+
+    def pids(self) -> dict[str, int]:
+        """The processes that run now, by name."""
+        return {
+            child.name: child.process.pid
+            for child in self._children.values()
+            if child.process is not None and child.process.poll() is None
+        }
+
+    def _refresh(self, now: float) -> None:
+        wanted = self._wanted()
+        for name, spec in wanted.items():
+            child = self._children.get(name)
+            if child is None:
+                self._children[name] = _Child(name, spec)
+            else:
+                child.spec = spec
+                child.unwanted_since = None
+        for name, child in self._children.items():
+            if name not in wanted and child.unwanted_since is None:
+                child.unwanted_since = now
+
+    def _look_at(self, child: _Child, now: float) -> None:
+        process = child.process
+        unwanted = child.unwanted_since is not None and now - child.unwanted_since >= child.spec.linger
+        if process is not None and process.poll() is not None:
+            child.process = None
+            if child.kill_at is not None or unwanted:
+                log.info("%s stopped", child.name)
+            else:
+                lived = now - child.started_at
+                child.failures = 0 if lived >= STEADY else child.failures + 1
+                pause = pause_after(child.failures)
+                child.start_at = now + pause
+                log.warning(
+                    "%s ended (%s) after %.1f s; it starts again%s",
+                    child.name,
+                    _ending(process.returncode),
+                    lived,
+                    f" in {pause:g} s" if pause else "",
+                )
+            child.kill_at = None
+        if child.process is None:
+            if unwanted:
+                del self._children[child.name]
+            elif now >= child.start_at:
+                self._start(child, now)
+        elif unwanted and child.kill_at is None:
+            child.process.terminate()
+            child.kill_at = now + STOP_SECONDS
+        elif child.kill_at is not None and now >= child.kill_at:
+            child.process.kill()
+
+    def _start(self, child: _Child, now: float) -> None:
+        child.started_at = now
+        child.process = subprocess.Popen(
+            child.spec.command,
+            cwd=self._cwd,
+            env={**os.environ, **child.spec.environment},
+            pass_fds=child.spec.descriptors,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,  # a terminal's Ctrl-C reaches the supervisor alone
+            preexec_fn=_end_with_parent,
+        )
+        log.info("%s started (pid %d)", child.name, child.process.pid)
+
+    def _end(self) -> None:
+        running = [child.process for child in self._children.values() if child.process is not None]
+        for process in running:
+            process.terminate()
+        deadline = time.monotonic() + STOP_SECONDS
+        for process in running:
+            try:
+                process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def python(*arguments: str) -> tuple[str, ...]:
+    """A command of this same interpreter."""
+    return (sys.executable, "-m", *arguments)
+
+
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None)
+
+
+def _end_with_parent() -> None:
+    """In the child, before it becomes another program: the kernel ends it when the supervisor dies, even by kill -9.
+
+    Children also watch for that themselves (:func:`lockgate.process.die_with_parent`); this covers them until then.
+    """
+    if sys.platform == "linux":
+        _libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+
+
+def _ending(code: int) -> str:
+    return f"exit code {code}" if code >= 0 else signal.Signals(-code).name

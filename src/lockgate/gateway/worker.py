@@ -1,0 +1,112 @@
+"""A gateway worker: the process that serves. Started by the supervisor, not by people.
+
+python -m lockgate.gateway.worker --fd 5 --index 0 --parent 4711
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import logging
+from typing import TYPE_CHECKING
+
+from lockgate.process import die_with_parent
+
+if TYPE_CHECKING:
+    from lockgate.bootstrap import App
+    from lockgate.gateway.app import Gateway
+
+
+class Worker:
+    """Everything one worker holds open: databases, hold table, span writer, upstream connections."""
+
+    def __init__(self, app: App, index: int) -> None:
+        from lockgate.gateway.access import Access
+        from lockgate.gateway.agents import Agents
+        from lockgate.gateway.control_proxy import ControlProxy
+        from lockgate.gateway.directory import Directory
+        from lockgate.gateway.providers import Providers
+        from lockgate.gateway.proxy import Proxy
+        from lockgate.gateway.shared_metrics import SharedMetrics
+        from lockgate.gateway.upstream import Upstream
+        from lockgate.telemetry.metrics import GenAI, Registry
+
+        registry = Registry()
+        metrics = GenAI(registry)
+        self._app = app
+        self._upstream = Upstream()
+        self._directory = Directory(app.control, app.keys, app.clock)
+        self._shared = SharedMetrics(registry, app.home / "run" / "metrics", index)
+        self._proxy = Proxy(
+            providers=Providers(app.project, app.clock),
+            directory=self._directory,
+            holds=app.holds,
+            prices=app.prices,
+            spans=app.spans,
+            upstream=self._upstream,
+            metrics=metrics,
+            clock=app.clock,
+        )
+        self._agents = Agents(
+            home=app.home,
+            directory=self._directory,
+            assign=app.rollouts.assign,
+            limits_of=lambda digest: app.versions.load(digest).limits,
+            secret=app.secret,
+            spans=app.spans,
+            metrics=metrics,
+            clock=app.clock,
+        )
+        self._access = Access(app.keys, app.secret, app.clock)
+        self._control = ControlProxy(app.home)
+        self._gateway: Gateway | None = None
+
+    def start(self) -> Gateway:
+        """Read the store once, begin to follow it, and give the application to serve."""
+        from lockgate.gateway.app import Gateway
+
+        self._directory.start()
+        self._shared.start()
+        self._gateway = Gateway(
+            access=self._access,
+            directory=self._directory,
+            proxy=self._proxy,
+            agents=self._agents,
+            control=self._control,
+            metrics=self._shared,
+        )
+        return self._gateway
+
+    async def close(self) -> None:
+        """After the last call: write out spans, close connections."""
+        if self._gateway is not None:
+            await self._gateway.close()
+        await self._upstream.close()
+        self._directory.stop()
+        self._shared.stop()
+        self._app.spans.close()
+        self._app.holds.close()
+        self._app.control.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="lockgate.gateway.worker")
+    parser.add_argument("--fd", type=int, required=True, help="the listening socket")
+    parser.add_argument("--index", type=int, required=True, help="this worker's place, from 0")
+    parser.add_argument("--parent", type=int, required=True, help="the supervisor's process id")
+    parser.add_argument("--drain", type=float, required=True, help="seconds to end calls after a SIGTERM")
+    arguments = parser.parse_args()
+    die_with_parent(parent=arguments.parent)
+    logging.basicConfig(level=logging.INFO, format=f"gateway-{arguments.index}: %(levelname)s %(message)s")
+
+    from lockgate.bootstrap import open_app
+    from lockgate.gateway.serve import serve_forever
+
+    worker = Worker(open_app(), arguments.index)
+    gc.collect()
+    gc.freeze()  # what was imported lives as long as the process: never scan it again
+    serve_forever(worker.start, arguments.fd, close=worker.close, drain_seconds=arguments.drain)
+
+
+if __name__ == "__main__":
+    main()
