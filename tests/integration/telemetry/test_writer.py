@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -156,23 +157,26 @@ def test_close_keeps_its_deadline_while_the_database_is_locked(tmp_path: Path) -
     lock.close()
 
 
-def test_processes_share_one_database(database_factory: Callable[[Any], Database]) -> None:
+EMIT_200 = """
+import sys
+from lockgate.storage.engine import open_database
+from lockgate.telemetry.context import new_span_id, new_trace_id
+from lockgate.telemetry.model import Span
+from lockgate.telemetry.writer import SpanWriter
+
+writer = SpanWriter(open_database(sys.argv[1], "traces"))
+for index in range(200):
+    writer.emit(Span(trace_id=new_trace_id(), span_id=new_span_id(), parent_id=None, name="s", start_ns=1, end_ns=2))
+    if index % 50 == 0:
+        writer.flush()
+"""  # and no close: leaving the interpreter writes what is queued
+
+
+def test_processes_share_one_database_and_leave_nothing_unwritten(
+    database_factory: Callable[[Any], Database],
+) -> None:
     traces = database_factory("traces")
     url = traces.engine.url.render_as_string(hide_password=False)
-    spawn = multiprocessing.get_context("spawn")
-    children = [spawn.Process(target=_emit_in_a_process, args=(url, 200)) for _ in range(2)]
-    for child in children:
-        child.start()
-    for child in children:
-        child.join(60)
-    assert [child.exitcode for child in children] == [0, 0]
+    children = [subprocess.Popen([sys.executable, "-c", EMIT_200, url]) for _ in range(2)]
+    assert [child.wait(60) for child in children] == [0, 0]
     assert count(traces) == 400
-
-
-def _emit_in_a_process(url: str, number: int) -> None:
-    writer = SpanWriter(open_database(url, "traces"))
-    for index in range(number):
-        writer.emit(make_span())
-        if index % 50 == 0:
-            writer.flush()
-    writer.close()
