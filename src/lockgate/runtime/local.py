@@ -53,7 +53,7 @@ class LocalRunner:
         """One run; what fails in it is in the result.
 
         ``fixtures`` answer tool calls, the first that fits: ``{"tool": name, "arguments": those that must match
-        (optional), "result": value}``, or ``"error": text`` for a result. Raises :class:`InputError` for a malformed one.
+        (optional), "result": value}``, or ``"error": text`` for a result. Raises :class:`InputError` for other shapes.
         """
         ctx = RunContext(
             self.version,

@@ -125,6 +125,16 @@ class Approvals:
         """Nobody can say whether the call happened, e.g. its host died. It will not be tried again."""
         return self._end(approval_id, "unknown", None, connection)
 
+    def withdraw(self, run_id: str, *, connection: Connection | None = None) -> None:
+        """The run has ended: nobody need decide any more, and what was being carried out has an unknown outcome."""
+        now = self._clock()
+        with self._transaction(connection) as inside:
+            for approval in store.listed(inside, status=None, agent=None, run_id=run_id):
+                if approval.status in ("pending", "approved"):
+                    self._move(inside, approval, "expired", actor="lockgate", now=now)
+                elif approval.status == "executing":
+                    self._move(inside, approval, "unknown", actor="lockgate", now=now)
+
     def expire(self) -> list[Approval]:
         """End those past their time; returns them. Run by the control plane's tick."""
         now = self._clock()
