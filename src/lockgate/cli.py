@@ -25,7 +25,7 @@ class Entry(NamedTuple):
 
 COMMANDS: dict[str, Entry] = {
     "init": Entry("lockgate.project.cli", "init", "Scaffold a project that locks and evaluates as it stands.", "Plan"),
-    "schema": Entry("lockgate.project.cli", "schema", "Print the JSON Schema of a Lockgate file.", "Plan"),
+    "schema": Entry("lockgate.versions.cli", "schema", "Print the JSON Schema of a Lockgate file.", "Plan"),
     "lock": Entry("lockgate.versions.cli", "lock", "Turn each agent into one version with one digest.", "Version"),
     "diff": Entry("lockgate.versions.cli", "diff", "Show how two versions of an agent differ in behaviour.", "Version"),
     "versions": Entry("lockgate.versions.cli", "versions", "List, show and verify locked versions.", "Version"),
@@ -50,7 +50,7 @@ COMMANDS: dict[str, Entry] = {
     "alerts": Entry("lockgate.fleet.cli", "alerts", "List open alerts.", "Observe"),
     "triage": Entry("lockgate.improve.cli", "triage", "Review failures and make them test cases.", "Improve"),
     "feedback": Entry("lockgate.improve.cli", "feedback", "Record what a user said of a run.", "Improve"),
-    "doctor": Entry("lockgate.project.cli", "doctor", "Check the project and this machine.", "Operate"),
+    "doctor": Entry("lockgate.versions.cli", "doctor", "Check the project and this machine.", "Operate"),
     "demo": Entry("lockgate.demo.cli", "demo", "Watch the whole loop on a real local model.", "Operate"),
 }
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from lockgate.errors import InputError
-from lockgate.project.yamlfile import Document, Model, read_json, read_text, read_yaml, validate
+from lockgate.project.yamlfile import Document, read_json, read_text, read_yaml, validate
 from lockgate.versions.digest import nfc
 from lockgate.versions.model import ToolContract
-from lockgate.versions.spec import PromptSpec, ToolFile
+from lockgate.versions.spec import PromptSpec, RubricFile, RubricSpec, ToolFile
 
 MAX_CODE_BYTES = 4_000_000
 _SKIPPED = frozenset({"__pycache__", "node_modules", "site-packages", "venv"})
@@ -45,9 +45,12 @@ def read_prompt(root: Path, name: str) -> tuple[str, PromptSpec | None]:
     return prompt.template, prompt
 
 
-def read_data(root: Path, name: str, model: type[Model]) -> Model:
-    """A YAML file as ``model``."""
-    return validate(read_yaml(inside(root, name), shown_as=name), model)
+def read_rubric(root: Path, name: str) -> RubricSpec:
+    """A rubric file, with or without a ``rubric:`` key around it all."""
+    document = read_yaml(inside(root, name), shown_as=name)
+    if isinstance(document.data, dict) and set(document.data) == {"rubric"}:
+        return validate(document, RubricFile).rubric
+    return validate(document, RubricSpec)
 
 
 def read_schema(root: Path, name: str) -> dict[str, Any]:

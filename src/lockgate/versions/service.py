@@ -18,6 +18,7 @@ from lockgate.project.yamlfile import did_you_mean
 from lockgate.storage.blobs import BlobStore
 from lockgate.versions import checkout, layout, lockfile
 from lockgate.versions.bundle import blobs_of, unpack
+from lockgate.versions.diff import Snapshot
 from lockgate.versions.digest import effective_digest
 from lockgate.versions.git import clean_commit
 from lockgate.versions.locking import Names, Packed, changes_between, pack_file
@@ -30,7 +31,6 @@ from lockgate.versions.model import (
     ModelRef,
     VersionRef,
 )
-from lockgate.versions.pins import floating
 from lockgate.versions.source import agent_files
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ class Versions:
         agent, _, wanted = ref.partition("@")
         if wanted.startswith("sha256:") or (_HEX.fullmatch(wanted) and not wanted.isdigit()):
             return self._by_digest(wanted, agent)
-        return self._locked(agent, wanted)
+        return self._as_locked(self.locked(ref))
 
     def load(self, digest: str) -> AgentVersion:
         """The version with this behaviour digest (or 12 of its hex digits)."""
@@ -161,6 +161,24 @@ class Versions:
         if row is None:
             raise NotFound(f"no version {behaviour_digest!r} was locked here", remedy="lockgate lock")
         return msgspec.json.decode(self.blobs.get(row.settings_digest), type=AgentSettings)
+
+    def snapshot(self, ref: str) -> Snapshot:
+        """One side of a diff: like :meth:`find`, but a file is only read, and its own settings go with it."""
+        if ref.endswith((".yaml", ".yml")):
+            packed = self._pack_path(Path(ref))
+            version = unpack(packed.entry.digest, packed.bundle.blobs.__getitem__, file_version=packed.entry.version)
+            settings, get = packed.source.settings, packed.bundle.blobs.__getitem__
+        elif ref.startswith("sha256:") or _HEX.fullmatch(ref) or "@sha256:" in ref:
+            version = self.load(self.find(ref))
+            settings, get = self.settings(version.behaviour_digest), self.blobs.get
+        else:
+            entry = self.locked(ref)
+            if entry.digest not in self.blobs or entry.settings not in self.blobs:
+                self._as_locked(entry)
+            version = unpack(entry.digest, self.blobs.get, file_version=entry.version)
+            settings, get = msgspec.json.decode(self.blobs.get(entry.settings), type=AgentSettings), self.blobs.get
+        code = {path: get(digest).decode() for path, digest in version.code.items()}
+        return Snapshot(label=ref, version=version, settings=settings, code=code)
 
     def history(self, agent: str | None = None) -> Sequence[VersionRow]:
         """Every version ever locked here, the newest first."""
@@ -187,7 +205,9 @@ class Versions:
             problems += [f"{row.agent}@{row.behaviour_digest}: no blob {blob}" for blob in missing]
         return problems
 
-    def _locked(self, agent: str, wanted: str) -> str:
+    def locked(self, ref: str) -> LockedVersion:
+        """The lock file's entry for ``agent`` (its highest version) or ``agent@3``, whatever its files say now."""
+        agent, _, wanted = ref.partition("@")
         entries = lockfile.read_lock(self.project.root)
         known = sorted({entry.agent for entry in entries})
         mine = sorted((entry for entry in entries if entry.agent == agent), key=lambda entry: entry.version)
@@ -197,16 +217,14 @@ class Versions:
                 remedy=did_you_mean(agent, known) if known else "lockgate lock",
             )
         if not wanted:
-            entry = mine[-1]
-        elif wanted.isdigit():
-            found = next((one for one in mine if one.version == int(wanted)), None)
-            if found is None:
-                locked = ", ".join(str(one.version) for one in mine)
-                raise NotFound(f"no version {wanted} of {agent!r} in {lockfile.LOCK_FILE}", remedy=f"locked: {locked}")
-            entry = found
-        else:
-            raise InputError(f"{agent}@{wanted!r} is not a version", remedy=f"write {agent}@3 or {agent}@sha256:…")
-        return self._as_locked(entry)
+            return mine[-1]
+        if not wanted.isdigit():
+            raise InputError(f"{ref!r} is not a version", remedy=f"write {agent}@3 or {agent}@sha256:…")
+        found = next((one for one in mine if one.version == int(wanted)), None)
+        if found is None:
+            locked = ", ".join(str(one.version) for one in mine)
+            raise NotFound(f"no version {wanted} of {agent!r} in {lockfile.LOCK_FILE}", remedy=f"locked: {locked}")
+        return found
 
     def _as_locked(self, entry: LockedVersion) -> str:
         """The entry's digest, when its files still say so; it is put into the store when it is not there yet."""
@@ -232,14 +250,17 @@ class Versions:
         return entry.digest
 
     def _take(self, path: Path) -> str:
+        packed = self._pack_path(path)
+        self._keep([packed], None)
+        return packed.entry.digest
+
+    def _pack_path(self, path: Path) -> Packed:
         candidates = [path if path.is_absolute() else Path.cwd() / path, self.project.root / path]
         found = next((one for one in candidates if one.is_file()), None)
         if found is None:
             raise InputError(f"no agent file {str(path)!r}", remedy="give its path from here or from the project")
         entries = lockfile.read_lock(self.project.root)
-        packed = pack_file(found, self.project, Names(self.project, entries, online=False))
-        self._keep([packed], None)
-        return packed.entry.digest
+        return pack_file(found, self.project, Names(self.project, entries, online=False))
 
     def _by_digest(self, digest: str, agent: str | None = None) -> str:
         value = digest.removeprefix("sha256:")
@@ -282,16 +303,6 @@ class Versions:
             behaviour_digest=version.behaviour_digest,
             effective_digest=self.effective_digest(version, environment),
         )
-
-    def unpinned(self, version: AgentVersion, environment: str) -> list[str]:
-        """Why each model of the version is not pinned; empty when all are. For environments that refuse it."""
-        reasons = []
-        for model in _models(version):
-            provider = resolve_provider(self.project, model.provider, environment)
-            reason = floating(provider.kind, provider.base_url, model)
-            if reason is not None:
-                reasons.append(f"model {model.provider}/{model.name} is not pinned: {reason}")
-        return reasons
 
     def materialise(self, version: AgentVersion, folder: Path) -> None:
         """Write the version's code below ``folder``, whole or not at all; a folder that is right already is kept."""

@@ -330,7 +330,7 @@ class _Reader:
         rubric = spec.rubric
         if isinstance(rubric, str):
             name = rubric
-            rubric = self.at((*place, "rubric"), lambda: contracts.read_data(self.root, name, RubricSpec))
+            rubric = self.at((*place, "rubric"), lambda: contracts.read_rubric(self.root, name))
         if rubric is not None:
             assert isinstance(rubric, RubricSpec)
             block["rubric"] = rubric.model_dump(exclude_unset=True, exclude={"dimensions"})
@@ -338,7 +338,7 @@ class _Reader:
         if spec.dataset is not None:
             self.dataset(spec.dataset, (*place, "dataset"))
         if spec.judge is not None:
-            self.judge(block["judge"], (*place, "judge"))
+            self.judge((*place, "judge"))
         return block
 
     def dataset(self, name: str, place: tuple[str | int, ...]) -> None:
@@ -349,7 +349,7 @@ class _Reader:
                 "evals", place, f"{name} has {cases} cases: fewer than {ENOUGH_CASES} prove little", "add cases to it"
             )
 
-    def judge(self, block: dict[str, Any], place: tuple[str | int, ...]) -> None:
+    def judge(self, place: tuple[str | int, ...]) -> None:
         assert self.spec.evals is not None
         assert self.spec.evals.judge is not None
         spec = self.spec.evals.judge
@@ -357,12 +357,13 @@ class _Reader:
         self.pinned(ModelRef(provider=spec.provider, name=spec.name), place)
         if spec.prompt is not None:
             name = spec.prompt
-            block["prompt"] = self.at((*place, "prompt"), lambda: contracts.read_prompt(self.root, name)[0])
-        if spec.labels is None:
-            self.warn("evals", place, "the judge is not calibrated against human labels", "add `labels:`")
-        else:
-            labels = spec.labels
-            self.at((*place, "labels"), lambda: read_text(contracts.inside(self.root, labels), shown_as=labels))
+            self.at((*place, "prompt"), lambda: read_text(contracts.inside(self.root, name), shown_as=name))
+        self.warn(
+            "evals",
+            place,
+            "the judge is not calibrated against human labels",
+            "let its metrics only advise (`blocking: false`) until it is",
+        )
 
     def texts(self, version: AgentVersion, code: Mapping[str, bytes]) -> dict[str, str]:
         found = {path: data.decode() for path, data in code.items()} | dict(version.policies)

@@ -152,8 +152,7 @@ class JudgeSpec(Strict):
     temperature: float = Field(default=0.0, ge=0, le=2, description="Sampling temperature.")
     max_tokens: int = Field(default=512, gt=0, description="Most tokens of one grading.")
     seed: int | None = Field(default=None, description="Sampling seed, where the provider has one.")
-    prompt: RelativePath | None = Field(default=None, description="A file with the grading instructions.")
-    labels: RelativePath | None = Field(default=None, description="JSONL of human labels to calibrate it with.")
+    prompt: RelativePath | None = Field(default=None, description="A text file with the grading instructions.")
 
 
 class MetricRule(Strict):
@@ -170,6 +169,7 @@ class MetricRule(Strict):
     margin: float | None = Field(default=None, ge=0, description="How much worse than the baseline is still as good.")
     blocking: bool = Field(default=True, description="false: reported, never decides.")
     strict: bool = Field(default=False, description="true: the interval's lower end must reach it, not the mean.")
+    never: bool = Field(default=False, description="true: one failure fails the whole gate.")
 
 
 Bound = Annotated[MetricRule, BeforeValidator(_bound)]
@@ -183,6 +183,12 @@ class RubricSpec(Strict):
     dimensions: dict[Metric, Bound] = Field(default={}, description="By dimension: a number, or the rule.")
     never: list[str] = Field(default=[], description="Metrics of which one failure fails the whole gate.")
     slices: dict[str, float] = Field(default={}, description="Weights of tags in the mean; default 1.")
+
+
+class RubricFile(Strict):
+    """A rubric file, `evals/rubrics/NAME.yaml`."""
+
+    rubric: RubricSpec
 
 
 class EvalSpec(Strict):

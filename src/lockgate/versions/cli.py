@@ -1,0 +1,277 @@
+"""``lockgate lock``, ``diff``, ``versions``, ``schema`` and ``doctor``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from lockgate.console import JsonFlag, console, emit, table
+
+if TYPE_CHECKING:
+    from lockgate.versions.diff import BehaviourDiff
+    from lockgate.versions.model import Finding, LockResult
+    from lockgate.versions.store import VersionRow
+
+versions = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="List, show and verify locked versions.\n\nExample: lockgate versions list",
+)
+
+
+def lock(
+    files: Annotated[list[Path] | None, typer.Argument(help="Agent files; default: all below agents/.")] = None,
+    check: Annotated[bool, typer.Option("--check", help="Write nothing; fail when the lock file is stale.")] = False,
+    json: JsonFlag = False,
+) -> None:
+    """Turn each agent into one version with one digest, and write lockgate.lock.
+
+    Example: lockgate lock --check
+    """
+    from lockgate.bootstrap import open_app
+
+    result = open_app().versions.lock(files or None, check=check)
+    emit(_lock_data(result), json, lambda: _draw_lock(result, check))
+    if check and result.stale:
+        raise typer.Exit(1)
+
+
+def _lock_data(result: LockResult) -> dict[str, Any]:
+    return {
+        "stale": result.stale,
+        "written": result.written,
+        "versions": result.versions,
+        "changes": result.changes,
+        "warnings": result.warnings,
+    }
+
+
+def _draw_lock(result: LockResult, check: bool) -> None:
+    warn(result.warnings)
+    changes = {(change.agent, change.version): change for change in result.changes}
+    rows = []
+    for entry in result.versions:
+        change = changes.pop((entry.agent, entry.version), None)
+        rows.append((f"{entry.agent}@{entry.version}", short(entry.digest), _what(change), entry.file))
+    rows += [(f"{change.agent}@{change.version}", "", "removed", "") for change in changes.values()]
+    table(("version", "digest", "", "file"), rows)
+    if check and result.stale:
+        console(stderr=True).print("lockgate.lock is stale\n  → lockgate lock, and commit it", markup=False)
+
+
+def _what(change: Any) -> str:
+    if change is None:
+        return ""
+    return f"{change.what}: {', '.join(change.parts)}" if change.parts else change.what
+
+
+def short(digest: str) -> str:
+    """The part of a digest that people type."""
+    return digest.removeprefix("sha256:")[:12]
+
+
+def warn(findings: Sequence[Finding]) -> None:
+    """Print findings to standard error, each with its remedy."""
+    from rich.text import Text
+
+    for finding in findings:
+        line = Text.assemble(("warning: ", "yellow"), str(finding))
+        if finding.remedy:
+            line.append(f"\n  → {finding.remedy}")
+        console(stderr=True).print(line, soft_wrap=True)
+
+
+def diff(
+    before: Annotated[str, typer.Argument(help="A version: AGENT, AGENT@3, a digest, or an agent file.")],
+    after: Annotated[str | None, typer.Argument(help="Another; default: the first one's file as it stands.")] = None,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="For a pull request.")] = False,
+    json: JsonFlag = False,
+) -> None:
+    """Show how two versions of an agent differ in behaviour: what got looser, what changed, where.
+
+    Example: lockgate diff refund-triage@2 refund-triage@3
+    """
+    from lockgate.bootstrap import open_app
+    from lockgate.versions import diff as diffs
+
+    store = open_app().versions
+    other = after or store.locked(before).file
+    found = diffs.compare(store.snapshot(before), store.snapshot(other))
+    if as_markdown and not json:
+        sys.stdout.write(diffs.markdown(found))
+    else:
+        emit(found, json, lambda: _draw_diff(found))
+
+
+def _draw_diff(found: BehaviourDiff) -> None:
+    from rich.text import Text
+
+    from lockgate.versions.diff import one_line
+
+    digests = f"{short(found.before_digest)} → {short(found.after_digest)}"
+    same = "same behaviour" if found.same_behaviour else digests
+    console().print(f"{found.before} → {found.after}  ({same})", markup=False)
+    if not found.changes:
+        console().print("no difference")
+    styles = {"loosened": "bold red", "breaking": "bold red", "tightened": "green", "compatible": "green"}
+    for change in found.changes:
+        console().print(Text(f"  {one_line(change)}", style=styles.get(change.mark, "")), soft_wrap=True)
+        for line in change.hunks:
+            style = {"+": "green", "-": "red", "@": "cyan"}.get(line[:1], "")
+            console().print(Text(f"      {line}", style=style), soft_wrap=True)
+
+
+@versions.command("list")
+def list_command(
+    agent: Annotated[str | None, typer.Argument(help="Only this agent's.")] = None,
+    json: JsonFlag = False,
+) -> None:
+    """List every version ever locked here, the newest first.
+
+    Example: lockgate versions list refund-triage
+    """
+    from lockgate.bootstrap import open_app
+
+    found = open_app().versions.history(agent)
+    emit(found, json, lambda: _draw_history(found))
+
+
+def _draw_history(found: Sequence[VersionRow]) -> None:
+    table(
+        ("version", "digest", "locked (UTC)", "commit", "file"),
+        (
+            (
+                f"{row.agent}@{row.file_version}",
+                short(row.behaviour_digest),
+                datetime.fromtimestamp(row.created_at, UTC).strftime("%Y-%m-%d %H:%M:%S"),
+                (row.git_commit or "")[:12],
+                row.source,
+            )
+            for row in found
+        ),
+    )
+
+
+@versions.command("show")
+def show_command(
+    ref: Annotated[str, typer.Argument(help="AGENT, AGENT@3, a digest, or an agent file.")],
+    environment: Annotated[
+        str | None, typer.Option("--env", help="Also its effective digest and verdict there.")
+    ] = None,
+    json: JsonFlag = False,
+) -> None:
+    """Show one version: its digests, its parts, and what stands beside it.
+
+    Example: lockgate versions show refund-triage@3 --env prod
+    """
+    from lockgate.bootstrap import open_app
+
+    store = open_app().versions
+    digest = store.find(ref)
+    version = store.load(digest)
+    data: dict[str, Any] = {"version": version, "settings": store.settings(digest)}
+    if environment is not None:
+        effective = store.effective_digest(version, environment)
+        data |= {"effective_digest": effective, "attestation": store.attestation(effective)}
+
+    def draw() -> None:
+        rows = [("version", f"{version.agent}@{version.file_version}"), ("behaviour", digest)]
+        if environment is not None:
+            attestation = data["attestation"]
+            rows.append((f"effective in {environment}", data["effective_digest"]))
+            rows.append(("gate", "none" if attestation is None else f"{attestation.verdict} ({attestation.id})"))
+        model = version.model
+        rows.append(("model", f"{model.provider}/{model.name}" + (f" @ {model.revision}" if model.revision else "")))
+        rows.append(("tools", ", ".join(f"{tool.name} ({tool.effect})" for tool in version.tools)))
+        rows.append(("policies", ", ".join(version.policies)))
+        rows.append(("code", ", ".join(version.code)))
+        rows.append(("owner", data["settings"].owner or "nobody"))
+        table(("", ""), rows)
+
+    emit(data, json, draw)
+
+
+@versions.command("verify")
+def verify_command(json: JsonFlag = False) -> None:
+    """Re-hash every blob of every version.
+
+    Example: lockgate versions verify
+    """
+    from lockgate.bootstrap import open_app
+    from lockgate.errors import Corrupt
+
+    store = open_app().versions
+    problems = store.verify()
+    count = len(store.history())
+
+    def draw() -> None:
+        for problem in problems:
+            console(stderr=True).print(problem, markup=False, soft_wrap=True)
+        console().print(f"{count} versions, {len(problems)} problems")
+
+    emit({"versions": count, "problems": problems}, json, draw)
+    if problems:
+        raise typer.Exit(Corrupt.exit_code)
+
+
+def schema(
+    what: Annotated[
+        Literal["agent", "project", "tool", "prompt", "rubric"], typer.Argument(help="Which file's.")
+    ] = "agent",
+) -> None:
+    """Print the JSON Schema of a Lockgate file, for editors.
+
+    Example: lockgate schema agent > agent.schema.json
+    """
+    import json
+
+    sys.stdout.write(json.dumps(json_schema(what), indent=2, ensure_ascii=False) + "\n")
+
+
+def json_schema(what: str) -> dict[str, Any]:
+    """The JSON Schema (2020-12) of one kind of file."""
+    from lockgate.project.model import ProjectConfig
+    from lockgate.versions import spec
+
+    models: dict[str, Any] = {
+        "agent": spec.AgentFile,
+        "project": ProjectConfig,
+        "tool": spec.ToolFile,
+        "prompt": spec.PromptSpec,
+        "rubric": spec.RubricSpec,
+    }
+    found: dict[str, Any] = models[what].model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **found}
+
+
+def doctor(json: JsonFlag = False) -> None:
+    """Check the project and this machine; each finding says what to do.
+
+    Exit code 1 when something is broken, 0 when there is only advice.
+
+    Example: lockgate doctor
+    """
+    from lockgate.bootstrap import open_app
+    from lockgate.versions.doctor import PROBLEMS, examine
+
+    app = open_app()
+    findings = examine(app.project, app.versions, app.clock)
+
+    def draw() -> None:
+        rows = [
+            ("problem" if finding.kind in PROBLEMS else "advice", finding.kind, str(finding), finding.remedy)
+            for finding in findings
+        ]
+        if rows:
+            table(("", "about", "what", "remedy"), rows)
+        else:
+            console().print("nothing to complain about")
+
+    emit(findings, json, draw)
+    if any(finding.kind in PROBLEMS for finding in findings):
+        raise typer.Exit(1)
