@@ -147,3 +147,101 @@ class Rubric(msgspec.Struct, frozen=True, kw_only=True):
 def _digest(value: Any) -> str:
     # keys are sorted and numbers written one way; msgspec is some thirty times faster than RFC 8785 in Python
     return "sha256:" + hashlib.sha256(msgspec.json.encode(value, order="sorted")).hexdigest()
+
+
+class Interval(msgspec.Struct, frozen=True):
+    """A 90 % interval: each end is a bound at level 5 %."""
+
+    low: float
+    high: float
+
+
+class MetricCard(msgspec.Struct, frozen=True, kw_only=True):
+    """One metric on a scorecard. ``difference`` is candidate − baseline on the cases both have."""
+
+    name: str
+    scorer: str
+    unit: Unit
+    direction: Direction
+    blocking: bool
+    verdict: Verdict | None  # None: nothing was asked of it
+    reason: str
+    mean: float | None = None
+    interval: Interval | None = None
+    traffic_mean: float | None = None  # by the cases' weights
+    minimum: float | None = None
+    maximum: float | None = None
+    margin: float | None = None
+    strict: bool = False
+    baseline_mean: float | None = None
+    difference: float | None = None
+    difference_interval: Interval | None = None
+    p_worse: float | None = None
+    detectable: float | None = None  # smallest loss against the baseline seen with power 0.8
+    case_sd: float | None = None
+    trial_sd: float | None = None
+    cases: int = 0
+    scored: int = 0
+    skipped: int = 0
+    unscored: int = 0
+    errors: int = 0
+    missing: int = 0
+
+
+class Slice(msgspec.Struct, frozen=True, kw_only=True):
+    """A kind of case, by tag or cluster, and how one metric stands on it."""
+
+    kind: Literal["tag", "cluster"]
+    name: str
+    metric: str
+    cases: int
+    mean: float
+    baseline_mean: float | None = None
+
+
+class Change(msgspec.Struct, frozen=True, kw_only=True):
+    """A case whose mean on a metric moved by half its range or more."""
+
+    case_id: str
+    metric: str
+    before: float
+    after: float
+
+
+class Scorecard(msgspec.Struct, frozen=True, kw_only=True):
+    """What one evaluation found."""
+
+    id: str
+    agent: str
+    label: str
+    behaviour_digest: str
+    effective_digest: str
+    environment: str
+    dataset: str
+    dataset_digest: str
+    rubric_digest: str
+    cases: int
+    trials: int
+    verdict: Verdict
+    reasons: list[str]
+    metrics: list[MetricCard]
+    baseline_label: str | None = None
+    baseline_effective: str | None = None
+    slices: list[Slice] = msgspec.field(default_factory=list)
+    broken: list[Change] = msgspec.field(default_factory=list)
+    fixed: list[Change] = msgspec.field(default_factory=list)
+    flaky: list[str] = msgspec.field(default_factory=list)
+    failures: dict[str, int] = msgspec.field(default_factory=dict)  # error type → trials
+    failed_trials: int = 0
+    cached_trials: int = 0
+    cost_nano: int = 0  # of the candidate's trials, cached ones included
+    spent_nano: int = 0  # in this evaluation, judge and baseline included
+    seconds: float = 0.0
+    judge: str | None = None
+    judge_calibrated: bool = False
+    model_override: str | None = None
+    warnings: list[str] = msgspec.field(default_factory=list)
+    started_at: float = 0.0
+
+    def metric(self, name: str) -> MetricCard | None:
+        return next((card for card in self.metrics if card.name == name), None)

@@ -361,6 +361,7 @@ trial_scores = Table(
     Column("trial", Integer, nullable=False),
     Column("scorer_digest", String, nullable=False),
     Column("score", Double),  # 0..1, or units for cost and latency; null when skipped
+    Column("status", String, nullable=False),  # scored | skipped | unscored | error
     Column("reason", Text),
     PrimaryKeyConstraint("effective_digest", "case_digest", "trial", "scorer_digest"),
 )

@@ -1,0 +1,382 @@
+"""The verdict: pass, fail or inconclusive, from scores alone. Pure.
+
+A metric fails when its mean misses its threshold, or when it is surely worse than the baseline by more than the margin
+(Holm over the metrics). It passes when its threshold holds and it is surely not worse by the margin; without a margin,
+when it is not surely worse. Failed and missing trials count as the worst value. The whole gate fails when one blocking
+metric fails, and passes when all pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import NormalDist
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from lockgate.evals.model import Case, Change, Interval, Metric, MetricCard, Rubric, Slice, Unit, Verdict
+from lockgate.evals.statistics import (
+    Estimate,
+    Floats,
+    Units,
+    by_cluster,
+    detectable,
+    estimate,
+    holm,
+    more_needed,
+    p_below_zero,
+    spread,
+    standard_error,
+)
+
+MISSING, SCORED, SKIPPED, UNSCORED, ERROR = range(5)
+"""What became of one metric on one trial, in :class:`Grid`."""
+
+UNSCORED_SHARE = 0.1
+"""A metric whose judge left more than this share without a usable answer cannot pass."""
+SMALL_SLICE = 3
+"""A slice of fewer cases is not shown; larger ones are pulled towards the whole by :data:`SHRINK` cases."""
+SHRINK = 4
+SHOWN = 20
+
+ALPHA = 0.05
+
+
+class Grid(NamedTuple):
+    """One metric on cases × trials: values (NaN where there is none) and what became of each."""
+
+    values: Floats
+    status: NDArray[np.uint8]
+
+
+class Decision(NamedTuple):
+    """What the gate says, and what it rests on."""
+
+    verdict: Verdict
+    reasons: list[str]
+    metrics: list[MetricCard]
+    slices: list[Slice]
+    broken: list[Change]
+    fixed: list[Change]
+    flaky: list[str]
+
+
+class _Judged(NamedTuple):
+    metric: Metric
+    card: MetricCard
+    means: Floats  # of each case, worst value where a trial is missing
+    baseline: Floats | None = None
+    room: Estimate | None = None  # how far from being worse by more than the margin
+
+
+def decide(
+    rubric: Rubric, cases: Sequence[Case], candidate: dict[str, Grid], baseline: dict[str, Grid] | None
+) -> Decision:
+    """The verdict on ``candidate``, alone or against ``baseline`` (metric name → grid, a row for each of ``cases``)."""
+    judged = [_measure(metric, rubric, cases, candidate[metric.name], baseline) for metric in rubric.metrics]
+    tested = {one.card.name: one.card.p_worse for one in judged if one.metric.blocking and one.card.p_worse is not None}
+    surely_worse = holm(tested, ALPHA)
+    advisory_worse = {
+        one.card.name
+        for one in judged
+        if not one.metric.blocking and one.card.p_worse is not None and one.card.p_worse <= ALPHA
+    }
+    cards = []
+    for one in judged:
+        verdict, reason = _judge(one, candidate[one.metric.name], cases, one.card.name in surely_worse | advisory_worse)
+        cards.append(msgspec.structs.replace(one.card, verdict=verdict, reason=reason))
+    blocking = [card for card in cards if card.blocking]
+    verdicts = {card.verdict for card in blocking}
+    overall: Verdict = "fail" if "fail" in verdicts else "inconclusive" if "inconclusive" in verdicts else "pass"
+    reasons = [f"{card.name}: {card.reason}" for card in blocking if card.verdict == overall and card.reason]
+    return Decision(
+        overall,
+        reasons,
+        cards,
+        _slices(judged, cases),
+        *_changes(judged, cases),
+        _flaky(judged, cases, candidate),
+    )
+
+
+def _measure(
+    metric: Metric, rubric: Rubric, cases: Sequence[Case], grid: Grid, baseline: dict[str, Grid] | None
+) -> _Judged:
+    means = _case_means(metric, grid)
+    kept = ~np.isnan(means)
+    clusters = np.array([f"c{case.cluster}" if case.cluster else f"i{case.id}" for case in cases])
+    emphasis = np.array([_emphasis(case, rubric.slices) for case in cases])
+    counts = {name: int(np.count_nonzero(grid.status == code)) for name, code in _COUNTED.items()}
+    known: dict[str, Any] = {
+        "name": metric.name,
+        "scorer": metric.scorer,
+        "unit": metric.unit,
+        "direction": metric.direction,
+        "blocking": metric.blocking,
+        "verdict": None,
+        "reason": "",
+        "minimum": metric.minimum,
+        "maximum": metric.maximum,
+        "margin": metric.margin,
+        "strict": metric.strict,
+        "cases": int(kept.sum()),
+        **counts,
+    }
+    if not kept.any():
+        return _Judged(metric, MetricCard(**known), means)
+    whole = estimate(by_cluster(means[kept], clusters[kept], emphasis[kept]), (0, 1) if metric.bounded else None)
+    traffic = emphasis[kept] * np.array([case.weight for case, keep in zip(cases, kept, strict=True) if keep])
+    parts = spread(grid.values[kept])
+    known |= {
+        "mean": whole.mean,
+        "interval": Interval(whole.low, whole.high),
+        "traffic_mean": float(np.average(means[kept], weights=traffic)),
+        "case_sd": parts.case,
+        "trial_sd": parts.trial,
+    }
+    other = None if baseline is None or metric.name not in baseline else _case_means(metric, baseline[metric.name])
+    both = kept if other is None else kept & ~np.isnan(other)
+    if other is None or not both.any():
+        return _Judged(metric, MetricCard(**known), means)
+    room = _room(metric, means[both], other[both], clusters[both], emphasis[both])
+    change = by_cluster(means[both] - other[both], clusters[both], emphasis[both])
+    around = estimate(change, (-1, 1) if metric.bounded else None)
+    known |= {
+        "baseline_mean": float(np.average(other[both], weights=emphasis[both])),
+        "difference": around.mean,
+        "difference_interval": Interval(around.low, around.high),
+        "p_worse": p_below_zero(room, _room_bounds(metric)),
+        "detectable": detectable(standard_error(change), len(change.sums), bounded=metric.bounded),
+    }
+    return _Judged(metric, MetricCard(**known), means, other, estimate(room, _room_bounds(metric)))
+
+
+_COUNTED = {"scored": SCORED, "skipped": SKIPPED, "unscored": UNSCORED, "errors": ERROR, "missing": MISSING}
+
+
+def _case_means(metric: Metric, grid: Grid) -> Floats:
+    """Each case's mean over its trials; a missing trial counts as the worst value, where there is one."""
+    values = grid.values
+    if metric.worst is not None:
+        values = np.where(grid.status == MISSING, metric.worst, values)
+    present = ~np.isnan(values)
+    counts = present.sum(axis=1)
+    sums = np.where(present, values, 0.0).sum(axis=1)
+    means: Floats = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+    return means
+
+
+def _emphasis(case: Case, slices: dict[str, float]) -> float:
+    weight = 1.0
+    for tag in case.tags:
+        weight *= slices.get(tag, 1.0)
+    return weight
+
+
+def _room(metric: Metric, means: Floats, other: Floats, clusters: NDArray[np.str_], emphasis: Floats) -> Units:
+    """How far each case is from being worse than the baseline by more than the margin; negative when it is."""
+    margin = metric.margin or 0.0
+    sign = 1.0 if metric.direction == "higher" else -1.0
+    if metric.bounded:
+        return by_cluster(sign * (means - other) + margin, clusters, emphasis)
+    return by_cluster(sign * (means - (1 - sign * margin) * other), clusters, emphasis)
+
+
+def _room_bounds(metric: Metric) -> tuple[float, float] | None:
+    margin = metric.margin or 0.0
+    return (margin - 1, margin + 1) if metric.bounded else None
+
+
+# --- from figures to a verdict --------------------------------------------------------------------------------
+
+
+def _judge(one: _Judged, grid: Grid, cases: Sequence[Case], worse: bool) -> tuple[Verdict | None, str]:
+    metric, card = one.metric, one.card
+    asked = metric.minimum is not None or metric.maximum is not None or metric.margin is not None or metric.never
+    if card.mean is None:
+        if not asked:
+            return None, "no case could be scored"
+        return "inconclusive", f"no case could be scored ({card.skipped} skipped, {card.unscored} unscored)"
+    failed: list[str] = []
+    open_: list[str] = []
+    good: list[str] = []
+    broken = _broken_rule(metric, grid, cases) if metric.never else ""
+    if broken:
+        return "fail", broken
+    if metric.never:
+        good.append("never broken")
+    for verdict, text in (_against_bounds(metric, card), _against_baseline(one, worse)):
+        {"fail": failed, "inconclusive": open_, "pass": good}.get(verdict or "", []).append(text)
+    if card.missing and metric.worst is None:
+        open_.append(f"{card.missing} trials did not run, and what they would have cost is unknown")
+    elif card.missing and failed:
+        open_.append(f"{card.missing} trials did not run; counted as failures: {'; '.join(failed)}")
+        failed = []
+    if card.unscored > UNSCORED_SHARE * (card.unscored + card.scored):
+        open_.append(f"the judge left {card.unscored} of {card.unscored + card.scored} answers unscored")
+    if failed:
+        return "fail", "; ".join(failed)
+    if open_:
+        return "inconclusive", "; ".join(open_)
+    return ("pass" if good else None), "; ".join(good)
+
+
+def _broken_rule(metric: Metric, grid: Grid, cases: Sequence[Case]) -> str:
+    perfect = 1.0 if metric.direction == "higher" else 0.0
+    rows = np.flatnonzero(((grid.values != perfect) & ~np.isnan(grid.values)).any(axis=1))
+    if not len(rows):
+        return ""
+    names = ", ".join(cases[row].id for row in rows[:5])
+    return f"must never be broken, and was in {len(rows)} of {len(cases)} cases: {names}{'…' if len(rows) > 5 else ''}"
+
+
+def _against_bounds(metric: Metric, card: MetricCard) -> tuple[Verdict | None, str]:
+    assert card.mean is not None
+    assert card.interval is not None
+    low, high = card.interval.low, card.interval.high
+    shown = show(card.mean, metric.unit)
+    around = f"{show(low, metric.unit)}..{show(high, metric.unit)}"
+    verdict: Verdict | None = None
+    text = ""
+    for bound, sign, word in ((metric.minimum, 1, "≥"), (metric.maximum, -1, "≤")):
+        if bound is None or verdict == "fail":
+            continue
+        limit = show(bound, metric.unit)
+        reached = sign * (card.mean - bound) >= 0
+        if not metric.strict:
+            verdict, text = (
+                ("pass", f"{shown} {word} {limit}") if reached else ("fail", _missed(shown, sign, limit, around))
+            )
+        elif sign * ((low if sign > 0 else high) - bound) >= 0:
+            verdict, text = "pass", f"{around} {word} {limit}"
+        elif sign * ((high if sign > 0 else low) - bound) < 0:
+            verdict, text = "fail", _missed(shown, sign, limit, around)
+        else:
+            verdict, text = "inconclusive", f"{shown}, but {around} does not settle {word} {limit} (strict)"
+    return verdict, text
+
+
+def _missed(shown: str, sign: int, limit: str, around: str) -> str:
+    return f"{shown} {'<' if sign > 0 else '>'} {limit} ({around})"
+
+
+def _against_baseline(one: _Judged, worse: bool) -> tuple[Verdict | None, str]:
+    metric, card = one.metric, one.card
+    if card.difference is None or card.difference_interval is None or card.baseline_mean is None:
+        return None, ""
+    moved = (
+        f"{show(card.baseline_mean, metric.unit)} → {show(card.baseline_mean + card.difference, metric.unit)} "
+        f"({signed(card.difference_interval.low, metric.unit)}..{signed(card.difference_interval.high, metric.unit)})"
+    )
+    margin = metric.margin or 0.0
+    allowed = f"{margin:.0%}" if not metric.bounded else show(margin, metric.unit)
+    if worse:
+        than = f"by more than the margin {allowed}" if margin else "than the baseline"
+        return "fail", f"surely worse {than}: {moved}, p = {card.p_worse:.2g}"
+    if metric.margin is None:
+        return "pass", f"not surely worse than the baseline: {moved}"
+    assert one.room is not None
+    if one.room.low >= 0:
+        return "pass", f"within the margin {allowed} of the baseline: {moved}"
+    return "inconclusive", f"{moved} does not settle the margin {allowed}; {_what_helps(card, one.room)}"
+
+
+def _what_helps(card: MetricCard, room: Estimate) -> str:
+    """Whether more trials or more cases would settle it: trials cannot buy away the cases' own variance."""
+    if room.mean <= 0:
+        return "as it stands it is worse: more cases would likely show that"
+    trials = max(1, round((card.scored + card.errors) / max(1, card.cases)))
+    case, trial = (card.case_sd or 0.0) ** 2, (card.trial_sd or 0.0) ** 2
+    if trial / trials > case:
+        return "run more trials (--trials)"
+    error = max(room.error, (room.mean - room.low) / NormalDist().inv_cdf(1 - ALPHA))
+    more = more_needed(error, room.units, room.mean)
+    return f"add about {more} cases" if more else "add cases"
+
+
+# --- where it hurts -------------------------------------------------------------------------------------------
+
+
+def _slices(judged: Sequence[_Judged], cases: Sequence[Case]) -> list[Slice]:
+    """The worst kinds of case, by loss against the baseline or, without one, against the whole set."""
+    members: dict[tuple[Any, str], list[int]] = {}
+    for row, case in enumerate(cases):
+        for tag in case.tags:
+            members.setdefault(("tag", tag), []).append(row)
+        if case.cluster:
+            members.setdefault(("cluster", case.cluster), []).append(row)
+    found: list[tuple[float, Slice]] = []
+    for one in judged:
+        if not one.metric.bounded or one.card.mean is None or one.metric.name == "error_rate":
+            continue
+        sign = 1.0 if one.metric.direction == "higher" else -1.0
+        for (kind, name), rows in members.items():
+            index = np.array(rows)
+            index = index[~np.isnan(one.means[index])]
+            if len(index) < SMALL_SLICE:
+                continue
+            mean, before = float(one.means[index].mean()), None
+            if one.baseline is not None and not np.isnan(one.baseline[index]).all():
+                before = float(np.nanmean(one.baseline[index]))
+            loss = sign * ((before if before is not None else one.card.mean) - mean)
+            shrunk = loss * len(index) / (len(index) + SHRINK)
+            if shrunk > 0:
+                part = Slice(
+                    kind=kind, name=name, metric=one.metric.name, cases=len(index), mean=mean, baseline_mean=before
+                )
+                found.append((shrunk, part))
+    found.sort(key=lambda item: (-item[0], item[1].kind, item[1].name))
+    return [part for _, part in found[:SHOWN]]
+
+
+def _changes(judged: Sequence[_Judged], cases: Sequence[Case]) -> tuple[list[Change], list[Change]]:
+    """Cases newly broken and newly fixed: their mean on a blocking metric moved by half the range or more."""
+    broken: list[Change] = []
+    fixed: list[Change] = []
+    for one in judged:
+        if one.baseline is None or not (one.metric.bounded and one.metric.blocking):
+            continue
+        sign = 1.0 if one.metric.direction == "higher" else -1.0
+        moved = sign * (one.means - one.baseline)
+        for row in np.flatnonzero(np.abs(np.nan_to_num(moved)) >= 0.5).tolist():
+            change = Change(
+                case_id=cases[row].id,
+                metric=one.metric.name,
+                before=float(one.baseline[row]),
+                after=float(one.means[row]),
+            )
+            (fixed if moved[row] > 0 else broken).append(change)
+    return broken, fixed
+
+
+def _flaky(judged: Sequence[_Judged], cases: Sequence[Case], grids: dict[str, Grid]) -> list[str]:
+    """Cases that one trial gets right and another wrong, on a blocking metric."""
+    rows: set[int] = set()
+    for one in judged:
+        values = grids[one.metric.name].values
+        if one.metric.bounded and one.metric.blocking and values.shape[1] > 1:
+            some = ~np.isnan(values).all(axis=1)
+            swing = np.nanmax(values[some], axis=1) - np.nanmin(values[some], axis=1)
+            rows.update(np.flatnonzero(some)[swing >= 0.5].tolist())
+    return [cases[row].id for row in sorted(rows)]
+
+
+def show(value: float, unit: Unit) -> str:
+    """A figure as a person reads it: ``0.83``, ``$0.0042``, ``1.20 s``."""
+    if unit == "usd":
+        return f"${value:.2g}" if 0 < abs(value) < 1 else f"${value:,.2f}"
+    if unit == "seconds":
+        return f"{value:.2f} s"
+    if unit == "rate":
+        return f"{value:.1%}"
+    return f"{value:.2f}" if unit == "score" else f"{value:,.4g}"
+
+
+def signed(value: float, unit: Unit) -> str:
+    """The same with its sign, for differences."""
+    return ("−" if value < 0 else "+") + show(abs(value), unit)
+
+
+__all__ = ["ERROR", "MISSING", "SCORED", "SKIPPED", "UNSCORED", "Decision", "Estimate", "Grid", "decide", "show"]

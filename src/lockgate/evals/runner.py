@@ -1,0 +1,389 @@
+"""Runs trials: every one ends, every result is kept, nothing is run twice.
+
+Results are scored as they come, stored in batches off the hot path, and dropped: memory holds numbers only. What is
+stored is found again under (version, case, trial), so a crash resumes where it was and a grown golden set runs only its
+new cases.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+
+from lockgate import clock as clocks
+from lockgate.errors import InputError, LockgateError, Unavailable
+from lockgate.evals.gate import ERROR, MISSING, SCORED, SKIPPED, UNSCORED, Grid
+from lockgate.evals.model import Case, Metric, Rubric, Score, Status, Subject
+from lockgate.evals.rubric import failed_score, to_score
+from lockgate.evals.scorers import SCORERS, Mark, Sample, Scorer
+from lockgate.evals.store import CHUNK, TrialRecord, TrialStore
+from lockgate.results import RunResult
+
+_LOG = logging.getLogger(__name__)
+
+NOT_THE_AGENT = frozenset(
+    {"model_unavailable", "model_error", "rate_limited", "budget_exceeded", "host_lost", "internal_error"}
+)
+"""Failures that say nothing of the version: they count as failures now, and are tried again in the next evaluation."""
+
+GRACE = 5.0
+"""Seconds that a cancelled trial has to end; then it is left behind."""
+SCORER_SECONDS = 30.0
+"""Seconds a scorer of the project's own may take."""
+BATCH_SECONDS = 0.25
+BACKLOG = 2000
+"""Finished trials that may wait to be stored; past it, no new ones start."""
+
+_CODES: dict[Status, int] = {"scored": SCORED, "skipped": SKIPPED, "unscored": UNSCORED, "error": ERROR}
+
+
+class Scoring(NamedTuple):
+    """A metric ready for use. ``digest`` names everything that decides its value but the case."""
+
+    metric: Metric
+    scorer: Scorer
+    digest: str
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
+    """How far an evaluation is. Money is what this evaluation spent, in nano-USD."""
+
+    done: int
+    total: int
+    cached: int
+    failed: int
+    cost_nano: int
+    seconds: float
+
+
+class Outcome(msgspec.Struct, kw_only=True):
+    """What the trials of one version came to."""
+
+    grids: dict[str, Grid]
+    total: int
+    cached: int = 0
+    ran: int = 0
+    failures: Counter[str] = msgspec.field(default_factory=Counter)
+    cost_nano: int = 0  # of all trials, cached ones included
+    spent_nano: int = 0  # of those run now
+    stopped: str = ""  # why not all were run
+
+    @property
+    def failed(self) -> int:
+        return sum(self.failures.values())
+
+    @property
+    def not_the_agent(self) -> int:
+        return sum(count for kind, count in self.failures.items() if kind in NOT_THE_AGENT)
+
+
+def prepare(rubric: Rubric, make: Callable[[Metric], Scorer]) -> list[Scoring]:
+    """The rubric's metrics with their scorers, which ``make`` gives."""
+    found = []
+    for metric in rubric.metrics:
+        judge = rubric.judge if SCORERS[metric.scorer].runs == "judge" else None
+        decisive = [metric.scorer, metric.options, msgspec.to_builtins(judge), rubric.sources]
+        digest = hashlib.sha256(msgspec.json.encode(decisive, order="sorted")).hexdigest()
+        found.append(Scoring(metric, make(metric), digest))
+    return found
+
+
+async def run_trials(
+    open_subject: Callable[[], AbstractAsyncContextManager[Subject]],
+    cases: Sequence[Case],
+    trials: int,
+    scorings: Sequence[Scoring],
+    *,
+    concurrency: int,
+    timeout: float,
+    store: TrialStore,
+    max_nano: int | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    clock: clocks.Clock = clocks.system,
+) -> Outcome:
+    """Run each case ``trials`` times and score it with every metric.
+
+    ``open_subject`` is only entered when something is left to run. A trial that takes longer than ``timeout`` seconds,
+    or raises, is a failed trial. When this evaluation has spent ``max_nano`` no further trial starts.
+    Raises :class:`Unavailable` when results cannot be stored, :class:`InputError` when a case cannot be run at all.
+    """
+    work = _Work(cases, trials, scorings, store, timeout, max_nano, clock)
+    reporter = asyncio.create_task(_report(work, progress)) if progress else None
+    try:
+        await work.take_stored()
+        if work.pending:
+            async with open_subject() as subject:
+                await work.run(subject, concurrency)
+    finally:
+        work.close()
+        if reporter is not None:
+            reporter.cancel()
+        if progress is not None:
+            progress(work.progress())
+    return work.outcome
+
+
+async def _report(work: _Work, progress: Callable[[Progress], None]) -> None:
+    while True:
+        progress(work.progress())
+        await asyncio.sleep(0.2)
+
+
+class _Work:
+    """The trials of one call of :func:`run_trials`."""
+
+    def __init__(
+        self,
+        cases: Sequence[Case],
+        trials: int,
+        scorings: Sequence[Scoring],
+        store: TrialStore,
+        timeout: float,
+        max_nano: int | None,
+        clock: clocks.Clock,
+    ) -> None:
+        self.cases = cases
+        self.trials = trials
+        self.scorings = scorings
+        self.store = store
+        self.timeout = timeout
+        self.max_nano = max_nano
+        self.clock = clock
+        self.digests = [case.digest for case in cases]
+        self.expectations = [case.expectation_digest for case in cases]
+        self.started = time.monotonic()
+        self.pending: list[tuple[int, int]] = []
+        shape = (len(cases), trials)
+        self.outcome = Outcome(
+            grids={
+                scoring.metric.name: Grid(np.full(shape, np.nan), np.full(shape, MISSING, dtype=np.uint8))
+                for scoring in scorings
+            },
+            total=len(cases) * trials,
+        )
+        self.unsaved: list[TrialRecord] = []
+        self.saver = ThreadPoolExecutor(1, thread_name_prefix="eval-store")
+        self.room = asyncio.Event()
+        self.room.set()
+
+    def progress(self) -> Progress:
+        outcome = self.outcome
+        return Progress(
+            done=outcome.cached + outcome.ran,
+            total=outcome.total,
+            cached=outcome.cached,
+            failed=outcome.failed,
+            cost_nano=outcome.spent_nano,
+            seconds=time.monotonic() - self.started,
+        )
+
+    async def take_stored(self) -> None:
+        """Score what an earlier evaluation ran; what it did not is pending, the first trial of every case first."""
+        slow = [scoring for scoring in self.scorings if SCORERS[scoring.metric.scorer].runs != "inline"]
+        missing: list[tuple[int, int]] = []
+        for start in range(0, len(self.cases), CHUNK):
+            rows = range(start, min(start + CHUNK, len(self.cases)))
+            digests = self.digests[rows.start : rows.stop]
+            results = await asyncio.to_thread(self.store.results, digests)
+            wanted = {self._score_digest(scoring, row) for scoring in slow for row in rows}
+            known = await asyncio.to_thread(self.store.scores, digests, wanted) if slow and results else {}
+            for row in rows:
+                for trial in range(self.trials):
+                    result = results.get((self.digests[row], trial))
+                    if result is None:
+                        missing.append((trial, row))
+                        continue
+                    self.outcome.cached += 1
+                    await self._take(row, trial, result, known, stored=True)
+            await self._save()
+        self.pending = [(row, trial) for trial, row in sorted(missing)]
+
+    async def run(self, subject: Subject, concurrency: int) -> None:
+        todo = iter(self.pending)
+        try:
+            async with asyncio.TaskGroup() as group:
+                saver = group.create_task(self._keep_saving())
+                workers = [
+                    group.create_task(self._worker(subject, todo)) for _ in range(min(concurrency, len(self.pending)))
+                ]
+                await asyncio.wait(workers)
+                saver.cancel()
+        except* LockgateError as failures:
+            raise failures.exceptions[0] from None
+
+    async def _worker(self, subject: Subject, todo: Iterator[tuple[int, int]]) -> None:
+        for row, trial in todo:
+            if self.max_nano is not None and self.outcome.spent_nano >= self.max_nano:
+                self.outcome.stopped = "the evaluation reached its max_usd"
+                return
+            await self.room.wait()
+            result = await self._run_one(subject, self.cases[row], trial)
+            self.outcome.ran += 1
+            self.outcome.spent_nano += result.cost_nano
+            await self._take(row, trial, result, {}, stored=False)
+
+    async def _run_one(self, subject: Subject, case: Case, trial: int) -> RunResult:
+        """One trial, which ends whatever the subject does."""
+        began = time.monotonic()
+        task = asyncio.ensure_future(subject(case, trial))
+        try:
+            done, _ = await asyncio.wait((task,), timeout=self.timeout)
+        except asyncio.CancelledError:
+            task.cancel()
+            raise
+        took = time.monotonic() - began
+        if not done:
+            task.cancel()
+            await asyncio.wait((task,), timeout=GRACE)
+            message = f"no answer in {self.timeout:g} s"
+            return RunResult(status="failed", error_type="trial_timeout", error=message, seconds=took)
+        if task.cancelled():
+            return RunResult(status="failed", error_type="cancelled", error="the run was cancelled", seconds=took)
+        failure = task.exception()
+        if isinstance(failure, InputError):
+            raise InputError(f"case {case.id!r} cannot be run: {failure.message}", remedy=failure.remedy) from failure
+        if failure is not None:
+            if not isinstance(failure, LockgateError):
+                _LOG.warning("the subject raised on case %s", case.id, exc_info=failure)
+            message = f"{type(failure).__name__}: {failure}"[:500]
+            return RunResult(status="failed", error_type="subject_error", error=message, seconds=took)
+        result = task.result()
+        return result if result.seconds > 0 else msgspec.structs.replace(result, seconds=took)
+
+    async def _take(
+        self,
+        row: int,
+        trial: int,
+        result: RunResult,
+        known: dict[tuple[str, int, str], tuple[float | None, str, str]],
+        *,
+        stored: bool,
+    ) -> None:
+        """Score a result, note it in the grids, and put it where it will be saved."""
+        case = self.cases[row]
+        sample = Sample(case, case.input, result)
+        failed = result.status not in ("completed", "suspended")
+        passing = failed and result.error_type in NOT_THE_AGENT
+        self.outcome.cost_nano += result.cost_nano
+        if failed:
+            self.outcome.failures[result.error_type or "failed"] += 1
+        rows: list[tuple[str, float | None, str, str]] = []
+        for scoring in self.scorings:
+            digest = self._score_digest(scoring, row)
+            found = known.get((self.digests[row], trial, digest))
+            if found is not None:
+                value, status, reason = found
+                code = _CODES[status]  # type: ignore[index]
+            else:
+                score = await self._score(scoring, sample, failed)
+                value, reason, code, status = score.value, score.reason, _CODES[score.status], score.status
+                if status != "unscored":  # a judge that gave no usable answer is asked again next time
+                    rows.append((digest, value, status, reason))
+            grid = self.outcome.grids[scoring.metric.name]
+            grid.status[row, trial] = code
+            if value is not None:
+                grid.values[row, trial] = value
+        if not passing:
+            kept = None if stored else result
+            self.unsaved.append(TrialRecord(self.digests[row], case.id, trial, kept, self.clock(), rows))
+            if len(self.unsaved) >= BACKLOG:
+                self.room.clear()
+
+    async def _score(self, scoring: Scoring, sample: Sample, failed: bool) -> Score:
+        metric = scoring.metric
+        kind = SCORERS[metric.scorer]
+        if failed and kind.unit == "score":
+            reason = sample.result.error or "the run failed"
+            return Score(metric=metric.name, value=metric.worst, reason=reason, status="error")
+        try:
+            if kind.runs == "thread":
+                mark = await asyncio.wait_for(_in_thread(scoring.scorer, sample), SCORER_SECONDS)
+            else:
+                answer = scoring.scorer(sample)
+                mark = answer if isinstance(answer, Mark) else await asyncio.wait_for(answer, self.timeout)
+        except LockgateError as failure:
+            if kind.runs == "judge":  # the judge's trouble is not the agent's
+                return Score(metric=metric.name, value=None, reason=failure.message, status="unscored")
+            return failed_score(metric, failure)
+        except TimeoutError as failure:
+            if kind.runs == "judge":
+                return Score(metric=metric.name, value=None, reason="the judge did not answer", status="unscored")
+            return failed_score(metric, failure)
+        except Exception as failure:  # a scorer may raise anything: it is that trial's outcome
+            return failed_score(metric, failure)
+        return to_score(metric, mark)
+
+    def _score_digest(self, scoring: Scoring, row: int) -> str:
+        return hashlib.sha256(f"{scoring.digest} {self.expectations[row]}".encode()).hexdigest()
+
+    # --- storing ----------------------------------------------------------------------------------------------
+
+    async def _keep_saving(self) -> None:
+        while True:
+            await asyncio.sleep(BATCH_SECONDS)
+            await self._save()
+
+    async def _save(self) -> None:
+        batch, self.unsaved = self.unsaved, []
+        if batch:
+            try:
+                await asyncio.get_running_loop().run_in_executor(self.saver, self.store.save, batch)
+            except Exception as failure:  # whatever the driver raises: a full disk, a lost server
+                raise _cannot_store(failure) from failure
+        self.room.set()
+
+    def close(self) -> None:
+        """Store what is left, also when the evaluation was interrupted."""
+        self.saver.shutdown(wait=True)
+        batch, self.unsaved = self.unsaved, []
+        if batch:
+            try:
+                self.store.save(batch)
+            except Exception as failure:  # as above
+                raise _cannot_store(failure) from failure
+
+
+async def _in_thread(scorer: Scorer, sample: Sample) -> Mark:
+    """Call a scorer of the project's own in a daemon thread, so that one that hangs cannot hold up the process' end."""
+    loop = asyncio.get_running_loop()
+    answered: asyncio.Future[Mark] = loop.create_future()
+
+    def settle(mark: Mark | None, failure: BaseException | None) -> None:
+        if answered.done():
+            return
+        if failure is not None:
+            answered.set_exception(failure)
+        elif mark is not None:
+            answered.set_result(mark)
+
+    def call() -> None:
+        mark: Mark | None = None
+        failure: BaseException | None = None
+        try:
+            answer = scorer(sample)
+            mark = answer if isinstance(answer, Mark) else Mark(None, "the scorer gave no mark", "error")
+        except Exception as raised:  # reported as this trial's score
+            failure = raised
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(settle, mark, failure)
+
+    threading.Thread(target=call, name="eval-scorer", daemon=True).start()
+    return await answered
+
+
+def _cannot_store(failure: Exception) -> Unavailable:
+    return Unavailable(
+        f"trial results cannot be stored: {str(failure).splitlines()[0]}",
+        remedy="check the disk and the database, then run the same command again: finished trials are kept",
+    )

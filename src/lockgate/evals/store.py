@@ -1,0 +1,133 @@
+"""The SQL of evals: trials and their scores, kept once for good, and what each evaluation found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+from sqlalchemy import Insert, Table, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from lockgate.evals.model import Scorecard
+from lockgate.results import RunResult
+from lockgate.storage.engine import Database
+from lockgate.storage.schema import eval_runs, trial_scores, trials
+
+CHUNK = 400
+"""Cases asked for in one query: below every engine's limit on parameters."""
+
+
+class TrialRecord(msgspec.Struct, frozen=True):
+    """One finished trial and its scores, as they are stored."""
+
+    case_digest: str
+    case_id: str
+    trial: int
+    result: RunResult | None  # None: only the scores are new
+    finished_at: float
+    scores: list[tuple[str, float | None, str, str]]  # scorer digest, value, status, reason
+
+
+class TrialStore:
+    """Trials of one version (its effective digest). Writing one twice keeps the first."""
+
+    def __init__(self, control: Database, effective_digest: str) -> None:
+        self._control = control
+        self._effective = effective_digest
+
+    def results(self, case_digests: Sequence[str]) -> dict[tuple[str, int], RunResult]:
+        """What is there already, by case digest and trial."""
+        query = select(trials.c.case_digest, trials.c.trial, trials.c.result).where(
+            trials.c.effective_digest == self._effective, trials.c.case_digest.in_(case_digests)
+        )
+        with self._control.read() as connection:
+            return {(row[0], row[1]): msgspec.convert(row[2], RunResult) for row in connection.execute(query)}
+
+    def scores(
+        self, case_digests: Sequence[str], scorer_digests: Iterable[str]
+    ) -> dict[tuple[str, int, str], tuple[float | None, str, str]]:
+        """Value, status and reason of scores that are there, by case digest, trial and scorer digest."""
+        wanted = set(scorer_digests)
+        query = select(trial_scores).where(
+            trial_scores.c.effective_digest == self._effective, trial_scores.c.case_digest.in_(case_digests)
+        )
+        with self._control.read() as connection:
+            return {
+                (row.case_digest, row.trial, row.scorer_digest): (row.score, row.status, row.reason or "")
+                for row in connection.execute(query)
+                if row.scorer_digest in wanted
+            }
+
+    def save(self, records: Sequence[TrialRecord]) -> None:
+        """Store a batch, in one transaction."""
+        ran = [
+            {
+                "effective_digest": self._effective,
+                "case_digest": record.case_digest,
+                "trial": record.trial,
+                "case_id": record.case_id,
+                "result": record.result,
+                "finished_at": record.finished_at,
+            }
+            for record in records
+            if record.result is not None
+        ]
+        scored = [
+            {
+                "effective_digest": self._effective,
+                "case_digest": record.case_digest,
+                "trial": record.trial,
+                "scorer_digest": digest,
+                "score": value,
+                "status": status,
+                "reason": reason or None,
+            }
+            for record in records
+            for digest, value, status, reason in record.scores
+        ]
+        with self._control.write() as connection:
+            if ran:
+                connection.execute(_insert_new(self._control, trials), ran)
+            if scored:
+                connection.execute(_insert_new(self._control, trial_scores), scored)
+
+
+def start_evaluation(control: Database, row: dict[str, Any]) -> None:
+    """Record that an evaluation began; ``row`` has the columns of ``eval_runs``."""
+    with control.write() as connection:
+        connection.execute(eval_runs.insert(), row)
+
+
+def finish_evaluation(control: Database, card: Scorecard, *, ended_at: float) -> None:
+    """Record what it found."""
+    with control.write() as connection:
+        connection.execute(
+            update(eval_runs)
+            .where(eval_runs.c.id == card.id)
+            .values(verdict=card.verdict, scorecard=msgspec.to_builtins(card), ended_at=ended_at)
+        )
+
+
+def last_scorecard(control: Database, *, effective_digest: str | None = None, agent: str | None = None) -> Any:
+    """The newest finished scorecard of a version, or of an agent; None when there is none."""
+    query = select(eval_runs.c.scorecard).where(eval_runs.c.verdict.is_not(None))
+    if effective_digest is not None:
+        query = query.where(eval_runs.c.effective_digest == effective_digest)
+    if agent is not None:
+        query = query.where(eval_runs.c.agent == agent)
+    query = query.order_by(eval_runs.c.ended_at.desc(), eval_runs.c.id.desc()).limit(1)
+    with control.read() as connection:
+        return connection.execute(query).scalar()
+
+
+def scorecard_by_id(control: Database, id: str) -> Any:
+    """The scorecard of one evaluation; None when there is none."""
+    with control.read() as connection:
+        return connection.execute(select(eval_runs.c.scorecard).where(eval_runs.c.id == id)).scalar()
+
+
+def _insert_new(control: Database, table: Table) -> Insert:
+    dialect = postgresql if control.dialect == "postgresql" else sqlite
+    statement: Insert = dialect.insert(table).on_conflict_do_nothing()
+    return statement
