@@ -52,15 +52,14 @@ def add_to_index(blobs: BlobStore, entries: Iterable[dict[str, Any]]) -> None:
     folder = blobs.root.parent
     path = folder / "index.json"
     manifests = _read_index(path)
-    before = json.dumps(manifests)
-    for entry in entries:
-        name = entry.get("annotations", {}).get(REF_NAME)
-        kept = [old for old in manifests if old["digest"] != entry["digest"] or old.get("annotations") is None]
-        manifests = [_without_name(old) if _name(old) == name and name else old for old in kept]
-        manifests = [old for old in manifests if old["digest"] != entry["digest"]]
-        manifests.append(entry)
-    if json.dumps(manifests) == before and path.exists():
+    fresh = [entry for entry in entries if entry not in manifests]
+    if not fresh and path.exists():
         return
+    for entry in fresh:
+        name = _name(entry)
+        manifests = [old for old in manifests if old["digest"] != entry["digest"] or _name(old) not in (None, name)]
+        manifests = [_without_name(old) if name and _name(old) == name else old for old in manifests]
+        manifests.append(entry)
     _replace(folder / "oci-layout", _LAYOUT)
     _replace(path, canonical({"schemaVersion": 2, "mediaType": _INDEX, "manifests": manifests}))
 

@@ -11,12 +11,14 @@ _HOSTED = re.compile(
     r"^(?:gpt-|chatgpt|o\d|claude|gemini|text-embedding|command|mistral-|codestral|grok)", re.IGNORECASE
 )
 
+_OLLAMA = re.compile(r"https?://[^/]+:11434(?:/|$)")
+
 
 def floating(kind: str, base_url: str, model: ModelRef) -> str | None:
     """Why this name is not pinned, or None.
 
     A revision pins any name, and ``local`` weights are known by their hash. A hosted model is pinned by a date in
-    its name; a tag (``name:tag``), ``latest`` and a bare name on a local server can be moved by whoever publishes it.
+    its name; a tag (``name:tag``, which Ollama reads into a bare name too) and ``latest`` can be moved.
     """
     if model.revision is not None or kind == "local":
         return None
@@ -27,6 +29,6 @@ def floating(kind: str, base_url: str, model: ModelRef) -> str | None:
     hosted = kind == "anthropic" or _HOSTED.match(model.name) is not None
     if hosted:
         return None if _DATED.search(model.name) else "a name without a date is moved by its provider"
-    if ":" in model.name or base_url.startswith("http://"):
+    if ":" in model.name or _OLLAMA.match(base_url):
         return "a tag can be moved by whoever publishes it"
     return None

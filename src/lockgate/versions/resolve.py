@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import threading
 from urllib.parse import urlsplit
 
 TIMEOUT_SECONDS = 0.5
@@ -18,7 +19,17 @@ def ollama_digests(base_url: str, timeout: float = TIMEOUT_SECONDS) -> dict[str,
     parts = urlsplit(base_url)
     if parts.scheme != "http" or not parts.hostname:
         return None
-    connection = http.client.HTTPConnection(parts.hostname, parts.port or 80, timeout=timeout)
+    host, port = parts.hostname, parts.port or 80
+    found: list[dict[str, str] | None] = []
+    # A thread, because looking up the host's name has no timeout of its own.
+    asking = threading.Thread(target=lambda: found.append(_ask(host, port, timeout)), daemon=True)
+    asking.start()
+    asking.join(3 * timeout)
+    return found[0] if found else None
+
+
+def _ask(host: str, port: int, timeout: float) -> dict[str, str] | None:
+    connection = http.client.HTTPConnection(host, port, timeout=timeout)
     try:
         connection.request("GET", "/api/tags", headers={"accept": "application/json"})
         answer = connection.getresponse()

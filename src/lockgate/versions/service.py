@@ -69,44 +69,49 @@ class Versions:
 
         Nothing is written unless every file is good. Raises :class:`InputError` for the first that is not.
         """
+        names, packed = self._pack_all(paths, online=not check)
         if check:
-            return self._lock(paths, online=False)[0]
+            return self._merge(names, packed, whole=paths is None)
         with lockfile.one_at_a_time(self.project.home):
-            result, packed = self._lock(paths, online=True)
-            commit = clean_commit(self.project.root, lockfile.LOCK_FILE)
-            self._keep(packed, commit)
+            result = self._merge(names, packed, whole=paths is None)
+            self._keep(packed, clean_commit(self.project.root, lockfile.LOCK_FILE))
             layout.add_to_index(self.blobs, [entry for one in packed for entry in one.index_entries()])
             if result.stale:
                 lockfile.write_lock(self.project.root, result.versions)
         return msgspec.structs.replace(result, written=result.stale)
 
-    def _lock(self, paths: Sequence[Path] | None, *, online: bool) -> tuple[LockResult, list[Packed]]:
+    def _pack_all(self, paths: Sequence[Path] | None, *, online: bool) -> tuple[Names, list[Packed]]:
         files = list(paths) if paths is not None else agent_files(self.project.root)
         if not files:
             raise InputError(
                 f"no agent files below {str(self.project.root / 'agents')!r}",
                 remedy="write agents/NAME.v1.yaml (lockgate schema agent)",
             )
-        before = {(entry.agent, entry.version): entry for entry in lockfile.read_lock(self.project.root)}
-        names = Names(self.project, before.values(), online=online)
+        names = Names(self.project, lockfile.read_lock(self.project.root), online=online)
         packed = [pack_file(path, self.project, names) for path in files]
-        after = {} if paths is None else dict(before)
         seen: dict[tuple[str, int], str] = {}
         for one in packed:
             key = (one.entry.agent, one.entry.version)
             if key in seen:
                 raise InputError(
-                    f"agent {key[0]!r} version {key[1]} is also in {seen[key]}",
+                    f"agent {key[0]!r} version {key[1]} is also in {seen[key]!r}",
                     path=one.entry.file,
                     line=1,
                     remedy="count `version` up in one of them",
                 )
             seen[key] = one.entry.file
-            after[key] = one.entry
-        versions = [after[key] for key in sorted(after)]
-        warnings = [finding for one in packed for finding in one.source.warnings] + names.findings
-        changes = changes_between(before, after)
-        return LockResult(versions=versions, changes=changes, warnings=warnings, written=False), packed
+        return names, sorted(packed, key=lambda one: (one.entry.agent, one.entry.version))
+
+    def _merge(self, names: Names, packed: Sequence[Packed], *, whole: bool) -> LockResult:
+        before = {(entry.agent, entry.version): entry for entry in lockfile.read_lock(self.project.root)}
+        after = {} if whole else dict(before)
+        after |= {(one.entry.agent, one.entry.version): one.entry for one in packed}
+        return LockResult(
+            versions=[after[key] for key in sorted(after)],
+            changes=changes_between(before, after),
+            warnings=[finding for one in packed for finding in one.source.warnings] + names.findings,
+            written=False,
+        )
 
     def _keep(self, packed: Sequence[Packed], commit: str | None) -> None:
         from lockgate.versions.store import VersionRow, save_versions
@@ -338,6 +343,8 @@ class Versions:
             created_at=self.clock(),
         )
         envelope = sign(attestation, signing_key(self.project.home))
+        if behaviour in self.blobs:
+            self._attach(behaviour, layout.ATTESTATION, "attestation.json", msgspec.json.encode(envelope))
         row = {
             "id": attestation.id,
             "effective_digest": effective,
@@ -350,6 +357,15 @@ class Versions:
         with self.control.write() as connection:
             save_attestation(connection, row)
         return attestation.id
+
+    def _attach(self, subject: str, kind: str, title: str, data: bytes) -> None:
+        """Make ``data`` a referrer of a bundle."""
+        blobs = layout.referrer(subject, len(self.blobs.get(subject)), kind, title, data)
+        for blob in blobs.values():
+            self.blobs.put(blob)
+        digest, manifest = list(blobs.items())[-1]
+        with lockfile.one_at_a_time(self.project.home):
+            layout.add_to_index(self.blobs, [layout.descriptor(digest, len(manifest), kind=kind)])
 
     def attestation(self, effective_digest: str) -> Attestation | None:
         """The newest verdict on this effective digest whose signature holds; None when there is none."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -293,8 +294,13 @@ class _Reader:
             return {"knowledge_base": name, "digest": None}
         self.at(place, lambda: contracts.inside(self.root, found.relative_to(self.root).as_posix()))
         paths = [found] if found.is_file() else sorted(path for path in found.rglob("*") if path.is_file())
-        digests = {path.relative_to(found.parent).as_posix(): sha256(path.read_bytes()) for path in paths}
+        digests = {path.relative_to(found.parent).as_posix(): self.file_digest(path, place) for path in paths}
         return {"knowledge_base": name, "digest": tree_digest(digests)}
+
+    def file_digest(self, path: Path, place: tuple[str | int, ...]) -> str:
+        shown = path.relative_to(self.root).as_posix()
+        with open(self.at(place, lambda: contracts.inside(self.root, shown)), "rb") as file:
+            return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
 
     def settings(self) -> AgentSettings:
         spec = self.spec
