@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from random import getrandbits
 from typing import Any, Protocol
 
 import msgspec
 
-from lockgate import ids
 from lockgate.errors import InputError, LockgateError, TooLarge, Unauthenticated
 from lockgate.gateway.problems import Response, openai_error, problem
 from lockgate.telemetry.context import new_trace_id, parse_traceparent
@@ -22,7 +22,7 @@ SEND_SECONDS = 60.0
 """Seconds a client may leave a chunk unread."""
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-_WATCH_AFTER = 0.005  # seconds; calls that are over sooner need no watch for their client
+_WATCH_AFTER = 0.05  # seconds; a call that is over sooner needs no watch for its client
 
 Headers = list[tuple[str, str]]
 
@@ -50,7 +50,7 @@ class Exchange:
         self.headers = scope.headers
         self.started_ns = time.time_ns()
         given = self.headers.get("x-request-id")
-        self.request_id: str = given if given and _REQUEST_ID.fullmatch(given) else ids.new_id("req")
+        self.request_id: str = given if given and _REQUEST_ID.fullmatch(given) else f"req_{getrandbits(64):016x}"
         above = parse_traceparent(self.headers.get("traceparent"))
         self.trace_id = above.trace_id if above else new_trace_id()
         self.parent_id = above.span_id if above else None

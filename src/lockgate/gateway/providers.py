@@ -10,6 +10,7 @@ from yarl import URL
 
 from lockgate.clock import Clock
 from lockgate.errors import Unavailable
+from lockgate.gateway.upstream import DEFAULT_HEADERS
 from lockgate.project.model import Project, ResolvedProvider
 from lockgate.project.secrets import resolve_secret
 from lockgate.project.service import provider_names, resolve_provider
@@ -55,7 +56,7 @@ class Providers:
     def _resolve(self, environment: str, name: str) -> Target:
         provider = resolve_provider(self._project, name, environment)
         base = local_base_url(self._project.home, name) if provider.kind == "local" else provider.base_url
-        headers = {"content-type": "application/json"}
+        headers = {**DEFAULT_HEADERS, "content-type": "application/json"}
         key = resolve_secret(provider.api_key, self._project.root)
         if key is not None:
             headers["authorization"] = f"Bearer {key}"

@@ -7,6 +7,7 @@ socket and the processes, and granian is the HTTP server inside one of them.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 import socket
@@ -121,6 +122,9 @@ def serve_forever(
         loop.add_signal_handler(signal.SIGTERM, stopping.set)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C reaches the supervisor, which decides
         server = Server(make_app(), descriptor)
+        gc.collect()
+        gc.freeze()  # what is there now lives as long as the process: never look through it again
+        gc.set_threshold(20_000, 20, 20)
         await stopping.wait()
         await server.drain(drain_seconds)
         await close()

@@ -11,9 +11,9 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 import aiohttp
-from aiohttp import hdrs
 from yarl import URL
 
+from lockgate import __version__
 from lockgate.errors import UpstreamError
 
 CONNECT_SECONDS = 5.0
@@ -22,6 +22,9 @@ MAX_ANSWER = 64 * 1024 * 1024
 """Bytes of an answer that is read as a whole."""
 STREAM_SECONDS = 3600.0
 """Seconds a stream may last, however lively."""
+
+DEFAULT_HEADERS = {"accept": "*/*", "accept-encoding": "identity", "user-agent": f"lockgate/{__version__}"}
+"""What a request should carry where it says nothing else: an answer comes as it is, not compressed."""
 
 # Below the 5 s after which common servers close an idle connection: a request sent just then could not tell
 # whether it was received.
@@ -126,7 +129,6 @@ class Upstream:
         return aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
-            skip_auto_headers=(hdrs.USER_AGENT, hdrs.ACCEPT_ENCODING, hdrs.ACCEPT, hdrs.CONTENT_TYPE),
             trust_env=False,
         )
 

@@ -6,7 +6,6 @@ python -m lockgate.gateway.worker --fd 5 --index 0 --parent 4711
 from __future__ import annotations
 
 import argparse
-import gc
 import logging
 from typing import TYPE_CHECKING
 
@@ -97,14 +96,13 @@ def main() -> None:
     parser.add_argument("--drain", type=float, required=True, help="seconds to end calls after a SIGTERM")
     arguments = parser.parse_args()
     die_with_parent(parent=arguments.parent)
-    logging.basicConfig(level=logging.INFO, format=f"gateway-{arguments.index}: %(levelname)s %(message)s")
+    logging.basicConfig(format=f"gateway-{arguments.index}: %(levelname)s %(message)s")
+    logging.getLogger("lockgate").setLevel(logging.INFO)
 
     from lockgate.bootstrap import open_app
     from lockgate.gateway.serve import serve_forever
 
     worker = Worker(open_app(), arguments.index)
-    gc.collect()
-    gc.freeze()  # what was imported lives as long as the process: never scan it again
     serve_forever(worker.start, arguments.fd, close=worker.close, drain_seconds=arguments.drain)
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
+from random import getrandbits  # seeded by the system, anew in each process; ids are no secrets
 from typing import NamedTuple
 
 _TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
@@ -19,12 +19,12 @@ class TraceContext(NamedTuple):
 
 def new_trace_id() -> bytes:
     """16 random bytes."""
-    return os.urandom(16)
+    return getrandbits(128).to_bytes(16)
 
 
 def new_span_id() -> bytes:
     """8 random bytes."""
-    return os.urandom(8)
+    return getrandbits(64).to_bytes(8)
 
 
 def parse_traceparent(header: str | None) -> TraceContext | None:
