@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from decimal import Decimal, InvalidOperation
+from collections.abc import Mapping
 from typing import Any
 
 import aiohttp
 import msgspec
 
-from lockgate.errors import LimitExceeded, Refused, UpstreamError
-from lockgate.money import NANO
-from lockgate.results import Usage
+from lockgate.errors import UpstreamError
 from lockgate.runtime.model import Completion, wire_name
+from lockgate.runtime.wire import completion_of, failure_of
 from lockgate.versions.model import ModelRef
 
 LARGEST_ANSWER = 16 * 1024 * 1024
 """Bytes of one answer; a server that sends more is failing."""
-
-COST_HEADER = "x-lockgate-cost-usd"
 
 
 class GatewayClient:
@@ -28,33 +25,53 @@ class GatewayClient:
     def __init__(self, session: aiohttp.ClientSession, base_url: str, token: str, *, traceparent: str = "") -> None:
         """``base_url`` ends with ``/v1``."""
         self._session = session
-        self._url = f"{base_url.rstrip('/')}/chat/completions"
-        self._headers = {"authorization": f"Bearer {token}", "content-type": "application/json"}
+        self._base_url = base_url
+        self._headers = {"authorization": f"Bearer {token}"}
         if traceparent:
             self._headers["traceparent"] = traceparent
 
     async def complete(self, model: ModelRef, body: dict[str, Any], *, timeout: float) -> Completion:
         """See :class:`~lockgate.runtime.model.ModelClient`."""
-        payload = msgspec.json.encode({"model": wire_name(model), **body})
-        try:
-            async with self._session.post(
-                self._url, data=payload, headers=self._headers, timeout=aiohttp.ClientTimeout(total=timeout)
-            ) as response:
-                data = await read_answer(response)
-                if response.status != 200:
-                    raise failure_of(response.status, response.headers, data, model)
-                return completion_of(data, response.headers, model)
-        except aiohttp.ClientConnectorError as error:
-            raise UpstreamError(
-                f"the gateway at {self._url} cannot be reached: {error}", sent=False, remedy="is `lockgate up` running?"
-            ) from error
-        except aiohttp.ClientError as error:
-            raise UpstreamError(
-                f"model {wire_name(model)!r}: the connection failed: {type(error).__name__}: {error}", sent=True
-            ) from error
+        asked = {"model": wire_name(model), **body}
+        return await ask(self._session, self._base_url, self._headers, asked, model, timeout)
 
 
-async def read_answer(response: aiohttp.ClientResponse) -> bytes:
+async def ask(
+    session: aiohttp.ClientSession,
+    base_url: str,
+    headers: Mapping[str, str],
+    body: dict[str, Any],
+    model: ModelRef,
+    timeout: float,
+) -> Completion:
+    """One chat completion over HTTP. Raises what :class:`~lockgate.runtime.model.ModelClient` says."""
+    try:
+        async with session.post(
+            f"{base_url.rstrip('/')}/chat/completions",
+            data=msgspec.json.encode(body),
+            headers={"content-type": "application/json", **headers},
+            timeout=aiohttp.ClientTimeout(total=timeout),
+            allow_redirects=False,  # would carry the token elsewhere
+        ) as response:
+            data = await _read(response)
+            if response.status != 200:
+                raise failure_of(response.status, response.headers, data, model)
+            return completion_of(data, response.headers, model)
+    except TimeoutError:  # some of aiohttp's are ClientErrors as well
+        raise
+    except aiohttp.ClientConnectorError as error:
+        raise UpstreamError(
+            f"model {wire_name(model)!r}: {base_url} cannot be reached: {error.strerror or error}",
+            sent=False,
+            remedy="is the server up, and its address right?",
+        ) from error
+    except aiohttp.ClientError as error:
+        raise UpstreamError(
+            f"model {wire_name(model)!r}: the connection failed: {type(error).__name__}: {error}", sent=True
+        ) from error
+
+
+async def _read(response: aiohttp.ClientResponse) -> bytes:
     """The whole body; :class:`UpstreamError` past :data:`LARGEST_ANSWER`."""
     data = bytearray()
     async for chunk in response.content.iter_any():
@@ -62,73 +79,3 @@ async def read_answer(response: aiohttp.ClientResponse) -> bytes:
         if len(data) > LARGEST_ANSWER:
             raise UpstreamError(f"the answer is larger than {LARGEST_ANSWER} bytes", sent=True)
     return bytes(data)
-
-
-def completion_of(data: bytes, headers: Any, model: ModelRef) -> Completion:
-    """A 200 answer as a completion. Raises :class:`UpstreamError` when it is none."""
-    try:
-        answer = msgspec.json.decode(data)
-        choice = answer["choices"][0]
-        message = choice["message"]
-    except (msgspec.DecodeError, UnicodeError, LookupError, TypeError):
-        raise UpstreamError(
-            f"model {wire_name(model)!r} answered {data[:80]!r}, which is no chat completion", sent=True
-        ) from None
-    return Completion(
-        message=message,
-        usage=usage_of(answer.get("usage")),
-        cost_nano=_cost(headers.get(COST_HEADER)),
-        model_served=str(answer.get("model") or model.name),
-        finish_reason=choice.get("finish_reason"),
-    )
-
-
-def usage_of(usage: Any) -> Usage:
-    """Token counts as chat completions reports them; what is missing or no number counts zero."""
-    usage = usage if isinstance(usage, dict) else {}
-    return Usage(
-        input_tokens=_count(usage, "prompt_tokens"),
-        output_tokens=_count(usage, "completion_tokens"),
-        cached_tokens=_count(usage.get("prompt_tokens_details"), "cached_tokens"),
-        reasoning_tokens=_count(usage.get("completion_tokens_details"), "reasoning_tokens"),
-    )
-
-
-def failure_of(status: int, headers: Any, data: bytes, model: ModelRef) -> Exception:
-    """An error answer as an exception of ours."""
-    message, code, limit = _error(data)
-    said = f"model {wire_name(model)!r}: {message or f'HTTP {status}'}"
-    if status == 429 and code == "limit_exceeded":
-        final = headers.get("x-should-retry") == "false"
-        return LimitExceeded(said, limit=limit, retry_after=None if final else _seconds(headers.get("retry-after")))
-    if status in (401, 403):
-        return Refused(said)
-    return UpstreamError(said, sent=True, upstream_status=status)
-
-
-def _error(data: bytes) -> tuple[str, str, str]:
-    """Message, code and parameter of an OpenAI error object; the body's beginning when it is none."""
-    try:
-        error = msgspec.json.decode(data)["error"]
-        return str(error["message"]), str(error.get("code") or ""), str(error.get("param") or "")
-    except (msgspec.DecodeError, UnicodeError, LookupError, TypeError, AttributeError):
-        return data[:200].decode("utf-8", "replace"), "", ""
-
-
-def _count(counts: Any, name: str) -> int:
-    value = counts.get(name) if isinstance(counts, dict) else None
-    return value if isinstance(value, int) and value >= 0 else 0
-
-
-def _cost(header: str | None) -> int:
-    try:
-        return max(0, int(Decimal(header or "0") * NANO))
-    except (InvalidOperation, ValueError, OverflowError):
-        return 0
-
-
-def _seconds(header: str | None) -> float:
-    try:
-        return max(0.0, float(header or 1.0))
-    except ValueError:
-        return 1.0
