@@ -7,7 +7,7 @@ the next tick, and a tick that finds nothing to do writes nothing but the route'
 from __future__ import annotations
 
 import logging
-from typing import Protocol
+from typing import Literal, Protocol
 
 import msgspec
 from sqlalchemy import Connection
@@ -29,13 +29,16 @@ HOST_SECONDS = 10.0
 """A host that was not heard of for this long does not count as serving."""
 
 
+Severity = Literal["critical", "warning", "info"]
+
+
 class RaiseAlert(Protocol):
     """What the controller tells people with; raising the same ``key`` again changes nothing but the time."""
 
-    def __call__(self, key: str, kind: str, severity: str, subject: str, message: str) -> object: ...
+    def __call__(self, key: str, kind: str, severity: Severity, subject: str, message: str) -> object: ...
 
 
-def log_alert(key: str, kind: str, severity: str, subject: str, message: str) -> None:
+def log_alert(key: str, kind: str, severity: Severity, subject: str, message: str) -> None:
     """The alert sink when there is no other: the log."""
     _log.warning("%s %s %s: %s", severity, kind, subject, message)
 

@@ -23,7 +23,10 @@ REFERENCE_UNITS = 500
 
 
 class RunFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What the evidence needs to know of one run. ``scores`` has an entry for each metric scored; None: skipped."""
+    """What the evidence needs to know of one run. ``scores`` has an entry for each metric scored; None: skipped.
+
+    Of a shadow, ``tool_calls`` are those that touch the world, ``replayed_calls`` those answered from the record.
+    """
 
     id: str
     key: str

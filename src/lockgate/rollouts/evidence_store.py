@@ -12,7 +12,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from lockgate.rollouts.evidence import Pair, RunFacts, State, Traffic, Unit
 from lockgate.rollouts.model import Rollout
 from lockgate.rollouts.shadow import UNSCORED
-from lockgate.storage.schema import assignments, evidence, run_scores, runs
+from lockgate.storage.schema import assignments, evidence, run_scores, run_steps, runs
 
 _FACTS = (
     runs.c.id,
@@ -70,7 +70,7 @@ def units(connection: Connection, rollout_ids: Sequence[str], after: int, limit:
         .where(
             assignments.c.rollout_id.in_(rollout_ids),
             assignments.c.seq.between(heads[0].seq, heads[-1].seq),
-            runs.c.arm.in_(("stable", "candidate")),
+            runs.c.arm == assignments.c.arm,  # a candidate's run that fell back to the stable version is neither's
         )
         .order_by(runs.c.started_at, runs.c.id)
     ).all()
@@ -110,6 +110,7 @@ def pairs(connection: Connection, rollout_ids: Sequence[str], after: tuple[float
     }
     seen = set(_shadowed_keys(connection, rollout_ids, [row.assignment_key for row in shadows], ~later))
     scores = _scores(connection, [row.id for row in shadows] + list(primaries))
+    asked = _world_calls(connection, [row.id for row in shadows])
     found = []
     for row in shadows:
         primary = primaries.get(row.primary_run)
@@ -117,11 +118,12 @@ def pairs(connection: Connection, rollout_ids: Sequence[str], after: tuple[float
             continue
         first = row.assignment_key not in seen
         seen.add(row.assignment_key)
-        found.append(Pair(at=row.started_at, primary=_facts(primary, scores), shadow=_facts(row, scores), first=first))
+        mine = msgspec.structs.replace(_facts(row, scores), tool_calls=asked.get(row.id, 0))
+        found.append(Pair(at=row.started_at, primary=_facts(primary, scores), shadow=mine, first=first))
     return found
 
 
-def baseline_runs(connection: Connection, rollout: Rollout, began_at: float) -> list[RunFacts]:
+def baseline_runs(connection: Connection, rollout: Rollout, began_at: float, *, scored: bool = False) -> list[RunFacts]:
     """Ended live runs of the baseline, for the frozen reference: the latest before the rollout, the first after."""
     mine = (
         runs.c.environment == rollout.environment,
@@ -136,7 +138,8 @@ def baseline_runs(connection: Connection, rollout: Rollout, began_at: float) -> 
     after = connection.execute(
         select(*_FACTS).where(*mine, runs.c.started_at >= began_at).order_by(runs.c.started_at).limit(1000)
     ).all()
-    return [_facts(row, {}) for row in (*before, *after)]
+    scores = _scores(connection, [row.id for row in before]) if scored else {}
+    return [_facts(row, scores) for row in (*before, *after)]
 
 
 def phase_units(connection: Connection, rollout: Rollout, entered: int) -> int:
@@ -203,6 +206,19 @@ def _scores(connection: Connection, run_ids: Sequence[str]) -> dict[str, dict[st
     for part in _parts(run_ids):
         for row in connection.execute(select(run_scores).where(run_scores.c.run_id.in_(part))):
             found.setdefault(row.run_id, {})[row.metric] = row.score
+    return found
+
+
+def _world_calls(connection: Connection, run_ids: Sequence[str]) -> dict[str, int]:
+    """By run: the tool calls that read or change the world. Pure ones need no record, and are carried out."""
+    found: dict[str, int] = {}
+    for part in _parts(run_ids):
+        rows = connection.execute(
+            select(run_steps.c.run_id, func.count().label("calls"))
+            .where(run_steps.c.run_id.in_(part), run_steps.c.kind == "tool", run_steps.c.effect.in_(("read", "write")))
+            .group_by(run_steps.c.run_id)
+        )
+        found.update({row.run_id: int(row.calls) for row in rows})
     return found
 
 

@@ -5,15 +5,14 @@ Only reads; :func:`save` writes what changed, inside the caller's transaction.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import statistics
 
 import msgspec
 from sqlalchemy import Connection
 
 from lockgate.rollouts import evidence, evidence_store, shadow, store
-from lockgate.rollouts.decision import show
 from lockgate.rollouts.evidence import Observation, RunFacts, State, Traffic
-from lockgate.rollouts.model import MetricSpec, Reading, Rollout, Situation
+from lockgate.rollouts.model import MetricSpec, Profile, Reading, Rollout, Situation
 
 BATCH = 1000
 """Units and pairs looked at in one tick."""
@@ -114,9 +113,23 @@ def save(connection: Connection, rollout: Rollout, old: Evidence, new: Evidence,
             )
 
 
-def summary(found: Iterable[Reading]) -> str:
-    """One line: each metric's harm and safe E."""
-    return ", ".join(f"{one.metric} harm {show(one.harm)} safe {show(one.safe)}" for one in found)
+def traffic_seen(connection: Connection, rollout: Rollout) -> Profile:
+    """What the baseline's recent units were like, to simulate with; what is assumed, while there are too few."""
+    listed = evidence_store.baseline_runs(connection, rollout, rollout.created_at, scored=True)
+    units = [seen for _, seen in _baseline_units(listed, rollout)]
+    assumed = Profile()
+    if len(units) < max(rollout.plan.min_reference, 2):
+        return assumed
+    scores = [value for unit in units for value in unit.scores.values()]
+    costs = [float(unit.cost_nano) for unit in units]
+    mean_cost = sum(costs) / len(costs)
+    return Profile(
+        error_rate=max(sum(unit.error for unit in units), 0.5) / len(units),
+        score=sum(scores) / len(scores) if scores else assumed.score,
+        score_spread=statistics.pstdev(scores) if scores else assumed.score_spread,
+        cost_spread=statistics.pstdev(costs) / mean_cost if mean_cost else 0.0,
+        source=f"{len(units)} units of {rollout.baseline.behaviour_digest.removeprefix('sha256:')[:12]}",
+    )
 
 
 def _with_references(

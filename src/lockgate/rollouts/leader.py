@@ -25,6 +25,11 @@ class Leadership:
         self.holder = holder
         self.seconds = seconds
         self.fence: int | None = None
+        self._until = 0.0
+
+    def leads(self) -> bool:
+        """Whether it led when it last asked, and that lease has not run out."""
+        return self.fence is not None and self._clock() < self._until
 
     def acquire(self) -> bool:
         """Take the lease, or renew it. True while this process leads."""
@@ -41,6 +46,7 @@ class Leadership:
                 update(leases).where(leases.c.name == self.name, mine).values(expires_at=now + self.seconds)
             )
             if renewed.rowcount == 1:
+                self._until = now + self.seconds
                 return True
             taken = connection.execute(
                 update(leases)
@@ -51,6 +57,7 @@ class Leadership:
                 self.fence = None
                 return False
             self.fence = connection.execute(select(leases.c.fence).where(leases.c.name == self.name)).scalar_one()
+        self._until = now + self.seconds
         return True
 
     def check(self, connection: Connection) -> None:

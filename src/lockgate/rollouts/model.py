@@ -16,6 +16,7 @@ MetricKind = Literal["errors", "latency", "cost", "quality"]
 Promote = Literal["when_safe", "when_not_harmful"]
 Verdict = Literal["rollback", "promote", "inconclusive"]
 Action = Literal["rollback", "advance", "promote", "wait"]
+Scenario = Literal["equal", "worse"]
 
 
 class Phase(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,7 +51,7 @@ class MetricSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     margin: float = 0.05
     ratio: float = 1.0
     max_rate: float = 0.05
-    cap: float = 4.0  # cost: cut at this many times the baseline's mean
+    cap: float = 3.0  # cost: cut at this many times the baseline's mean
     percentile: float = 0.9  # latency: of the frozen baseline
     higher_is_better: bool = True  # quality
 
@@ -168,3 +169,30 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     kind: str
     message: str
     data: dict[str, object] = msgspec.field(default_factory=dict)
+
+
+class Profile(msgspec.Struct, frozen=True, kw_only=True):
+    """What the baseline's traffic is like, for simulations. Scores count as beta-distributed, costs as log-normal."""
+
+    error_rate: float = 0.01
+    score: float = 0.85
+    score_spread: float = 0.2  # standard deviation of a unit's score
+    cost_spread: float = 0.5  # standard deviation of a unit's cost, over its mean
+    source: str = "assumed"
+
+
+class Forecast(msgspec.Struct, frozen=True, kw_only=True):
+    """Of one metric in one scenario: how often it came to a verdict, and after how many candidate units.
+
+    ``verdict`` is what the scenario should end in: ``safe`` when the versions are equal, ``harm`` when the candidate
+    is worse by ``effect``. ``false_harm`` is how often the equal candidate was rolled back.
+    """
+
+    metric: str
+    scenario: Scenario
+    effect: str
+    verdict: Literal["safe", "harm"]
+    share: float
+    median: int | None
+    p90: int | None
+    false_harm: float = 0.0

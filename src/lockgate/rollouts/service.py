@@ -16,7 +16,7 @@ from lockgate.project.service import environment_policy, resolve_provider
 from lockgate.rollouts import controller, evidence, gather, plan, scoring, store
 from lockgate.rollouts.decision import decide, harm_threshold, is_harmful, show
 from lockgate.rollouts.evidence import Traffic
-from lockgate.rollouts.model import Decision, Deployment, Event, Plan, Reading, Rollout, Situation
+from lockgate.rollouts.model import Decision, Deployment, Event, Plan, Profile, Reading, Rollout, Situation
 from lockgate.runs import Arm
 from lockgate.storage import audit
 from lockgate.storage.engine import Database
@@ -244,6 +244,19 @@ class Rollouts:
                 if further == known:
                     return gather.readings(rollout, known)
                 known = further
+
+    def plan_of(self, ref: str, environment: str) -> tuple[Plan, Profile]:
+        """The plan a version would go out by, and its baseline's traffic: as seen, or assumed."""
+        self._check_environment(environment)
+        behaviour = self._versions.find(ref)
+        planned = self._plan(self._versions.settings(behaviour))
+        agent = self._versions.load(behaviour).agent
+        with self._control.read() as connection:
+            deployed = store.deployment(connection, environment, agent)
+            if deployed is None:
+                return planned, Profile()
+            rollout = _new(deployed, deployed.stable, deployed.settings, planned, environment, by="", now=self._clock())
+            return planned, gather.traffic_seen(connection, rollout)
 
     # --- steering ---------------------------------------------------------------------------------------------
 

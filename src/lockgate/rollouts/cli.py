@@ -1,0 +1,335 @@
+"""``lockgate deploy``, ``lockgate rollout …`` and ``lockgate control``."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lockgate.console import JsonFlag, console, emit, table
+from lockgate.errors import InputError
+
+if TYPE_CHECKING:
+    from lockgate.rollouts.model import Rollout
+    from lockgate.rollouts.service import Rollouts
+
+rollout = typer.Typer(
+    add_completion=False,
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    help="Start, watch and steer a staged rollout.\n\nExample: lockgate rollout status refund-triage --watch",
+)
+
+Environment = Annotated[str, typer.Option("--env", "-e", help="The environment.")]
+AnyEnvironment = Annotated[str | None, typer.Option("--env", "-e", help="The environment; default: the latest in any.")]
+Which = Annotated[str, typer.Argument(help="A rollout's id, or an agent (its latest rollout).")]
+Reason = Annotated[str, typer.Option("--reason", "-r", help="Why; it is kept in the audit log.")]
+Watch = Annotated[bool, typer.Option("--watch", "-w", help="Follow it to its end: exit 0 promoted, 1 rolled back.")]
+
+
+def deploy(
+    version: Annotated[str, typer.Argument(help="agent, agent@3, agent@DIGEST, or a path to an agent file.")],
+    env: Environment = "prod",
+    direct: Annotated[bool, typer.Option("--direct", help="No phases: take over as soon as a host is ready.")] = False,
+    override: Annotated[
+        str | None, typer.Option("--override", help="Go past policy and holds, for this reason (audited).")
+    ] = None,
+    watch: Watch = False,
+    json: JsonFlag = False,
+) -> None:
+    """Bring a gated version to an environment: the first one at once, later ones by a rollout.
+
+    Example: lockgate deploy refund-triage@3 --env prod --watch
+    """
+    _deploy(version, env, direct=direct, override=override, watch=watch, json=json)
+
+
+@rollout.command("start")
+def start(
+    version: Annotated[str, typer.Argument(help="agent, agent@3, agent@DIGEST, or a path to an agent file.")],
+    env: Environment = "prod",
+    override: Annotated[
+        str | None, typer.Option("--override", help="Go past policy and holds, for this reason (audited).")
+    ] = None,
+    watch: Watch = False,
+    json: JsonFlag = False,
+) -> None:
+    """Start a rollout: the same as `lockgate deploy`.
+
+    Example: lockgate rollout start refund-triage@4 --env prod --watch
+    """
+    _deploy(version, env, direct=False, override=override, watch=watch, json=json)
+
+
+@rollout.command("list")
+def list_(
+    env: AnyEnvironment = None,
+    agent: Annotated[str | None, typer.Option("--agent", "-a", help="Only this agent's.")] = None,
+    live: Annotated[bool, typer.Option("--live", help="Only those that are still on.")] = False,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="At most so many.")] = 20,
+    json: JsonFlag = False,
+) -> None:
+    """List rollouts, newest first.
+
+    Example: lockgate rollout list --env prod --live
+    """
+    found = _rollouts().list(environment=env, agent=agent, live=live, limit=limit)
+
+    def render() -> None:
+        if not found:
+            console().print("no rollouts; start one with: lockgate deploy AGENT")
+            return
+        rows = [
+            (one.id, one.agent, one.environment, _stage(one), _versions(one), _age(one), one.reason) for one in found
+        ]
+        table(("id", "agent", "env", "status", "versions", "age", "reason"), rows)
+
+    emit([_brief(one) for one in found], json, render)
+
+
+@rollout.command("get")
+def get(which: Which, env: AnyEnvironment = None, json: JsonFlag = False) -> None:
+    """Show one rollout, its plan and its history.
+
+    Example: lockgate rollout get refund-triage --env prod
+    """
+    from lockgate.rollouts.view import describe, draw
+
+    rollouts = _rollouts()
+    found = rollouts.status(which, env)
+    emit(describe(found), json, lambda: draw(found, history=True))
+
+
+@rollout.command("status")
+def status(
+    which: Which,
+    env: AnyEnvironment = None,
+    watch: Watch = False,
+    timeout: Annotated[float, typer.Option(min=0, help="With --watch: give up after so many seconds; 0: never.")] = 0,
+    json: JsonFlag = False,
+) -> None:
+    """Where a rollout stands: its phase, each metric's evidence, and what it waits for.
+
+    With --watch the exit code is 0 promoted, 1 rolled back or aborted, 3 still undecided at the timeout.
+    Example: lockgate rollout status refund-triage --watch
+    """
+    from lockgate.rollouts.view import describe, draw
+
+    rollouts = _rollouts()
+    found = rollouts.status(which, env)
+    if watch:
+        raise typer.Exit(_follow(rollouts, found.rollout.id, timeout=timeout, json=json))
+    emit(describe(found), json, lambda: draw(found))
+
+
+@rollout.command("promote")
+def promote(which: Which, reason: Reason, env: AnyEnvironment = None, json: JsonFlag = False) -> None:
+    """Make the candidate stable now, whatever phase it is in.
+
+    Example: lockgate rollout promote refund-triage --reason "verified by hand"
+    """
+    _show(_rollouts().promote(which, env, reason=reason, by=_who()), json)
+
+
+@rollout.command("abort")
+def abort(which: Which, reason: Reason, env: AnyEnvironment = None, json: JsonFlag = False) -> None:
+    """Back to stable now; the candidate is held until a retry or an override.
+
+    Example: lockgate rollout abort refund-triage --reason "complaints from support"
+    """
+    _show(_rollouts().abort(which, env, reason=reason, by=_who()), json)
+
+
+@rollout.command("pause")
+def pause(which: Which, reason: Reason = "", env: AnyEnvironment = None, json: JsonFlag = False) -> None:
+    """Stay in this phase; harm still rolls back.
+
+    Example: lockgate rollout pause refund-triage --reason "holiday freeze"
+    """
+    _show(_rollouts().pause(which, env, reason=reason, by=_who()), json)
+
+
+@rollout.command("resume")
+def resume(which: Which, reason: Reason = "", env: AnyEnvironment = None, json: JsonFlag = False) -> None:
+    """Go on after a pause.
+
+    Example: lockgate rollout resume refund-triage
+    """
+    _show(_rollouts().resume(which, env, reason=reason, by=_who()), json)
+
+
+@rollout.command("retry")
+def retry(which: Which, env: AnyEnvironment = None, json: JsonFlag = False) -> None:
+    """Start an ended rollout again; its evidence goes on where it stood.
+
+    Example: lockgate rollout retry refund-triage --env prod
+    """
+    _show(_rollouts().retry(which, env, by=_who()), json)
+
+
+@rollout.command("undo")
+def undo(
+    agent: Annotated[str, typer.Argument(help="The agent.")],
+    reason: Reason,
+    env: Environment = "prod",
+    json: JsonFlag = False,
+) -> None:
+    """The previous version serves again at once, while it is still warm.
+
+    Example: lockgate rollout undo refund-triage --env prod --reason "wrong refunds"
+    """
+    import msgspec
+
+    done = _rollouts().undo(agent, env, reason=reason, by=_who())
+    emit(
+        msgspec.to_builtins(done),
+        json,
+        lambda: console().print(f"{agent} in {env} serves {_short(done.stable.behaviour_digest)} again", markup=False),
+    )
+
+
+@rollout.command("simulate")
+def simulate(
+    version: Annotated[str, typer.Argument(help="The version whose plan to look at: agent, agent@3, or a file.")],
+    env: Environment = "prod",
+    units: Annotated[int, typer.Option(min=10, max=100_000, help="Candidate units to look ahead.")] = 2000,
+    trials: Annotated[int, typer.Option(min=10, max=10_000, help="Simulated rollouts.")] = 400,
+    seed: Annotated[int, typer.Option(help="Of the random numbers.")] = 0,
+    json: JsonFlag = False,
+) -> None:
+    """What the plan can decide, and after how many units.
+
+    Example: lockgate rollout simulate refund-triage --env prod
+    """
+    import msgspec
+
+    from lockgate.rollouts.view import draw_forecasts
+
+    rollouts = _rollouts()
+    plan, traffic = rollouts.plan_of(version, env)
+    if not plan.metrics:
+        raise InputError(f"the rollout of {version!r} watches no metric", remedy="add gates to its rollout block")
+    if units * trials > 20_000_000:
+        raise InputError(f"{units} units × {trials} trials is too much", remedy="keep the product below 20 million")
+    from lockgate.rollouts.simulate import simulate as run
+
+    found = run(plan, traffic, units=units, trials=trials, seed=seed)
+    data = {"traffic": msgspec.to_builtins(traffic), "forecasts": msgspec.to_builtins(found), "units": units}
+    emit(data, json, lambda: draw_forecasts(plan, traffic, found, units))
+
+
+def control() -> None:
+    """Start the control plane alone: the API on its socket, and the controllers.
+
+    Example: lockgate control
+    """
+    from lockgate.control import run
+
+    run()
+
+
+def _deploy(version: str, env: str, *, direct: bool, override: str | None, watch: bool, json: bool) -> None:
+    import msgspec
+
+    rollouts = _rollouts()
+    done = rollouts.deploy(version, env, direct=direct, override_reason=override, by=_who())
+    data: dict[str, Any] = {
+        "outcome": done.outcome,
+        "environment": done.environment,
+        "version": msgspec.to_builtins(done.version),
+        "rollout": done.rollout.id if done.rollout else None,
+        "message": done.message,
+    }
+
+    def render() -> None:
+        console().print(done.message, markup=False)
+        if done.rollout and not watch:
+            console().print(f"  → lockgate rollout status {done.version.agent} --env {env} --watch", markup=False)
+
+    emit(data, json and not watch, render)
+    if watch and done.rollout:
+        raise typer.Exit(_follow(rollouts, done.rollout.id, timeout=0, json=json))
+
+
+def _follow(rollouts: Rollouts, rollout_id: str, *, timeout: float, json: bool) -> int:
+    """Print what happens until it is over; the exit code that says how."""
+    from lockgate.rollouts.view import describe, draw, line
+
+    shown, last = 0, ""
+    stop_at = time.monotonic() + timeout if timeout else None
+    while True:
+        found = rollouts.status(rollout_id)
+        if not json:
+            for event in found.events[shown:]:
+                console().print(f"{_clock(event.at)}  {event.kind}: {event.message}", markup=False)
+            now = line(found)
+            if now != last:
+                console().print(f"{_clock(time.time())}  {now}", markup=False, style="dim")
+                last = now
+        shown = len(found.events)
+        over = not found.rollout.live
+        if over or (stop_at is not None and time.monotonic() >= stop_at):
+            emit(describe(found), json, lambda: draw(found))  # noqa: B023 - drawn at once
+            return 3 if not over else 0 if found.rollout.status == "promoted" else 1
+        time.sleep(1.0)
+
+
+def _rollouts() -> Rollouts:
+    from lockgate.bootstrap import open_app
+
+    return open_app().rollouts
+
+
+def _show(one: Rollout, json: bool) -> None:
+    emit(
+        _brief(one),
+        json,
+        lambda: console().print(
+            f"{one.id}: {one.agent} in {one.environment} is {_stage(one)}" + (f" ({one.reason})" if one.reason else ""),
+            markup=False,
+        ),
+    )
+
+
+def _brief(one: Rollout) -> dict[str, Any]:
+    from lockgate.rollouts.view import brief
+
+    return brief(one)
+
+
+def _stage(one: Rollout) -> str:
+    if not one.live:
+        return one.status
+    phase = one.current
+    name = "direct" if phase is None else f"{phase.name} ({one.phase + 1}/{len(one.plan.phases)})"
+    return name if one.status == "running" else f"{one.status}, {name}"
+
+
+def _versions(one: Rollout) -> str:
+    return f"{_short(one.baseline.behaviour_digest)} → {_short(one.candidate.behaviour_digest)}"
+
+
+def _short(digest: str) -> str:
+    return digest.removeprefix("sha256:")[:12]
+
+
+def _age(one: Rollout) -> str:
+    seconds = (one.ended_at or time.time()) - one.created_at
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
+        if seconds >= size:
+            return f"{seconds / size:.0f}{unit}"
+    return f"{seconds:.0f}s"
+
+
+def _clock(at: float) -> str:
+    return time.strftime("%H:%M:%S", time.localtime(at))
+
+
+def _who() -> str:
+    import getpass
+
+    try:
+        return f"cli:{getpass.getuser()}"
+    except (KeyError, OSError):  # a user id without a name, as in some containers
+        return "cli"

@@ -1,0 +1,197 @@
+"""The control plane's background work: a few loops, each a list of ticks.
+
+A tick is idempotent and level-triggered: it looks at what is, so one that fails, or dies half-way, is made good by
+the next. What must have one master runs on the leader only; what belongs to this machine runs here anyway.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from lockgate.errors import Conflict, Unavailable
+from lockgate.fleet.model import Severity
+from lockgate.limits.model import Balance
+from lockgate.rollouts.leader import Leadership
+
+if TYPE_CHECKING:
+    from lockgate.bootstrap import App
+
+_log = logging.getLogger(__name__)
+
+SLOWEST_RETRY = 30.0
+"""A tick that keeps failing is tried at least this often, in seconds."""
+_ALERT_AGAIN = 60.0  # seconds after which a budget alert that still stands is refreshed
+
+
+class Tick(NamedTuple):
+    """One thing to do every so many seconds."""
+
+    name: str
+    every: float
+    run: Callable[[], object]
+    leader_only: bool = True
+
+
+class Loop:
+    """Runs ticks one after another in a thread of its own."""
+
+    def __init__(self, name: str, ticks: Sequence[Tick], leads: Callable[[], bool]) -> None:
+        self._ticks = ticks
+        self._leads = leads
+        self._due = dict.fromkeys((tick.name for tick in ticks), 0.0)
+        self._failures = dict.fromkeys((tick.name for tick in ticks), 0)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"lockgate-{name}", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, timeout: float = 10.0) -> None:
+        """End after the tick that is running."""
+        self._stop.set()
+        self._thread.join(timeout)
+
+    def once(self, now: float) -> None:
+        """Run what is due. One tick that fails is logged and backs off; the others go on."""
+        for tick in self._ticks:
+            if self._due[tick.name] > now or (tick.leader_only and not self._leads()):
+                continue
+            try:
+                tick.run()
+            except Exception:  # the boundary of background work
+                self._failures[tick.name] += 1
+                wait = min(SLOWEST_RETRY, tick.every * 2 ** self._failures[tick.name])
+                _log.exception("%s failed %d times; again in %.0f s", tick.name, self._failures[tick.name], wait)
+                self._due[tick.name] = now + wait
+            else:
+                self._failures[tick.name] = 0
+                self._due[tick.name] = now + tick.every
+
+    def _run(self) -> None:
+        pace = min(tick.every for tick in self._ticks)
+        while not self._stop.is_set():
+            self.once(time.monotonic())
+            self._stop.wait(pace)
+
+
+def loops(app: App, lead: Leadership) -> list[Loop]:
+    """All background work of one control plane."""
+    from lockgate.rollouts.controller import Controller
+    from lockgate.rollouts.scoring import LiveScoring
+    from lockgate.runtime import service as runs
+
+    controller = Controller(app.control, app.clock, alert=app.alerts.raise_alert, lead=lead)
+    scoring = LiveScoring(app.control, app.clock, app.project.root)
+    budgets = BudgetAlerts(app)
+    leads = lead.leads
+
+    def resume() -> None:
+        app.approvals.expire()
+        resume_approved(app)
+
+    return [
+        Loop(
+            "rollouts",
+            [
+                Tick("leadership", 1.0, lead.acquire, leader_only=False),
+                Tick("rollouts", 0.5, controller.tick),
+            ],
+            leads,
+        ),
+        Loop(
+            "housekeeping",
+            [
+                Tick("live scoring", 0.5, scoring.tick),
+                Tick("resume", 0.5, resume),
+                Tick("runs of dead hosts", 2.0, lambda: runs.reap(app.control, app.clock)),
+                Tick("holds of dead processes", 1.0, lambda: app.holds.reap(app.clock()), leader_only=False),
+                Tick("ledger", 1.0, lambda: app.ledger.persist(app.holds), leader_only=False),
+                Tick("budget alerts", 1.0, budgets.tick),
+                Tick("triage", 2.0, app.triage.capture),
+            ],
+            leads,
+        ),
+    ]
+
+
+class BudgetAlerts:
+    """Keeps one alert open for each budget that is past 70 % (warning) or used up (critical)."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self._told: dict[str, tuple[int, float]] = {}
+        self._known = False
+
+    def tick(self) -> None:
+        from lockgate.limits.alerts import alert_message, crossing
+
+        now = self._app.clock()
+        crossed = {
+            _alert_key(balance): (balance, level)
+            for balance in self._app.ledger.balances(self._app.holds)
+            if not balance.account.startswith("run:") and (level := crossing(balance)) is not None
+        }
+        for key, (balance, level) in crossed.items():
+            told = self._told.get(key)
+            if told is None or told[0] != level or now - told[1] > _ALERT_AGAIN:
+                severity: Severity = "critical" if level >= 100 else "warning"
+                self._app.alerts.raise_alert(key, "budget", severity, balance.account, alert_message(balance))
+                self._told[key] = (level, now)
+        for key in self._open() - set(crossed):
+            self._app.alerts.resolve(key)
+            self._told.pop(key, None)
+
+    def _open(self) -> set[str]:
+        if not self._known:  # after a start: what an earlier process raised
+            self._known = True
+            return {alert.key for alert in self._app.alerts.list(limit=10_000) if alert.kind == "budget"}
+        return set(self._told)
+
+
+def resume_approved(app: App) -> int:
+    """Hand each run whose approval was decided to a host of its version, with a new token; returns how many went."""
+    from lockgate.gateway.agents import GRACE
+    from lockgate.gateway.model import RunClaims
+    from lockgate.gateway.tokens import sign
+    from lockgate.money import to_nano
+    from lockgate.runtime.service import resumable, resume_on_host
+
+    waiting = resumable(app.control)
+    resumed = 0
+    for run in waiting:
+        limits = app.versions.load(run.behaviour_digest).limits
+        usd = limits.max_usd_per_run
+        claims = RunClaims(
+            run_id=run.run_id,
+            agent=run.agent,
+            environment=run.environment,
+            tenant=run.tenant,
+            behaviour_digest=run.behaviour_digest,
+            effective_digest=run.effective_digest,
+            arm=run.arm,
+            trace_id=run.trace_id,
+            depth=run.depth,
+            expires_at=app.clock() + limits.max_seconds + GRACE,
+            max_usd_nano=None if usd is None else to_nano(usd),
+            max_llm_calls=limits.max_llm_calls,
+            max_tokens=limits.max_tokens_per_run,
+        )
+        app.ledger.reopen_run(app.holds, run.run_id)
+        try:
+            asyncio.run(resume_on_host(app.home, run, sign(claims, app.secret)))
+        except Unavailable as away:
+            _log.info("run %s waits for a host of its version: %s", run.run_id, away.message)
+        except Conflict as taken:
+            _log.info("run %s is resumed already: %s", run.run_id, taken.message)
+        else:
+            resumed += 1
+    return resumed
+
+
+def _alert_key(balance: Balance) -> str:
+    return f"budget:{balance.account}:{balance.window}:{balance.unit}"
