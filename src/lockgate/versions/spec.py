@@ -172,7 +172,7 @@ class MetricRule(Strict):
     never: bool = Field(default=False, description="true: one failure fails the whole gate.")
 
 
-Bound = Annotated[MetricRule, BeforeValidator(_bound)]
+Bound = Annotated[MetricRule, BeforeValidator(_bound, json_schema_input_type=float | MetricRule)]
 
 
 class RubricSpec(Strict):
@@ -281,7 +281,7 @@ class AgentSpec(Strict):
     system_prompt: RelativePath | None = Field(
         default=None, description="A text file, or a prompt YAML; paths are from the project's root."
     )
-    tools: list[Annotated[ToolUseSpec, BeforeValidator(_named)]] = Field(
+    tools: list[Annotated[ToolUseSpec, BeforeValidator(_named, json_schema_input_type=str | ToolUseSpec)]] = Field(
         default=[], description="Names, or names with `approval`."
     )
     handler: str | None = Field(
