@@ -225,7 +225,7 @@ def _failure(ran: Ran) -> LockgateError:
     kind, message = result.error_type or result.status, result.error or f"the run ended as {result.status!r}"
     if kind in _LIMIT_WORDS:
         return LimitExceeded(message, limit=kind)
-    return RunFailed(kind, message, remedy=f"lockgate runs {result.run_id}")
+    return RunFailed(kind, message, remedy=f"lockgate runs show {result.run_id}")
 
 
 _LIMIT_WORDS = frozenset(("limit_exceeded", "budget", "budget_exceeded"))

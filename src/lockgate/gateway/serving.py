@@ -35,11 +35,8 @@ HOST_LINGER = 60.0
 """Seconds a host stays after its version lost its route, so that runs under way end and a retry finds it warm."""
 
 
-def start(host: str, port: int, *, workers: int, drain: float, everything: bool) -> None:
+def start(app: App, host: str, port: int, *, workers: int, drain: float, everything: bool) -> None:
     """Run until SIGTERM or Ctrl-C. ``everything``: the control plane, hosts and local models too."""
-    from lockgate.bootstrap import open_app
-
-    app = open_app()
     app.home.mkdir(parents=True, exist_ok=True)
     logging.basicConfig(level=logging.INFO, format="lockgate: %(message)s")
     with _only_one(app.home), _listening(host, port) as listener:
@@ -139,6 +136,7 @@ def _hosts(app: App, url: str) -> dict[str, Spec]:
     for environment, version in (*versions, *warm):
         digest = version.effective_digest
         command = python("lockgate", "host", "--digest", version.behaviour_digest, "--env", environment)
+        command += ("--effective", digest, "--parent", str(os.getpid()))
         name = f"host {version.agent} {digest.removeprefix('sha256:')[:12]}"
         hosts[name] = Spec(command=command, environment={GATEWAY_URL: url}, linger=HOST_LINGER)
     return hosts
