@@ -13,7 +13,7 @@ MASK = "[redacted]"
 _TOKENS = re.compile(
     rb"\b(?:"
     rb"sk-[A-Za-z0-9_-]{16,}"  # OpenAI, Anthropic and those that copy them
-    rb"|lg[a-z]{0,3}_[A-Za-z0-9_-]{24,}"  # Lockgate's own keys and run tokens
+    rb"|lg[kr]_[A-Za-z0-9_-]{16,}(?:\.[A-Za-z0-9_-]+)?"  # Lockgate's own keys and run tokens
     rb"|(?:AKIA|ASIA)[0-9A-Z]{16}"  # AWS access key ids
     rb"|AIza[0-9A-Za-z_-]{35}"  # Google
     rb"|gh[opusr]_[A-Za-z0-9]{36,}|github_pat_[A-Za-z0-9_]{22,}"
@@ -27,7 +27,7 @@ _TOKENS = re.compile(
     rb")"
 )
 _TOKEN_MARKS = (
-    b"sk-", b"lg", b"AKIA", b"ASIA", b"AIza", b"gh", b"glpat-", b"hf_", b"npm_", b"pypi-",
+    b"sk-", b"lgk_", b"lgr_", b"AKIA", b"ASIA", b"AIza", b"ghp_", b"gho_", b"ghu_", b"ghs_", b"ghr_", b"github_pat_", b"glpat-", b"hf_", b"npm_", b"pypi-",
     b"xox", b"k_live_", b"k_test_", b"hvs.", b"hvb.", b"eyJ",
 )  # fmt: skip
 _BEARER = re.compile(rb"\b(Bearer|Basic)(\s+)[A-Za-z0-9._~+/=-]{8,}", re.IGNORECASE)

@@ -12,7 +12,8 @@ from lockgate.telemetry.redaction import MASK, redact, redact_bytes
 CANARIES = {
     "openai": "sk-proj-canary0123456789abcdefghij",
     "anthropic": "sk-ant-api03-canary_0123456789-abcdef",
-    "lockgate": "lg_canary0123456789abcdefghijklmn",
+    "lockgate key": "lgk_canary0123456789abcdefghijklmn",
+    "run token": "lgr_eyJydW4iOiJjYW5hcnkifQcanary.canary0123_456-789",
     "aws": "AKIACANARY0123456789",
     "google": "AIzaCanary0123456789abcdefghijklmnopqrs",
     "github": "ghp_canary0123456789abcdefghijklmnopqrstu",
