@@ -31,9 +31,10 @@ def up(
 
     Example: lockgate up --port 8700 --workers 2
     """
+    from lockgate.bootstrap import open_app
     from lockgate.gateway.serving import start
 
-    start(host, port, workers=workers, drain=drain, everything=True)
+    start(open_app(), host, port, workers=workers, drain=drain, everything=True)
 
 
 def gateway(
@@ -46,9 +47,10 @@ def gateway(
 
     Example: lockgate gateway --host 0.0.0.0 --port 8700
     """
+    from lockgate.bootstrap import open_app
     from lockgate.gateway.serving import start
 
-    start(host, port, workers=workers, drain=drain, everything=False)
+    start(open_app(), host, port, workers=workers, drain=drain, everything=False)
 
 
 keys = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Create, list and revoke API keys.")

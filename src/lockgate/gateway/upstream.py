@@ -104,7 +104,7 @@ class Upstream:
             session = self._session = self._open()
         limits = aiohttp.ClientTimeout(
             total=STREAM_SECONDS if stream else timeout,
-            connect=min(CONNECT_SECONDS, timeout),
+            connect=min(CONNECT_SECONDS, timeout / 2),
             sock_read=timeout if stream else None,
         )
         try:

@@ -190,7 +190,7 @@ def _usage(usage: _Usage | None) -> Usage | None:
 
 
 _EVENT_END = re.compile(rb"\r?\n\r?\n|\r\r")
-_NULL_USAGE = re.compile(rb',"usage":null|"usage":null,')
+_NULL_USAGE = re.compile(rb',\s*"usage":\s*null|"usage":\s*null\s*,\s*')
 _FINISHED = re.compile(rb'"finish_reason":\s*"([a-z_]+)"')
 
 
@@ -217,7 +217,7 @@ class StreamTap:
             if self._read(event) and self._hide:
                 continue
             if self._hide:
-                passed.append(_NULL_USAGE.sub(b"", event) if b'"usage":null' in event else event)
+                passed.append(_NULL_USAGE.sub(b"", event) if b'"usage":' in event else event)
         self._pending = data[start:]
         if len(self._pending) > MAX_EVENT:
             raise UpstreamError(f"the provider sent an event of more than {MAX_EVENT} bytes", sent=True)

@@ -1,0 +1,178 @@
+"""A model served on this machine: llama.cpp's own HTTP server, in a child process of ours (package ``xllamacpp``).
+
+The child writes where it listens to ``<home>/run/local-model-<provider>.json``; whoever needs the model joins the one
+that runs, or starts one for as long as it needs it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from lockgate.errors import LockgateError, MissingExtra, Unavailable
+from lockgate.gateway import weights
+from lockgate.process import alive, die_with_parent
+from lockgate.project.model import Project, ResolvedProvider
+
+SLOTS = 4
+"""Requests decoded at once: on two cores, batches of four answer about twice as fast as one at a time."""
+SLOT_TOKENS = 4096
+START_SECONDS = 120.0
+
+
+class Served(msgspec.Struct, frozen=True, kw_only=True):
+    """A local model that runs: what its state file says. ``base_url`` ends with ``/v1``."""
+
+    pid: int
+    base_url: str
+    weights: str
+
+
+def state_file(home: Path, provider: str) -> Path:
+    return home / "run" / f"local-model-{provider}.json"
+
+
+def running(home: Path, provider: ResolvedProvider) -> Served | None:
+    """The model server of this provider, if it runs and has the right weights."""
+    try:
+        served = msgspec.json.decode(state_file(home, provider.name).read_bytes(), type=Served)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return None
+    wanted = provider.weights or weights.DEFAULT
+    return served if served.weights == wanted and alive(served.pid) and _healthy(served.base_url) else None
+
+
+def command(project: Project, provider: ResolvedProvider, *, parent: int) -> tuple[str, ...]:
+    """The command line of the child that serves the provider."""
+    state = state_file(project.home, provider.name)
+    name = provider.weights or weights.DEFAULT
+    arguments = ("--weights", name, "--root", str(project.root), "--state", str(state), "--parent", str(parent))
+    return (sys.executable, "-m", "lockgate.gateway.local_model", *arguments)
+
+
+@contextmanager
+def ensure_local_model(
+    project: Project, provider: ResolvedProvider, *, progress: weights.Progress | None = None
+) -> Iterator[str]:
+    """The base URL of the provider's model server: of the one that runs, else of one that ends with the block.
+
+    Weights are downloaded first if need be. Raises :class:`MissingExtra` without xllamacpp.
+    """
+    served = running(project.home, provider)
+    if served is not None:
+        yield served.base_url
+        return
+    check_installed()
+    weights.find(provider.weights or weights.DEFAULT, root=project.root, progress=progress)
+    project.home.joinpath("run").mkdir(parents=True, exist_ok=True)
+    log_path = project.home / "run" / f"local-model-{provider.name}.log"
+    with log_path.open("wb") as log:
+        child = subprocess.Popen(
+            command(project, provider, parent=os.getpid()), stdin=subprocess.DEVNULL, stdout=log, stderr=log
+        )
+    try:
+        yield _wait(project.home, provider, child, log_path)
+    finally:
+        child.terminate()
+        try:
+            child.wait(5)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+
+
+def check_installed() -> None:
+    """Raises :class:`MissingExtra` when xllamacpp is not there, without loading it."""
+    if importlib.util.find_spec("xllamacpp") is None:
+        raise MissingExtra("a provider of kind `local`", "local")
+
+
+def _wait(home: Path, provider: ResolvedProvider, child: subprocess.Popen[bytes], log: Path) -> str:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        served = running(home, provider)
+        if served is not None:
+            return served.base_url
+        if child.poll() is not None:
+            said = log.read_bytes()[-400:].decode("utf-8", "replace").strip()
+            raise Unavailable(f"the local model server ended with exit code {child.returncode}: {said}")
+        time.sleep(0.1)
+    raise Unavailable(
+        f"the local model server of {provider.name!r} was not ready within {START_SECONDS:g} s", remedy=f"see {log}"
+    )
+
+
+def _healthy(base_url: str) -> bool:
+    try:
+        with urllib.request.urlopen(base_url.removesuffix("/v1") + "/health", timeout=2) as answer:  # noqa: S310
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def serve(name: str, root: Path, state: Path, parent: int) -> None:
+    """The child's main: load the weights, listen on a free port, say where, and stay until the parent ends."""
+    die_with_parent(parent=parent)
+    check_installed()
+    path = weights.find(name, root=root, progress=_log_progress())
+    import xllamacpp
+
+    params = xllamacpp.CommonParams()
+    params.model.path = str(path)
+    params.hostnames = ["127.0.0.1"]
+    params.port = 0
+    params.n_parallel = SLOTS
+    params.n_ctx = SLOTS * SLOT_TOKENS
+    params.n_gpu_layers = 0
+    params.offline = True
+    params.ui = False
+    params.verbosity = 1
+    server = xllamacpp.Server(params)
+    served = Served(pid=os.getpid(), base_url=f"{server.listening_address}/v1", weights=name)
+    state.parent.mkdir(parents=True, exist_ok=True)
+    temporary = state.with_name(f".{state.name}.{os.getpid()}")
+    temporary.write_bytes(msgspec.json.encode(served))
+    os.replace(temporary, state)
+    threading.Event().wait()
+
+
+def _log_progress() -> weights.Progress:
+    shown = -1
+
+    def progress(what: str, done: int, total: int) -> None:
+        nonlocal shown
+        tenth = done * 10 // total
+        if tenth != shown:
+            shown = tenth
+            print(f"{what}: {done / 1e6:.0f} of {total / 1e6:.0f} MB", flush=True)  # noqa: T201 - a child's log
+
+    return progress
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="lockgate.gateway.local_model")
+    parser.add_argument("--weights", required=True)
+    parser.add_argument("--root", type=Path, required=True)
+    parser.add_argument("--state", type=Path, required=True)
+    parser.add_argument("--parent", type=int, required=True)
+    given = parser.parse_args()
+    try:
+        serve(given.weights, given.root, given.state, given.parent)
+    except LockgateError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,273 @@
+"""What the seam promises of whatever client is behind it: immediacy, cancellation, and errors that know what was sent."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from yarl import URL
+
+from lockgate.errors import UpstreamError
+from lockgate.gateway.upstream import Answer, Upstream
+
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+STREAM = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+TIMEOUT = 5.0
+
+
+@asynccontextmanager
+async def serving(serve: Serve) -> AsyncIterator[URL]:
+    """A server that reads one request and leaves the rest to ``serve``."""
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = next((line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length")), b":0")
+            await reader.readexactly(int(length.partition(b":")[2]))
+            await serve(reader, writer)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(connected, "127.0.0.1", 0)
+    try:
+        yield URL(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1/chat/completions")
+    finally:
+        server.close()
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[Upstream]:
+    upstream = Upstream()
+    yield upstream
+    await upstream.close()
+
+
+async def post(client: Upstream, url: URL, *, timeout: float = TIMEOUT, stream: bool = False) -> Answer:
+    return await client.send("POST", url, headers={}, body=b'{"x":1}', timeout=timeout, stream=stream)
+
+
+def chunk(data: bytes) -> bytes:
+    return b"%x\r\n%s\r\n" % (len(data), data)
+
+
+async def test_a_chunk_is_handed_on_before_the_next_one_is_sent(client: Upstream) -> None:
+    go_on = asyncio.Event()
+
+    async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(STREAM)
+        for number in range(3):
+            writer.write(chunk(b"data: %d\n\n" % number))
+            await writer.drain()
+            await go_on.wait()
+            go_on.clear()
+        writer.write(b"0\r\n\r\n")
+        await writer.drain()
+
+    async with serving(serve) as url:
+        answer = await post(client, url, stream=True)
+        seen = []
+        async for part in answer.chunks():
+            seen.append(part)
+            go_on.set()  # the server sends no more until this one has arrived
+        assert seen == [b"data: 0\n\n", b"data: 1\n\n", b"data: 2\n\n"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_call_cancelled_before_headers_closes_its_connection(client: Upstream, stream: bool) -> None:
+    received, closed = asyncio.Event(), asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        received.set()
+        assert await reader.read() == b""
+        closed.set()
+
+    async with serving(serve) as url:
+        call = asyncio.create_task(post(client, url, stream=stream))
+        await asyncio.wait_for(received.wait(), TIMEOUT)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        await asyncio.wait_for(closed.wait(), TIMEOUT)
+
+
+async def test_a_stream_left_in_the_middle_closes_its_connection(client: Upstream) -> None:
+    closed = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(STREAM + chunk(b"data: 0\n\n"))
+        await writer.drain()
+        await reader.read()
+        closed.set()
+
+    async with serving(serve) as url:
+        answer = await post(client, url, stream=True)
+        async for _ in answer.chunks():
+            break
+        answer.close()
+        await asyncio.wait_for(closed.wait(), TIMEOUT)
+
+
+async def test_nothing_was_sent_when_nobody_listens(client: Upstream) -> None:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        url = URL(f"http://127.0.0.1:{bound.getsockname()[1]}/")
+        with pytest.raises(UpstreamError, match="cannot be reached") as raised:
+            await post(client, url)
+    assert raised.value.sent is False
+
+
+@pytest.mark.parametrize("url", ["http://no-such-host.invalid/", "http://no-such-host.invalid:99/v1/x"])
+async def test_nothing_was_sent_when_the_name_is_unknown(client: Upstream, url: str) -> None:
+    with pytest.raises(UpstreamError, match=r"no-such-host\.invalid") as raised:
+        await post(client, URL(url))
+    assert raised.value.sent is False
+
+
+async def test_nothing_was_sent_when_connecting_took_too_long(client: Upstream) -> None:
+    with socket.socket() as full:  # its queue of connections is full, so that the next one hangs
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        waiting = [socket.socket() for _ in range(4)]
+        for one in waiting:
+            one.setblocking(False)
+            one.connect_ex(full.getsockname())
+        try:
+            with pytest.raises(UpstreamError) as raised:
+                await post(client, URL(f"http://127.0.0.1:{full.getsockname()[1]}/"), timeout=0.3)
+        finally:
+            for one in waiting:
+                one.close()
+    assert raised.value.sent is False
+
+
+async def close(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.close()
+
+
+async def reset(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    found = writer.get_extra_info("socket")
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
+
+
+async def nonsense(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(b"<html>no</html>\r\n\r\n")
+    await writer.drain()
+
+
+async def nothing(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+    await reader.read()
+
+
+@pytest.mark.parametrize("serve", [close, reset, nonsense, nothing])
+async def test_the_request_may_have_arrived_when_it_was_sent_and_not_answered(client: Upstream, serve: Serve) -> None:
+    async with serving(serve) as url:
+        with pytest.raises(UpstreamError) as raised:
+            await post(client, url, timeout=0.3)
+    assert raised.value.sent is True
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_answer_that_breaks_off_is_an_error_and_was_sent(client: Upstream, stream: bool) -> None:
+    async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(STREAM + chunk(b"data: 0\n\n"))
+        await writer.drain()
+
+    async with serving(serve) as url:
+        answer = await post(client, url, stream=stream)
+        with pytest.raises(UpstreamError, match="broke off") as raised:
+            if stream:
+                async for _ in answer.chunks():
+                    pass
+            else:
+                await answer.read()
+        answer.close()
+    assert raised.value.sent is True
+
+
+async def test_a_stream_that_stops_coming_is_given_up(client: Upstream) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(STREAM + chunk(b"data: 0\n\n"))
+        await writer.drain()
+        await reader.read()
+
+    async with serving(serve) as url:
+        answer = await post(client, url, timeout=0.2, stream=True)
+        with pytest.raises(UpstreamError, match="stopped coming"):
+            async for _ in answer.chunks():
+                pass
+        answer.close()
+
+
+async def test_a_longer_answer_than_allowed_is_not_read(client: Upstream) -> None:
+    async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(STREAM)
+        while True:
+            writer.write(chunk(b"x" * 1000))
+            await writer.drain()
+
+    async with serving(serve) as url:
+        answer = await post(client, url)
+        with pytest.raises(UpstreamError, match="longer than 5000 bytes"):
+            await answer.read(limit=5000)
+        answer.close()
+
+
+async def test_a_redirect_is_an_answer_and_not_followed(client: Upstream) -> None:
+    async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n")
+        await writer.drain()
+
+    async with serving(serve) as url:
+        answer = await post(client, url)
+        assert answer.status == 302
+        answer.close()
+
+
+async def test_connections_are_used_again(client: Upstream) -> None:
+    connections = 0
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        while await reader.readline():
+            while (await reader.readline()).strip():
+                pass
+            await reader.readexactly(7)
+            writer.write(OK)
+        writer.close()
+
+    server = await asyncio.start_server(connected, "127.0.0.1", 0)
+    for _ in range(3):
+        answer = await post(client, URL(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"))
+        assert await answer.read() == b"ok"
+        answer.close()
+    assert connections == 1
+    server.close()
+
+
+async def test_a_unix_socket_is_spoken_to_and_its_absence_means_not_sent(tmp_path: Path) -> None:
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(OK)
+        writer.close()
+
+    path = tmp_path / "x.sock"
+    client = Upstream(path)
+    with pytest.raises(UpstreamError) as raised:
+        await post(client, URL("http://host/runs"))
+    assert raised.value.sent is False
+    server = await asyncio.start_unix_server(connected, str(path))
+    answer = await post(client, URL("http://host/runs"))
+    assert await answer.read() == b"ok"
+    answer.close()
+    server.close()
+    await client.close()
