@@ -83,7 +83,7 @@ class TableFile:
             if size == 0:
                 os.ftruncate(self._fd, FILE_BYTES)
             self.reserve(0, ACCOUNTS_AT * 8)
-            self._map = mmap.mmap(self._fd, FILE_BYTES)
+            self._map = self._mapped()
             self.raw = memoryview(self._map)
             self.words = self.raw.cast("q")
             self._greet()
@@ -139,6 +139,15 @@ class TableFile:
 
     def _open(self) -> int:
         return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def _mapped(self) -> mmap.mmap:
+        """The file in memory, through a handle of its own: a mapping keeps a copy of its handle, and forked children
+        keep that, so it must not be the one the lock is taken through."""
+        handle = self._open()
+        try:
+            return mmap.mmap(handle, FILE_BYTES)
+        finally:
+            os.close(handle)
 
     def _flock(self) -> None:
         try:
