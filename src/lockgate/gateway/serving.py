@@ -20,9 +20,10 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from lockgate.console import console
 from lockgate.errors import Conflict, InputError, Unavailable
-from lockgate.gateway import store
+from lockgate.gateway import local_model, store
 from lockgate.gateway.serve import listen
 from lockgate.gateway.supervisor import Spec, Supervisor, python
+from lockgate.project.service import resolve_provider
 
 if TYPE_CHECKING:
     from lockgate.bootstrap import App
@@ -143,7 +144,17 @@ def _hosts(app: App, url: str) -> dict[str, Spec]:
 
 
 def _local_models(app: App) -> dict[str, Spec]:
-    return {}
+    """One server for each provider of kind ``local`` that the project names."""
+    named = {
+        provider: resolve_provider(app.project, provider, environment)
+        for environment in app.project.config.environments
+        for provider, given in app.project.config.providers.items()
+        if given.kind == "local"
+    }
+    return {
+        f"model {name}": Spec(command=local_model.command(app.project, provider, parent=os.getpid()))
+        for name, provider in named.items()
+    }
 
 
 def _announce(url: str, supervisor: Supervisor) -> Callable[[], None]:
