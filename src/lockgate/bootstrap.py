@@ -146,6 +146,14 @@ class App:
 
         return Rollouts(self.control, self.clock, versions=self.versions, project=self.project)
 
+    def suspended_versions(self) -> set[tuple[str, str, str, str]]:
+        """``(environment, agent, behaviour digest, effective digest)`` of versions that suspended runs wait for."""
+        from lockgate.runtime.service import resumable
+
+        return {
+            (run.environment, run.agent, run.behaviour_digest, run.effective_digest) for run in resumable(self.control)
+        }
+
     # --- what evals are given -----------------------------------------------------------------------------------
 
     def subject(

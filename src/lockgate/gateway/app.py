@@ -27,6 +27,11 @@ from lockgate.telemetry.metrics import CONTENT_TYPE
 log = logging.getLogger(__name__)
 
 AGENT = "agent:"
+_LIMITS = frozenset(
+    ("llm_calls_exceeded", "tool_calls_exceeded", "tokens_exceeded", "time_exceeded", "cost_exceeded",
+     "depth_exceeded", "budget_exceeded")
+)  # fmt: skip
+"""Reasons of a failed run that a caller meets as a limit. Waiting does not help: the same run would end alike."""
 _MODELS_SECONDS = 30.0  # a provider's list of models is kept
 _STALE_SECONDS = 60.0  # a worker that has not read the store for so long is not ready
 
@@ -223,12 +228,11 @@ def _failure(ran: Ran) -> LockgateError:
     """A failed run as an error: what a limit stopped is 429, the rest is the run's own."""
     result = ran.result
     kind, message = result.error_type or result.status, result.error or f"the run ended as {result.status!r}"
-    if kind in _LIMIT_WORDS:
+    if kind == "rate_limited":
+        return LimitExceeded(message, limit=kind, retry_after=1.0)
+    if kind in _LIMITS:
         return LimitExceeded(message, limit=kind)
     return RunFailed(kind, message, remedy=f"lockgate runs show {result.run_id}")
-
-
-_LIMIT_WORDS = frozenset(("limit_exceeded", "budget", "budget_exceeded"))
 
 
 def _completion(model: str, ran: Ran, created: int) -> dict[str, Any]:

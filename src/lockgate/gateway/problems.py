@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from lockgate.errors import ApprovalPending, LimitExceeded, LockgateError, UpstreamError
+from lockgate.errors import ApprovalPending, LimitExceeded, LockgateError, RunFailed, UpstreamError
 
 Response = tuple[int, list[tuple[str, str]], bytes]
 """Status, headers, body."""
@@ -17,6 +17,7 @@ _TYPES = {
     403: "permission_error",
     404: "not_found_error",
     413: "invalid_request_error",
+    422: "run_failed",
     429: "rate_limit_error",
 }
 _PENDING_ON_V1 = 409  # a client of chat completions takes any 2xx for an answer
@@ -62,6 +63,8 @@ def _extra(error: LockgateError) -> dict[str, Any]:
         return {"limit": error.limit}
     if isinstance(error, ApprovalPending):
         return {"run_id": error.run_id, "approval_id": error.approval_id}
+    if isinstance(error, RunFailed):
+        return {"error_type": error.error_type}
     if isinstance(error, UpstreamError):
         return {"sent": error.sent}
     return {}

@@ -19,7 +19,7 @@ import msgspec
 from sqlalchemy.exc import SQLAlchemyError
 
 from lockgate.console import console
-from lockgate.errors import Conflict, InputError, Unavailable
+from lockgate.errors import Conflict, InputError, LockgateError
 from lockgate.gateway import local_model, store
 from lockgate.gateway.serve import listen
 from lockgate.gateway.supervisor import Spec, Supervisor, python
@@ -119,41 +119,62 @@ def _wanted(
         nonlocal served
         if everything:
             try:
-                served = {**_hosts(app, url), **_local_models(app)}
-            except (SQLAlchemyError, Unavailable) as failure:
-                log.warning("the store does not answer; hosts stay as they are: %s", failure)
+                versions = _versions(app)
+                served = {**_hosts(versions, url), **_local_models(app, versions)}
+            except (SQLAlchemyError, LockgateError) as failure:
+                log.warning("what ought to run cannot be read; hosts stay as they are: %s", failure)
         return {**fixed, **served}
 
     return wanted
 
 
-def _hosts(app: App, url: str) -> dict[str, Spec]:
+class _Served(msgspec.Struct, frozen=True):
+    """A version that ought to have a host."""
+
+    environment: str
+    agent: str
+    behaviour_digest: str
+    effective_digest: str
+
+
+def _versions(app: App) -> list[_Served]:
+    """Every version a route names, the previous ones kept warm for an undo, and those that suspended runs wait for."""
     with app.control.read() as connection:
         routes = store.all_routes(connection)
         warm = store.warm_versions(connection, app.clock())
-    versions = [(route.environment, route.stable) for route in routes]
-    versions += [(route.environment, route.candidate) for route in routes if route.candidate is not None]
+    named = [(route.environment, route.stable) for route in routes]
+    named += [(route.environment, route.candidate) for route in routes if route.candidate is not None]
+    served = [
+        _Served(environment, version.agent, version.behaviour_digest, version.effective_digest)
+        for environment, version in (*named, *warm)
+    ]
+    return served + [_Served(*suspended) for suspended in app.suspended_versions()]
+
+
+def _hosts(versions: list[_Served], url: str) -> dict[str, Spec]:
     hosts: dict[str, Spec] = {}
-    for environment, version in (*versions, *warm):
+    for version in versions:
         digest = version.effective_digest
-        command = python("lockgate", "host", "--digest", version.behaviour_digest, "--env", environment)
+        command = python("lockgate", "host", "--digest", version.behaviour_digest, "--env", version.environment)
         command += ("--effective", digest, "--parent", str(os.getpid()))
         name = f"host {version.agent} {digest.removeprefix('sha256:')[:12]}"
         hosts[name] = Spec(command=command, environment={GATEWAY_URL: url}, linger=HOST_LINGER)
     return hosts
 
 
-def _local_models(app: App) -> dict[str, Spec]:
-    """One server for each provider of kind ``local`` that the project names."""
+def _local_models(app: App, versions: list[_Served]) -> dict[str, Spec]:
+    """One server for each provider of kind ``local`` that the project file or a served version names."""
     named = {
-        provider: resolve_provider(app.project, provider, environment)
-        for environment in app.project.config.environments
-        for provider, given in app.project.config.providers.items()
-        if given.kind == "local"
+        (environment, name) for environment in app.project.config.environments for name in app.project.config.providers
     }
+    for version in versions:
+        loaded = app.versions.load(version.behaviour_digest)
+        named |= {(version.environment, model.provider) for model in (loaded.model, *loaded.fallbacks)}
+    resolved = (resolve_provider(app.project, name, environment) for environment, name in sorted(named))
     return {
-        f"model {name}": Spec(command=local_model.command(app.project, provider, parent=os.getpid()))
-        for name, provider in named.items()
+        f"model {provider.name}": Spec(command=local_model.command(app.project, provider, parent=os.getpid()))
+        for provider in resolved
+        if provider.kind == "local"
     }
 
 
