@@ -27,8 +27,8 @@ _TOKENS = re.compile(
     rb")"
 )
 _TOKEN_MARKS = (
-    b"sk-", b"lgk_", b"lgr_", b"AKIA", b"ASIA", b"AIza", b"ghp_", b"gho_", b"ghu_", b"ghs_", b"ghr_", b"github_pat_", b"glpat-", b"hf_", b"npm_", b"pypi-",
-    b"xox", b"k_live_", b"k_test_", b"hvs.", b"hvb.", b"eyJ",
+    b"sk-", b"lgk_", b"lgr_", b"AKIA", b"ASIA", b"AIza", b"ghp_", b"gho_", b"ghu_", b"ghs_", b"ghr_", b"github_pat_",
+    b"glpat-", b"hf_", b"npm_", b"pypi-", b"xox", b"k_live_", b"k_test_", b"hvs.", b"hvb.", b"eyJ",
 )  # fmt: skip
 _BEARER = re.compile(rb"\b(Bearer|Basic)(\s+)[A-Za-z0-9._~+/=-]{8,}", re.IGNORECASE)
 _PRIVATE_KEY = re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL)
