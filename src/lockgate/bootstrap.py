@@ -15,7 +15,8 @@ from lockgate.project.model import Project
 from lockgate.project.service import load_project
 
 if TYPE_CHECKING:
-    from lockgate.evals.model import Subject
+    from lockgate.evals.model import JudgeSettings, Subject
+    from lockgate.evals.scorers.judge import Ask
     from lockgate.evals.service import Evals
     from lockgate.fleet.service import Alerts
     from lockgate.gateway.keys import Keys
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from lockgate.storage.engine import Database
     from lockgate.telemetry.writer import SpanWriter
     from lockgate.tools.service import Approvals
+    from lockgate.versions.model import VersionRef
     from lockgate.versions.service import Versions
 
 
@@ -164,18 +166,31 @@ class App:
 
         return open_subject(self, behaviour_digest, environment, model_override=model_override)
 
-    def stable_effective(self, environment: str, agent: str) -> str | None:
-        """The effective digest that serves the agent there: the baseline of a gate. None before a first deploy."""
+    def judge(self, settings: JudgeSettings, environment: str) -> AbstractAsyncContextManager[Ask]:
+        """The judge's model, ready to be asked; see :func:`lockgate.subjects.open_judge`."""
+        from lockgate.subjects import open_judge
+
+        return open_judge(self, settings, environment)
+
+    def stable(self, environment: str, agent: str) -> VersionRef | None:
+        """The version that serves the agent there: the baseline of a gate. None before a first deploy."""
         from sqlalchemy import select
 
         from lockgate.storage.schema import deployments
+        from lockgate.versions.model import VersionRef
 
         with self.control.read() as connection:
-            return connection.execute(
-                select(deployments.c.stable_effective).where(
+            row = connection.execute(
+                select(deployments.c.stable_behaviour, deployments.c.stable_effective).where(
                     deployments.c.environment == environment, deployments.c.agent == agent
                 )
-            ).scalar()
+            ).first()
+        return None if row is None else VersionRef(agent=agent, behaviour_digest=row[0], effective_digest=row[1])
+
+    def stable_effective(self, environment: str, agent: str) -> str | None:
+        """The effective digest that serves the agent there; None before a first deploy."""
+        stable = self.stable(environment, agent)
+        return None if stable is None else stable.effective_digest
 
 
 def open_app(start: Path | None = None) -> App:

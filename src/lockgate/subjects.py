@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -15,7 +15,12 @@ from lockgate.versions.model import AgentVersion, ModelRef
 
 if TYPE_CHECKING:
     from lockgate.bootstrap import App
+    from lockgate.evals.model import JudgeSettings
+    from lockgate.evals.scorers.judge import Ask
     from lockgate.runtime.direct import Endpoint
+
+JUDGE_SECONDS = 120.0
+"""Until a judge that does not answer is given up."""
 
 
 @asynccontextmanager
@@ -56,6 +61,49 @@ async def open_subject(
 
             yield subject
             runner.close()
+
+
+@asynccontextmanager
+async def open_judge(app: App, settings: JudgeSettings, environment: str) -> AsyncIterator[Ask]:
+    """Make the judge's model ready to be asked, at the provider its environment resolves."""
+    import aiohttp
+
+    from lockgate.evals.scorers.judge import JudgeReply
+    from lockgate.runtime.direct import DirectClient
+
+    provider, _, name = settings.model.partition(":")
+    model = ModelRef(
+        provider=provider,
+        name=name,
+        temperature=settings.temperature,
+        max_tokens=settings.max_tokens,
+        seed=settings.seed,
+    )
+    with ExitStack() as stack:
+        kind, endpoint = _open_provider(app, stack, model, environment)
+
+        def price(asked: ModelRef, usage: Usage) -> int:
+            return app.prices.cost(kind, asked.provider, asked.name, usage)
+
+        price(model, Usage())  # an unknown price is one clear error now
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+            client = DirectClient(session, lambda _: endpoint, price)
+
+            async def ask(messages: list[dict[str, str]], schema: dict[str, Any]) -> JudgeReply:
+                form = {"name": "verdict", "schema": schema, "strict": True}
+                body: dict[str, Any] = {
+                    "messages": messages,
+                    "temperature": model.temperature,
+                    "max_tokens": model.max_tokens,
+                    "response_format": {"type": "json_schema", "json_schema": form},
+                }
+                if model.seed is not None:
+                    body["seed"] = model.seed
+                completion = await client.complete(model, body, timeout=JUDGE_SECONDS)
+                text = completion.message.get("content")
+                return JudgeReply(text=text if isinstance(text, str) else "", cost_nano=completion.cost_nano)
+
+            yield ask
 
 
 def override_model(version: AgentVersion, name: str) -> AgentVersion:

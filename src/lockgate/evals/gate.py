@@ -16,7 +16,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from lockgate.evals.model import Case, Change, Interval, Metric, MetricCard, Rubric, Slice, Unit, Verdict
+from lockgate.evals.figures import show, signed
+from lockgate.evals.model import Case, Change, Interval, Metric, MetricCard, Rubric, Slice, Verdict
 from lockgate.evals.statistics import (
     Estimate,
     Floats,
@@ -136,7 +137,11 @@ def _measure(
         "case_sd": parts.case,
         "trial_sd": parts.trial,
     }
-    other = None if baseline is None or metric.name not in baseline else _case_means(metric, baseline[metric.name])
+    other = (
+        None
+        if baseline is None or metric.name not in baseline
+        else _case_means(metric, baseline[metric.name], complete=False)
+    )
     both = kept if other is None else kept & ~np.isnan(other)
     if other is None or not both.any():
         return _Judged(metric, MetricCard(**known), means)
@@ -156,10 +161,14 @@ def _measure(
 _COUNTED = {"scored": SCORED, "skipped": SKIPPED, "unscored": UNSCORED, "errors": ERROR, "missing": MISSING}
 
 
-def _case_means(metric: Metric, grid: Grid) -> Floats:
-    """Each case's mean over its trials; a missing trial counts as the worst value, where there is one."""
+def _case_means(metric: Metric, grid: Grid, *, complete: bool = True) -> Floats:
+    """Each case's mean over its trials.
+
+    ``complete``: a missing trial counts as the worst value, where there is one. Not so for the baseline's, where that
+    would flatter the candidate.
+    """
     values = grid.values
-    if metric.worst is not None:
+    if complete and metric.worst is not None:
         values = np.where(grid.status == MISSING, metric.worst, values)
     present = ~np.isnan(values)
     counts = present.sum(axis=1)
@@ -210,9 +219,13 @@ def _judge(one: _Judged, grid: Grid, cases: Sequence[Case], worse: bool) -> tupl
     for verdict, text in (_against_bounds(metric, card), _against_baseline(one, worse)):
         {"fail": failed, "inconclusive": open_, "pass": good}.get(verdict or "", []).append(text)
     if card.missing and metric.worst is None:
-        open_.append(f"{card.missing} trials did not run, and what they would have cost is unknown")
+        open_.append(
+            f"{card.missing} trials did not run, or met a failing provider: what they would have come to is unknown"
+        )
     elif card.missing and failed:
-        open_.append(f"{card.missing} trials did not run; counted as failures: {'; '.join(failed)}")
+        open_.append(
+            f"{card.missing} trials did not run, or met a failing provider; counted as failures: {'; '.join(failed)}"
+        )
         failed = []
     if card.unscored > UNSCORED_SHARE * (card.unscored + card.scored):
         open_.append(f"the judge left {card.unscored} of {card.unscored + card.scored} answers unscored")
@@ -361,22 +374,3 @@ def _flaky(judged: Sequence[_Judged], cases: Sequence[Case], grids: dict[str, Gr
             swing = np.nanmax(values[some], axis=1) - np.nanmin(values[some], axis=1)
             rows.update(np.flatnonzero(some)[swing >= 0.5].tolist())
     return [cases[row].id for row in sorted(rows)]
-
-
-def show(value: float, unit: Unit) -> str:
-    """A figure as a person reads it: ``0.83``, ``$0.0042``, ``1.20 s``."""
-    if unit == "usd":
-        return f"${value:.2g}" if 0 < abs(value) < 1 else f"${value:,.2f}"
-    if unit == "seconds":
-        return f"{value:.2f} s"
-    if unit == "rate":
-        return f"{value:.1%}"
-    return f"{value:.2f}" if unit == "score" else f"{value:,.4g}"
-
-
-def signed(value: float, unit: Unit) -> str:
-    """The same with its sign, for differences."""
-    return ("−" if value < 0 else "+") + show(abs(value), unit)
-
-
-__all__ = ["ERROR", "MISSING", "SCORED", "SKIPPED", "UNSCORED", "Decision", "Estimate", "Grid", "decide", "show"]

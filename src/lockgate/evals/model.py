@@ -242,6 +242,12 @@ class Scorecard(msgspec.Struct, frozen=True, kw_only=True):
     model_override: str | None = None
     warnings: list[str] = msgspec.field(default_factory=list)
     started_at: float = 0.0
+    left_behind: int = 0  # trials that did not end when they were cancelled
+
+    @property
+    def mean_cost_usd(self) -> float:
+        """USD a trial, failed ones included."""
+        return self.cost_nano / 1e9 / max(1, self.cases * self.trials)
 
     def metric(self, name: str) -> MetricCard | None:
         return next((card for card in self.metrics if card.name == name), None)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from inspect import signature
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any, get_type_hints
 import msgspec
 
 from lockgate.errors import InputError
-from lockgate.evals.model import JudgeSettings, Metric, Rubric, Score
+from lockgate.evals.model import Case, JudgeSettings, Metric, Rubric, Score
 from lockgate.evals.scorers import ALIASES, SCORERS, Kind
 from lockgate.evals.scorers.sample import Mark, Sample, Scorer, skip
 from lockgate.results import RunResult
@@ -27,6 +27,8 @@ _RULE = ("metric", "threshold", "min", "max", "margin", "blocking", "strict", "n
 
 MAX_ERROR_RATE = 0.05
 """Trials that may fail when the rubric does not say: nothing passes because its runs never came to an answer."""
+MOST_FIELDS = 12
+"""Fields of an expected output that get a metric of their own without being named."""
 
 
 def parse_rubric(evals: Mapping[str, Any], root: Path, *, where: str = "evals") -> Rubric:
@@ -100,6 +102,31 @@ def check_decides(rubric: Rubric, remedy: str = "add evals.thresholds to the age
     """Raises :class:`InputError` when nothing but the error rate could fail the gate: green by omission."""
     if not any(m.blocking and m.name != "error_rate" and (_bounded(m) or m.never) for m in rubric.metrics):
         raise InputError("no blocking metric has a threshold or a margin", remedy=remedy)
+
+
+def with_field_metrics(rubric: Rubric, cases: Sequence[Case]) -> Rubric:
+    """The rubric with an advisory metric for each field that a ``field_match`` over all expected fields compares.
+
+    One number over all fields would hide which of them got worse.
+    """
+    metrics = list(rubric.metrics)
+    for metric in rubric.metrics:
+        if metric.scorer != "field_match" or metric.options.get("fields"):
+            continue
+        fields = {
+            name: None for case in cases if isinstance(case.expected_output, dict) for name in case.expected_output
+        }
+        known = {one.name for one in metrics}
+        for field in [name for name in fields if f"{metric.name}.{name}" not in known][:MOST_FIELDS]:
+            metrics.append(_field_metric(metric, field))
+    return msgspec.structs.replace(rubric, metrics=tuple(metrics))
+
+
+def _field_metric(metric: Metric, field: str) -> Metric:
+    options = {**metric.options, "fields": [field]}
+    return Metric(
+        name=f"{metric.name}.{field}", scorer=metric.scorer, options=options, margin=metric.margin, blocking=False
+    )
 
 
 def needs_judge(rubric: Rubric) -> list[str]:
@@ -257,9 +284,7 @@ def _metrics(name: str, rule: dict[str, Any], root: Path, sources: dict[str, str
     make_scorer(metric, root, ask=_no_ask)  # options that make no sense are an error now, not in the middle of a run
     found = [metric]
     if base == "field_match" and len(options.get("fields") or ()) > 1:
-        for one in options["fields"]:
-            part = {**options, "fields": [one]}
-            found.append(Metric(name=f"{name}.{one}", scorer=base, options=part, margin=metric.margin, blocking=False))
+        found += [_field_metric(metric, field) for field in options["fields"]]
     return found
 
 

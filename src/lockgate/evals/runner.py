@@ -35,7 +35,7 @@ _LOG = logging.getLogger(__name__)
 NOT_THE_AGENT = frozenset(
     {"model_unavailable", "model_error", "rate_limited", "budget_exceeded", "host_lost", "internal_error"}
 )
-"""Failures that say nothing of the version: they count as failures now, and are tried again in the next evaluation."""
+"""Failures that say nothing of the version: the trial is missing (the worst case), and tried again next time."""
 
 GRACE = 5.0
 """Seconds that a cancelled trial has to end; then it is left behind."""
@@ -67,6 +67,17 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
 
 
+class Spend(msgspec.Struct, kw_only=True):
+    """What one evaluation has spent on both versions and the judge, in nano-USD; no trial starts past ``limit``."""
+
+    nano: int = 0
+    limit: int | None = None
+
+    @property
+    def reached(self) -> bool:
+        return self.limit is not None and self.nano >= self.limit
+
+
 class Outcome(msgspec.Struct, kw_only=True):
     """What the trials of one version came to."""
 
@@ -76,8 +87,8 @@ class Outcome(msgspec.Struct, kw_only=True):
     ran: int = 0
     failures: Counter[str] = msgspec.field(default_factory=Counter)
     cost_nano: int = 0  # of all trials, cached ones included
-    spent_nano: int = 0  # of those run now
-    stopped: str = ""  # why not all were run
+    stopped: bool = False  # the limit was reached before all were run
+    left_behind: int = 0  # trials that did not end when they were cancelled
 
     @property
     def failed(self) -> int:
@@ -108,17 +119,17 @@ async def run_trials(
     concurrency: int,
     timeout: float,
     store: TrialStore,
-    max_nano: int | None = None,
+    spend: Spend | None = None,
     progress: Callable[[Progress], None] | None = None,
     clock: clocks.Clock = clocks.system,
 ) -> Outcome:
     """Run each case ``trials`` times and score it with every metric.
 
     ``open_subject`` is only entered when something is left to run. A trial that takes longer than ``timeout`` seconds,
-    or raises, is a failed trial. When this evaluation has spent ``max_nano`` no further trial starts.
+    or raises, is a failed trial; one that met a failing provider is missing, and counted in ``failures``.
     Raises :class:`Unavailable` when results cannot be stored, :class:`InputError` when a case cannot be run at all.
     """
-    work = _Work(cases, trials, scorings, store, timeout, max_nano, clock)
+    work = _Work(cases, trials, scorings, store, timeout, spend or Spend(), clock)
     reporter = asyncio.create_task(_report(work, progress)) if progress else None
     try:
         await work.take_stored()
@@ -150,7 +161,7 @@ class _Work:
         scorings: Sequence[Scoring],
         store: TrialStore,
         timeout: float,
-        max_nano: int | None,
+        spend: Spend,
         clock: clocks.Clock,
     ) -> None:
         self.cases = cases
@@ -158,7 +169,7 @@ class _Work:
         self.scorings = scorings
         self.store = store
         self.timeout = timeout
-        self.max_nano = max_nano
+        self.spend = spend
         self.clock = clock
         self.digests = [case.digest for case in cases]
         self.expectations = [case.expectation_digest for case in cases]
@@ -184,7 +195,7 @@ class _Work:
             total=outcome.total,
             cached=outcome.cached,
             failed=outcome.failed,
-            cost_nano=outcome.spent_nano,
+            cost_nano=self.spend.nano,
             seconds=time.monotonic() - self.started,
         )
 
@@ -224,13 +235,13 @@ class _Work:
 
     async def _worker(self, subject: Subject, todo: Iterator[tuple[int, int]]) -> None:
         for row, trial in todo:
-            if self.max_nano is not None and self.outcome.spent_nano >= self.max_nano:
-                self.outcome.stopped = "the evaluation reached its max_usd"
+            if self.spend.reached:
+                self.outcome.stopped = True
                 return
             await self.room.wait()
             result = await self._run_one(subject, self.cases[row], trial)
             self.outcome.ran += 1
-            self.outcome.spent_nano += result.cost_nano
+            self.spend.nano += result.cost_nano
             await self._take(row, trial, result, {}, stored=False)
 
     async def _run_one(self, subject: Subject, case: Case, trial: int) -> RunResult:
@@ -245,7 +256,8 @@ class _Work:
         took = time.monotonic() - began
         if not done:
             task.cancel()
-            await asyncio.wait((task,), timeout=GRACE)
+            ended, _ = await asyncio.wait((task,), timeout=GRACE)
+            self.outcome.left_behind += not ended
             message = f"no answer in {self.timeout:g} s"
             return RunResult(status="failed", error_type="trial_timeout", error=message, seconds=took)
         if task.cancelled():
@@ -274,10 +286,11 @@ class _Work:
         case = self.cases[row]
         sample = Sample(case, case.input, result)
         failed = result.status not in ("completed", "suspended")
-        passing = failed and result.error_type in NOT_THE_AGENT
         self.outcome.cost_nano += result.cost_nano
         if failed:
             self.outcome.failures[result.error_type or "failed"] += 1
+        if failed and result.error_type in NOT_THE_AGENT:
+            return  # neither kept nor scored: missing
         rows: list[tuple[str, float | None, str, str]] = []
         for scoring in self.scorings:
             digest = self._score_digest(scoring, row)
@@ -294,11 +307,10 @@ class _Work:
             grid.status[row, trial] = code
             if value is not None:
                 grid.values[row, trial] = value
-        if not passing:
-            kept = None if stored else result
-            self.unsaved.append(TrialRecord(self.digests[row], case.id, trial, kept, self.clock(), rows))
-            if len(self.unsaved) >= BACKLOG:
-                self.room.clear()
+        kept = None if stored else result
+        self.unsaved.append(TrialRecord(self.digests[row], case.id, trial, kept, self.clock(), rows))
+        if len(self.unsaved) >= BACKLOG:
+            self.room.clear()
 
     async def _score(self, scoring: Scoring, sample: Sample, failed: bool) -> Score:
         metric = scoring.metric

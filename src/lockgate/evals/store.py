@@ -121,6 +121,13 @@ def last_scorecard(control: Database, *, effective_digest: str | None = None, ag
         return connection.execute(query).scalar()
 
 
+def evaluated_agents(control: Database) -> list[str]:
+    """The agents with a finished evaluation, by name."""
+    query = select(eval_runs.c.agent).where(eval_runs.c.verdict.is_not(None)).distinct().order_by(eval_runs.c.agent)
+    with control.read() as connection:
+        return list(connection.execute(query).scalars())
+
+
 def scorecard_by_id(control: Database, id: str) -> Any:
     """The scorecard of one evaluation; None when there is none."""
     with control.read() as connection:

@@ -1,0 +1,434 @@
+"""``lockgate eval``, ``compare``, ``cost-gate`` and ``report``."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from lockgate.console import JsonFlag, console, emit, table
+from lockgate.errors import InputError, Unavailable
+
+if TYPE_CHECKING:
+    from lockgate.bootstrap import App
+    from lockgate.evals.model import Rubric, Scorecard
+    from lockgate.evals.service import Contender, GoldenSet
+
+EXIT = {"pass": 0, "fail": 1, "inconclusive": 3}
+
+Env = Annotated[
+    str,
+    typer.Option(
+        "--env", "-e", help="The environment whose providers answer and whose stable version is the baseline."
+    ),
+]
+Dataset = Annotated[Path | None, typer.Option("--dataset", help="The golden set, JSONL; default: the agent file's.")]
+Judge = Annotated[
+    str | None, typer.Option("--judge", help="The judge's model, PROVIDER:NAME; default: the agent file's.")
+]
+Threshold = Annotated[
+    list[str] | None, typer.Option("--threshold", help="METRIC=NUMBER[,…]: over the agent file's thresholds.")
+]
+Trials = Annotated[int | None, typer.Option("--trials", min=1, max=100, help="Times each case is run.")]
+Concurrency = Annotated[int | None, typer.Option("--concurrency", min=1, max=1000, help="Trials at a time.")]
+MarkdownFile = Annotated[
+    Path | None, typer.Option("--markdown", help="Also write the scorecard to this file, as Markdown.")
+]
+
+
+def eval_command(
+    agent: Annotated[
+        str | None,
+        typer.Option(
+            "--agent", "-a", help="An agent file, AGENT, AGENT@3 or a digest; default: the project's only agent."
+        ),
+    ] = None,
+    dataset: Dataset = None,
+    judge: Judge = None,
+    threshold: Threshold = None,
+    baseline: Annotated[
+        str | None,
+        typer.Option(
+            "--baseline", help="The version to be as good as, or `none`; default: what serves in the environment."
+        ),
+    ] = None,
+    trials: Trials = None,
+    env: Env = "prod",
+    concurrency: Concurrency = None,
+    max_usd: Annotated[
+        float | None, typer.Option("--max-usd", min=0, help="Start no trial once so much is spent.")
+    ] = None,
+    model_override: Annotated[
+        str | None,
+        typer.Option(
+            "--model-override", help="Run on PROVIDER:NAME instead of its own model; the verdict is not attested."
+        ),
+    ] = None,
+    markdown: MarkdownFile = None,
+    json: JsonFlag = False,
+) -> None:
+    """Run the golden set and give a verdict: pass 0, fail 1, inconclusive 3, could not evaluate 4.
+
+    Trials that ran before are not run again.
+
+    Example: lockgate eval --agent agents/refund-triage.v3.yaml --dataset evals/golden/refund-triage.jsonl
+    --judge ollama:llama3.1:70b --threshold faithfulness=0.85,answer_relevance=0.8
+    """
+    from lockgate.bootstrap import open_app
+
+    app = open_app()
+    ref = agent or _only_agent(app)
+    candidate = _contender(app, ref, env, model_override)
+    rubric = _rubric(
+        app, candidate, judge=judge, threshold=threshold, trials=trials, concurrency=concurrency, max_usd=max_usd
+    )
+    golden = _golden(app, dataset, rubric, candidate)
+    other = None if model_override else _baseline(app, baseline or rubric.baseline, candidate, env)
+    card = _evaluate(app, candidate, rubric, golden, env, other, model_override=model_override)
+    if card.verdict != "inconclusive" and model_override is None:
+        details = {"evaluation": card.id, "reasons": card.reasons, "cases": card.cases, "trials": card.trials}
+        app.versions.attest(
+            card.agent,
+            card.behaviour_digest,
+            card.effective_digest,
+            card.dataset_digest,
+            card.rubric_digest,
+            card.verdict,
+            details,
+        )
+    _show(card, json, markdown)
+    _leave(card)
+
+
+def compare(
+    before: Annotated[
+        str, typer.Argument(metavar="A", help="The version to compare with: AGENT@2, a digest or an agent file.")
+    ],
+    after: Annotated[str, typer.Argument(metavar="B", help="The version that is judged.")],
+    dataset: Dataset = None,
+    judge: Judge = None,
+    threshold: Threshold = None,
+    trials: Trials = None,
+    env: Env = "prod",
+    concurrency: Concurrency = None,
+    markdown: MarkdownFile = None,
+    json: JsonFlag = False,
+) -> None:
+    """Compare two versions case by case, by the second one's rubric.
+
+    Exit codes are those of `lockgate eval`; nothing is attested.
+
+    Example: lockgate compare refund-triage@2 agents/refund-triage.v3.yaml
+    """
+    from lockgate.bootstrap import open_app
+
+    app = open_app()
+    candidate, other = _contender(app, after, env), _contender(app, before, env)
+    rubric = _rubric(app, candidate, judge=judge, threshold=threshold, trials=trials, concurrency=concurrency)
+    card = _evaluate(app, candidate, rubric, _golden(app, dataset, rubric, candidate), env, other)
+    _show(card, json, markdown)
+    _leave(card)
+
+
+def cost_gate(
+    max_per_run: Annotated[float, typer.Option("--max-per-run", min=0, help="USD that a run may cost on average.")],
+    agent: Annotated[
+        str | None,
+        typer.Option("--agent", "-a", help="An agent file, AGENT or AGENT@3; default: each agent's last evaluation."),
+    ] = None,
+    env: Env = "prod",
+    json: JsonFlag = False,
+) -> None:
+    """Fail (1) when the runs of the last evaluation cost more than this on average; 4 when there was none.
+
+    Example: lockgate cost-gate --max-per-run 0.05
+    """
+    from lockgate.bootstrap import open_app
+
+    cards = _last_cards(open_app(), agent, env)
+    rows: list[dict[str, Any]] = [
+        {
+            "agent": card.agent,
+            "version": card.label,
+            "evaluation": card.id,
+            "mean_usd": card.mean_cost_usd,
+            "max_usd": max_per_run,
+            "verdict": "pass" if card.mean_cost_usd <= max_per_run else "fail",
+        }
+        for card in cards
+    ]
+
+    def render() -> None:
+        from lockgate.evals.figures import show
+
+        cells = [
+            (
+                row["version"],
+                row["verdict"] if row["verdict"] == "pass" else "FAIL",
+                show(row["mean_usd"], "usd"),
+                f"≤ {show(max_per_run, 'usd')}",
+                row["evaluation"],
+            )
+            for row in rows
+        ]
+        table(("version", "", "a run", "wanted", "evaluation"), cells)
+
+    emit(rows, json, render)
+    if any(row["verdict"] == "fail" for row in rows):
+        raise typer.Exit(1)
+
+
+def report(
+    which: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[EVALUATION|AGENT]", help="An evaluation's id, or a version; default: the last evaluation."
+        ),
+    ] = None,
+    format: Annotated[
+        Literal["text", "markdown"], typer.Option("--format", "-f", help="How to write it.")
+    ] = "markdown",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write to this file instead of the screen.")
+    ] = None,
+    env: Env = "prod",
+    json: JsonFlag = False,
+) -> None:
+    """Write a scorecard, e.g. for a pull request's comment.
+
+    Example: lockgate report --output scorecard.md
+    """
+    from lockgate.bootstrap import open_app
+
+    app = open_app()
+    if which is not None and which.startswith("eval_"):
+        card = app.evals.get(which)
+    elif which is not None:
+        card = _last_cards(app, which, env)[0]
+    else:
+        last = app.evals.last()
+        if last is None:
+            raise _none_yet("nothing was evaluated here")
+        card = last
+    if output is not None:
+        _write(output, _encoded(card) if json else _markdown(card))
+        return
+
+    def render() -> None:
+        if format == "markdown":
+            sys.stdout.write(_markdown(card))
+        else:
+            _draw(card)
+
+    emit(card, json, render)
+
+
+# --- what is under test ---------------------------------------------------------------------------------------
+
+
+def _only_agent(app: App) -> str:
+    from lockgate.versions.lockfile import read_lock
+
+    agents = sorted({entry.agent for entry in read_lock(app.project.root)})
+    if len(agents) == 1:
+        return agents[0]
+    if not agents:
+        raise InputError("no agent is locked here", remedy="give --agent agents/NAME.yaml, or `lockgate lock` first")
+    raise InputError(f"which agent? There are {', '.join(agents)}", remedy="give --agent NAME")
+
+
+def _contender(app: App, ref: str, env: str, model_override: str | None = None) -> Contender:
+    from lockgate.evals.service import Contender
+
+    version = app.versions.load(app.versions.find(ref))
+    behaviour = version.behaviour_digest
+    return Contender(
+        agent=version.agent,
+        label=f"{version.agent}@{version.file_version} ({behaviour.removeprefix('sha256:')[:12]})",
+        behaviour_digest=behaviour,
+        effective_digest=app.versions.effective_digest(version, env),
+        open=lambda: app.subject(behaviour, env, model_override=model_override),
+    )
+
+
+def _baseline(app: App, ref: str | None, candidate: Contender, env: str) -> Contender | None:
+    """The version to be as good as; None when there is none, or it is the candidate itself."""
+    if ref == "none":
+        return None
+    if ref is None:
+        stable = app.stable(env, candidate.agent)
+        if stable is None:
+            return None
+        ref = stable.behaviour_digest
+    found = _contender(app, ref, env)
+    return None if found.effective_digest == candidate.effective_digest else found
+
+
+def _rubric(
+    app: App,
+    candidate: Contender,
+    *,
+    judge: str | None = None,
+    threshold: list[str] | None = None,
+    trials: int | None = None,
+    concurrency: int | None = None,
+    max_usd: float | None = None,
+) -> Rubric:
+    import msgspec
+
+    from lockgate.evals.rubric import judge_named, parse_rubric, parse_thresholds, with_thresholds
+
+    root = app.project.root
+    rubric = parse_rubric(
+        app.versions.settings(candidate.behaviour_digest).evals, root, where=f"{candidate.agent}: evals"
+    )
+    rubric = with_thresholds(rubric, parse_thresholds(",".join(threshold or ())), root)
+    given: dict[str, Any] = {"trials": trials, "concurrency": concurrency, "max_usd": max_usd}
+    if judge is not None:
+        given["judge"] = judge_named(judge)
+    return msgspec.structs.replace(rubric, **{name: value for name, value in given.items() if value is not None})
+
+
+def _golden(app: App, dataset: Path | None, rubric: Rubric, candidate: Contender) -> GoldenSet:
+    from lockgate.evals.golden import read_cases
+    from lockgate.evals.service import GoldenSet
+
+    if dataset is not None:
+        return GoldenSet(str(dataset), read_cases(dataset))
+    if rubric.dataset is None:
+        raise InputError(
+            f"agent {candidate.agent!r} names no golden set", remedy="add evals.dataset to its file, or --dataset"
+        )
+    return GoldenSet(rubric.dataset, read_cases(app.project.root / rubric.dataset, shown_as=rubric.dataset))
+
+
+def _last_cards(app: App, ref: str | None, env: str) -> list[Scorecard]:
+    if ref is None:
+        cards = app.evals.last_of_each_agent()
+        if not cards:
+            raise _none_yet("nothing was evaluated here")
+        return cards
+    contender = _contender(app, ref, env)
+    card = app.evals.last(contender.effective_digest)
+    if card is None:
+        raise _none_yet(f"{contender.label} was not evaluated for {env!r} yet")
+    return [card]
+
+
+def _none_yet(message: str) -> Unavailable:
+    return Unavailable(message, remedy="lockgate eval")
+
+
+# --- running and showing --------------------------------------------------------------------------------------
+
+
+def _evaluate(
+    app: App,
+    candidate: Contender,
+    rubric: Rubric,
+    golden: GoldenSet,
+    env: str,
+    baseline: Contender | None,
+    *,
+    model_override: str | None = None,
+) -> Scorecard:
+    judge = rubric.judge
+    with _progress() as watch:
+        evaluation = app.evals.evaluate(
+            candidate,
+            rubric,
+            golden,
+            root=app.project.root,
+            environment=env,
+            baseline=baseline,
+            open_judge=None if judge is None else lambda: app.judge(judge, env),
+            model_override=model_override,
+            watch=watch,
+        )
+        return _run(evaluation)
+
+
+def _run(evaluation: Coroutine[Any, Any, Scorecard]) -> Scorecard:
+    try:
+        return asyncio.run(evaluation)
+    except KeyboardInterrupt:
+        console(stderr=True).print("interrupted: finished trials are kept, the same command goes on from there")
+        raise
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, Any], None] | None]:
+    """A progress bar a version on a terminal; nothing when piped."""
+    screen = console(stderr=True)
+    if not screen.is_terminal:
+        yield None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=screen, transient=True) as bars:
+        tasks: dict[str, Any] = {}
+
+        def watch(label: str, progress: Any) -> None:
+            from lockgate.money import show_usd
+
+            if label not in tasks:
+                tasks[label] = bars.add_task(label, total=progress.total, note="")
+            failed = f", {progress.failed} failed" if progress.failed else ""
+            bars.update(tasks[label], completed=progress.done, note=f"{show_usd(progress.cost_nano)}{failed}")
+
+        yield watch
+
+
+def _show(card: Scorecard, json: bool, markdown: Path | None) -> None:
+    if markdown is not None:
+        _write(markdown, _markdown(card))
+    emit(card, json, lambda: _draw(card))
+
+
+def _draw(card: Scorecard) -> None:
+    from lockgate.evals.scorecard import draw
+
+    draw(card, console())
+
+
+def _markdown(card: Scorecard) -> str:
+    from lockgate.evals.scorecard import markdown
+
+    return markdown(card)
+
+
+def _encoded(card: Scorecard) -> str:
+    import msgspec
+
+    return msgspec.json.format(msgspec.json.encode(card), indent=2).decode() + "\n"
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    except OSError as failure:
+        raise InputError(f"cannot be written: {failure.strerror}", path=path, remedy="give a path that can") from None
+
+
+def _leave(card: Scorecard) -> None:
+    """End with the verdict's exit code, whatever a trial that would not end is still doing."""
+    code = EXIT[card.verdict]
+    if card.left_behind:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    raise typer.Exit(code)

@@ -1,0 +1,175 @@
+"""A scorecard as people read it: Markdown for a pull request, a table for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from lockgate.evals.figures import show, signed
+from lockgate.evals.model import Change, MetricCard, Scorecard, Slice, Verdict
+from lockgate.money import show_usd
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+MARKER = "<!-- lockgate:scorecard:{agent} -->"
+"""Stands first in the Markdown, so that a bot finds its earlier comment and replaces it."""
+
+_WORDS: dict[Verdict | None, str] = {"pass": "pass", "fail": "FAIL", "inconclusive": "inconclusive", None: "–"}
+_SIGNS: dict[Verdict | None, str] = {"pass": "✅", "fail": "❌", "inconclusive": "❔", None: "·"}
+_STYLES: dict[Verdict | None, str] = {"pass": "green", "fail": "bold red", "inconclusive": "yellow", None: "dim"}
+
+SHOWN_SLICES = 6
+SHOWN_CASES = 8
+
+
+def markdown(card: Scorecard) -> str:
+    """The scorecard as GitHub-flavoured Markdown."""
+    lines = [
+        MARKER.format(agent=card.agent),
+        f"## {_SIGNS[card.verdict]} {_plain(card.label)}: {_WORDS[card.verdict]}",
+        "",
+        *(f"- {_plain(reason)}" for reason in card.reasons if card.verdict != "pass"),
+    ]
+    if card.verdict == "pass":
+        lines.append(f"All {sum(metric.blocking for metric in card.metrics)} blocking metrics hold.")
+    lines += ["", "| metric | | score | wanted | baseline | difference |", "|---|---|---|---|---|---|"]
+    for metric in card.metrics:
+        name = metric.name if metric.blocking else f"{metric.name} _(advisory)_"
+        cells = (name, _SIGNS[metric.verdict], _score(metric), _wanted(metric), _baseline(metric), _difference(metric))
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    if card.slices and (rows := _worst_slices(card)):
+        lines += ["", "**Where it is worst**", "", "| cases | | metric | score | baseline |", "|---|---|---|---|---|"]
+        for part in rows:
+            before = "" if part.baseline_mean is None else f"{part.baseline_mean:.2f}"
+            lines.append(f"| {part.kind} `{part.name}` | {part.cases} | {part.metric} | {part.mean:.2f} | {before} |")
+    for title, changes in (("Newly broken", card.broken), ("Newly fixed", card.fixed)):
+        if changes:
+            lines += ["", f"**{title}**: {_listed(changes, '`')}"]
+    if card.flaky:
+        lines += ["", f"**Flaky** (right in one trial, wrong in another): {_ids(card.flaky, '`')}"]
+    for warning in card.warnings:
+        lines += ["", f"> ⚠️ {_plain(warning)}"]
+    lines += ["", "<sub>" + " · ".join(_facts(card)) + "</sub>", ""]
+    return "\n".join(lines)
+
+
+def draw(card: Scorecard, console: Console) -> None:
+    """The scorecard on a terminal."""
+    from rich.table import Table
+    from rich.text import Text
+
+    console.print(
+        Text.assemble((_WORDS[card.verdict], _STYLES[card.verdict]), f"  {card.label}", ("  eval gate", "dim"))
+    )
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("metric", "", "score", "wanted", "baseline", "difference"):
+        table.add_column(column, overflow="fold")
+    for metric in card.metrics:
+        table.add_row(
+            Text(metric.name, style="" if metric.blocking else "dim"),
+            Text(_WORDS[metric.verdict] if metric.blocking else "advisory", style=_STYLES[metric.verdict]),
+            _score(metric),
+            _wanted(metric),
+            _baseline(metric),
+            _difference(metric),
+        )
+    console.print(table)
+    for reason in card.reasons if card.verdict != "pass" else ():
+        console.print(Text(f"  {reason}"))
+    if rows := _worst_slices(card):
+        console.print(Text("worst kinds of case:", style="bold"))
+        for part in rows:
+            before = "" if part.baseline_mean is None else f" (baseline {part.baseline_mean:.2f})"
+            console.print(Text(f"  {part.kind} {part.name}: {part.metric} {part.mean:.2f}{before}, {part.cases} cases"))
+    for title, changes in (("newly broken", card.broken), ("newly fixed", card.fixed)):
+        if changes:
+            console.print(Text.assemble((f"{title}: ", "bold"), _listed(changes, "")))
+    if card.flaky:
+        console.print(Text.assemble(("flaky: ", "bold"), _ids(card.flaky, "")))
+    for warning in card.warnings:
+        console.print(Text.assemble(("warning: ", "yellow"), warning))
+    console.print(Text(" · ".join(_facts(card)), style="dim"))
+
+
+def _facts(card: Scorecard) -> Iterator[str]:
+    per_case = f" × {card.trials} trials" if card.trials > 1 else ""
+    yield f"{card.cases} cases{per_case}"
+    if card.cached_trials:
+        yield f"{card.cached_trials} trials from earlier"
+    if card.failures:
+        yield "failed: " + ", ".join(f"{count} × {kind}" for kind, count in sorted(card.failures.items()))
+    yield f"{show(card.mean_cost_usd, 'usd')} a run"
+    yield f"{show_usd(card.spent_nano)} spent in {card.seconds:.0f} s"
+    if card.baseline_label:
+        yield f"baseline {card.baseline_label}"
+        yield "intervals 90 %"
+    if card.judge:
+        yield f"judge {card.judge}{'' if card.judge_calibrated else ' (uncalibrated)'}"
+    if card.model_override:
+        yield f"on {card.model_override} instead of its own model"
+    yield f"version {card.effective_digest.removeprefix('sha256:')[:12]}"
+    yield f"golden set {card.dataset_digest.removeprefix('sha256:')[:12]}"
+    yield card.id
+
+
+def _score(metric: MetricCard) -> str:
+    if metric.mean is None or metric.interval is None:
+        return "not scored"
+    around = f"{show(metric.interval.low, metric.unit)}..{show(metric.interval.high, metric.unit)}"
+    text = f"{show(metric.mean, metric.unit)} ({around})"
+    if metric.traffic_mean is not None and abs(metric.traffic_mean - metric.mean) > 0.005 * max(1e-9, abs(metric.mean)):
+        text += f", by traffic {show(metric.traffic_mean, metric.unit)}"
+    if metric.unscored:
+        text += f", {metric.unscored} unscored"
+    return text
+
+
+def _wanted(metric: MetricCard) -> str:
+    parts = []
+    if metric.minimum is not None:
+        parts.append(f"≥ {show(metric.minimum, metric.unit)}")
+    if metric.maximum is not None:
+        parts.append(f"≤ {show(metric.maximum, metric.unit)}")
+    if metric.margin is not None:
+        bounded = metric.unit in ("score", "rate")
+        parts.append(f"margin {show(metric.margin, metric.unit) if bounded else f'{metric.margin:.0%}'}")
+    return ", ".join(parts) + (" strict" if metric.strict else "")
+
+
+def _baseline(metric: MetricCard) -> str:
+    return "" if metric.baseline_mean is None else show(metric.baseline_mean, metric.unit)
+
+
+def _difference(metric: MetricCard) -> str:
+    if metric.difference is None or metric.difference_interval is None:
+        return ""
+    ends = metric.difference_interval
+    return (
+        f"{signed(metric.difference, metric.unit)} ({signed(ends.low, metric.unit)}..{signed(ends.high, metric.unit)})"
+    )
+
+
+def _worst_slices(card: Scorecard) -> list[Slice]:
+    """The worst slices, each kind of case once, on the metrics that decide where those have any."""
+    deciding = {metric.name for metric in card.metrics if metric.blocking}
+    parts = [part for part in card.slices if part.metric in deciding] or card.slices
+    found: dict[tuple[str, str], Slice] = {}
+    for part in parts:
+        found.setdefault((part.kind, part.name), part)
+    return list(found.values())[:SHOWN_SLICES]
+
+
+def _listed(changes: list[Change], quote: str) -> str:
+    by_case = {change.case_id: change for change in changes}
+    return _ids(list(by_case), quote)
+
+
+def _ids(ids: list[str], quote: str) -> str:
+    shown = ", ".join(f"{quote}{_plain(id) if quote else id}{quote}" for id in ids[:SHOWN_CASES])
+    return f"{len(ids)} cases: {shown}{', …' if len(ids) > SHOWN_CASES else ''}"
+
+
+def _plain(text: str) -> str:
+    """Without what Markdown or HTML would make something of: case ids and outputs come from outside."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("`", "'").replace("\n", " ")

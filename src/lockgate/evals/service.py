@@ -1,0 +1,231 @@
+"""Evaluations: run what is missing, decide, keep what was found."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from lockgate.clock import Clock
+from lockgate.errors import InputError, LockgateError, NotFound, Unavailable
+from lockgate.evals import golden, store
+from lockgate.evals.gate import decide
+from lockgate.evals.model import Case, Metric, Rubric, Scorecard, Subject
+from lockgate.evals.rubric import check_decides, make_scorer, needs_judge, with_field_metrics
+from lockgate.evals.runner import Outcome, Progress, Spend, prepare, run_trials
+from lockgate.evals.scorers.judge import Ask, JudgeReply
+from lockgate.evals.store import TrialStore
+from lockgate.ids import new_id
+from lockgate.money import show_usd, to_nano
+from lockgate.storage.engine import Database
+
+COULD_NOT = 0.5
+"""From this share of trials lost to a failing provider on, there is no verdict at all."""
+
+
+class Contender(NamedTuple):
+    """A version under test: what it is called, its digests, and how to make it ready (only if something is to run)."""
+
+    agent: str
+    label: str
+    behaviour_digest: str
+    effective_digest: str
+    open: Callable[[], AbstractAsyncContextManager[Subject]]
+
+
+class GoldenSet(NamedTuple):
+    """Cases and where they came from, for showing."""
+
+    name: str
+    cases: Sequence[Case]
+
+
+OpenAsk = Callable[[], AbstractAsyncContextManager[Ask]]
+Watch = Callable[[str, Progress], None]
+"""Told how far the trials of one version (by its label) are."""
+
+
+class Evals:
+    """Runs evaluations and remembers them."""
+
+    def __init__(self, control: Database, clock: Clock) -> None:
+        self._control = control
+        self._clock = clock
+
+    async def evaluate(
+        self,
+        candidate: Contender,
+        rubric: Rubric,
+        dataset: GoldenSet,
+        *,
+        root: Path,
+        environment: str,
+        baseline: Contender | None = None,
+        open_judge: OpenAsk | None = None,
+        model_override: str | None = None,
+        watch: Watch | None = None,
+    ) -> Scorecard:
+        """Run the golden set on the candidate, and on the baseline what of it is missing there, and decide.
+
+        ``root`` is what paths in the rubric are from. Raises :class:`~lockgate.errors.InputError` when the rubric
+        decides nothing or a judge is missing, :class:`~lockgate.errors.Unavailable` when too little could be run.
+        """
+        check_decides(rubric)
+        judged = needs_judge(rubric)
+        if judged and open_judge is None:
+            raise _no_judge(judged)
+        card_id, started = new_id("eval"), self._clock()
+        effective = _kept_under(candidate, model_override)
+        row: dict[str, Any] = {
+            "id": card_id,
+            "agent": candidate.agent,
+            "behaviour_digest": candidate.behaviour_digest,
+            "effective_digest": effective,
+            "baseline_effective": baseline.effective_digest if baseline else None,
+            "dataset_digest": golden.dataset_digest(dataset.cases),
+            "rubric_digest": rubric.digest,
+            "started_at": started,
+        }
+        store.start_evaluation(self._control, row)
+        full = with_field_metrics(rubric, dataset.cases)
+        spend = Spend(limit=None if rubric.max_usd is None else to_nano(rubric.max_usd))
+        async with AsyncExitStack() as stack:
+            ask = None
+            if judged and open_judge is not None:
+                ask = _counted(await stack.enter_async_context(open_judge()), spend)
+
+            def make(metric: Metric) -> Any:
+                return make_scorer(metric, root, ask=ask, judge=rubric.judge)
+
+            scorings = prepare(full, make)
+
+            async def run(contender: Contender, effective: str) -> Outcome:
+                return await run_trials(
+                    contender.open,
+                    dataset.cases,
+                    rubric.trials,
+                    scorings,
+                    concurrency=rubric.concurrency,
+                    timeout=rubric.timeout,
+                    store=TrialStore(self._control, effective),
+                    spend=spend,
+                    progress=None if watch is None else lambda progress: watch(contender.label, progress),
+                    clock=self._clock,
+                )
+
+            outcome = await run(candidate, effective)
+            other = None if baseline is None else await run(baseline, baseline.effective_digest)
+        if outcome.not_the_agent >= COULD_NOT * outcome.total:
+            raise _could_not(outcome)
+        decision = decide(full, dataset.cases, outcome.grids, None if other is None else other.grids)
+        card = Scorecard(
+            **row,
+            label=candidate.label,
+            environment=environment,
+            dataset=dataset.name,
+            cases=len(dataset.cases),
+            trials=rubric.trials,
+            verdict=decision.verdict,
+            reasons=decision.reasons,
+            metrics=decision.metrics,
+            baseline_label=baseline.label if baseline else None,
+            slices=decision.slices,
+            broken=decision.broken,
+            fixed=decision.fixed,
+            flaky=decision.flaky,
+            failures=dict(outcome.failures),
+            failed_trials=outcome.failed,
+            cached_trials=outcome.cached,
+            cost_nano=outcome.cost_nano,
+            spent_nano=spend.nano,
+            seconds=self._clock() - started,
+            judge=rubric.judge.model if judged and rubric.judge else None,
+            judge_calibrated=bool(rubric.judge and rubric.judge.calibrated),
+            model_override=model_override,
+            warnings=_warnings(rubric, dataset.cases, outcome, other, judged, spend),
+            left_behind=outcome.left_behind + (other.left_behind if other else 0),
+        )
+        store.finish_evaluation(self._control, card, ended_at=self._clock())
+        return card
+
+    def last(self, effective_digest: str | None = None, *, agent: str | None = None) -> Scorecard | None:
+        """The newest finished evaluation: of a version, of an agent, or of all."""
+        found = store.last_scorecard(self._control, effective_digest=effective_digest, agent=agent)
+        return None if found is None else msgspec.convert(found, Scorecard)
+
+    def last_of_each_agent(self) -> list[Scorecard]:
+        """The newest finished evaluation of every agent, by name."""
+        agents = store.evaluated_agents(self._control)
+        cards = (self.last(agent=agent) for agent in agents)
+        return [card for card in cards if card is not None]
+
+    def get(self, id: str) -> Scorecard:
+        """One evaluation by its id."""
+        found = store.scorecard_by_id(self._control, id)
+        if found is None:
+            raise NotFound(f"no finished evaluation {id!r}", remedy="lockgate eval")
+        return msgspec.convert(found, Scorecard)
+
+
+def _kept_under(candidate: Contender, model_override: str | None) -> str:
+    """Trials on another model are kept apart: they say nothing of the version's own."""
+    if model_override is None:
+        return candidate.effective_digest
+    return "sha256:" + hashlib.sha256(f"{candidate.effective_digest} {model_override}".encode()).hexdigest()
+
+
+def _counted(ask: Ask, spend: Spend) -> Ask:
+    async def counted(messages: list[dict[str, str]], schema: dict[str, Any]) -> JudgeReply:
+        reply = await ask(messages, schema)
+        spend.nano += reply.cost_nano
+        return reply
+
+    return counted
+
+
+def _warnings(
+    rubric: Rubric,
+    cases: Sequence[Case],
+    outcome: Outcome,
+    other: Outcome | None,
+    judged: list[str],
+    spend: Spend,
+) -> list[str]:
+    found = golden.warnings(cases)
+    if judged and rubric.judge is not None and not rubric.judge.calibrated:
+        found.append(f"the judge {rubric.judge.model} is not calibrated against human labels: {', '.join(judged)}")
+    if outcome.stopped or (other is not None and other.stopped):
+        found.append(f"stopped at max_usd: {show_usd(spend.nano)} spent; run again with a higher max_usd to go on")
+    if outcome.not_the_agent:
+        found.append(f"{outcome.not_the_agent} trials met a failing provider; the same command tries them again")
+    if other is not None and other.not_the_agent:
+        found.append(f"{other.not_the_agent} of the baseline's trials met a failing provider and were left out")
+    behind = outcome.left_behind + (other.left_behind if other else 0)
+    if behind:
+        found.append(f"{behind} trials did not end when they were cancelled")
+    return found
+
+
+def _could_not(outcome: Outcome) -> LockgateError:
+    kinds = ", ".join(f"{count} × {kind}" for kind, count in outcome.failures.most_common(3))
+    return Unavailable(
+        f"could not evaluate: {outcome.not_the_agent} of {outcome.total} trials met a failing provider ({kinds})",
+        remedy="is the model server up and its key right? Finished trials are kept: run the same command again",
+    )
+
+
+def _no_judge(judged: list[str]) -> LockgateError:
+    return InputError(
+        f"{', '.join(judged)} need a judge, and none is named",
+        remedy="add evals.judge to the agent file, or --judge provider:name",
+    )
+
+
+@asynccontextmanager
+async def ready(subject: Subject) -> AsyncIterator[Subject]:
+    """A subject that needs no making ready, for :class:`Contender`."""
+    yield subject
