@@ -32,9 +32,9 @@ class Provider(Strict):
 class EnvironmentPolicy(Strict):
     """What an environment refuses."""
 
-    require_owner: bool = True
-    require_pinned_model: bool = True
-    require_gate: bool = True
+    require_owner: bool = Field(default=True, description="Refuse an agent that nobody owns.")
+    require_pinned_model: bool = Field(default=True, description="Refuse a model name that can be moved.")
+    require_gate: bool = Field(default=True, description="Refuse what has no passing attestation of the eval gate.")
 
 
 class Environment(Strict):
@@ -51,10 +51,13 @@ class ProjectConfig(Strict):
 
     project: str = Field(pattern=NAME, description="The project's name.")
     owner: str | None = Field(default=None, description="Who owns what names no owner of its own.")
-    providers: dict[str, Provider] = Field(default_factory=dict)
+    providers: dict[str, Provider] = Field(
+        default_factory=dict, description="By name. openai, anthropic, ollama and local need no entry."
+    )
     prices: str | None = Field(default=None, description="A YAML file of prices, over the bundled table.")
     environments: dict[str, Environment] = Field(
-        default_factory=lambda: {"dev": Environment(), "staging": Environment(), "prod": Environment()}
+        default_factory=lambda: {"dev": Environment(), "staging": Environment(), "prod": Environment()},
+        description="By name. Default: dev, staging, prod.",
     )
 
 

@@ -17,7 +17,7 @@ Location = tuple[str | int, ...]
 
 MAX_NODES = 200_000  # aliases expand: a short file must not become an endless one
 MAX_DEPTH = 64
-MAX_INTEGER = 2**53  # beyond it JSON readers disagree
+MAX_INTEGER = 2**53 - 1  # beyond it JSON readers disagree
 
 _NULL = frozenset({"", "~", "null", "Null", "NULL"})
 _BOOL = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
@@ -138,6 +138,10 @@ class _Builder:
 
     def scalar(self, event: Any, line: int) -> Any:
         tag, text = self.tag(event), str(event.value)
+        if not text.isascii() and any("\ud800" <= mark <= "\udfff" for mark in text):
+            raise InputError(
+                "half a Unicode character", path=self.shown, line=line, remedy="write the character itself"
+            )
         if tag in ("!", _CORE + "str") or (not tag and event.style):
             return text
         value = self.plain(text, line)

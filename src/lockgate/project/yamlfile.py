@@ -84,6 +84,15 @@ def read_json(path: Path, *, shown_as: str | None = None) -> Any:
         data = None
     if data is None or _deeper(data, MAX_DEPTH):
         raise InputError("nested too deep", path=shown, line=1, remedy=f"at most {MAX_DEPTH} levels")
+    half = re.search(r"\\u[dD][89a-fA-F]", text)  # escapes: the text itself is UTF-8
+    if half is not None:
+        try:
+            json.dumps(data, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            line = _line_of(text, half[0])
+            raise InputError(
+                "half a Unicode character", path=shown, line=line, remedy="write the character itself"
+            ) from None
     return data
 
 

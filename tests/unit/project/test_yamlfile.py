@@ -97,6 +97,7 @@ def test_what_is_no_ordinary_file_of_sensible_size_is_refused_at_once(tmp_path: 
         ('{\n"a": 1,\n"a": 2}', 3, "'a' stands twice"),
         ('{"a":\n NaN}', 2, "NaN is not JSON"),
         ('{"a": 1,\n}', 2, "not valid JSON"),
+        ('{"a": 1,\n"b": "\\ud800"}', 2, "half a Unicode character"),
         ("[" * 5000, 1, "too deep"),
         ("[" * 100 + "]" * 100, 1, "too deep"),
     ],

@@ -1,0 +1,43 @@
+"""CODEOWNERS, as code hosts read it."""
+
+from __future__ import annotations
+
+import pytest
+
+from lockgate.versions.owners import owner_of
+
+FILE = """\
+# comment
+*                    @everyone
+/agents/             @agents   # trailing comment
+agents/refund*.yaml  @payments @risk
+prompts/**/legal.md  @legal
+docs/*               @writers
+secret.yaml
+*.cedar              @security
+[Section]
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "owner"),
+    [
+        ("lockgate.yaml", "@everyone"),
+        ("agents/other.yaml", "@agents"),
+        ("agents/deep/other.yaml", "@agents"),
+        ("agents/refund-triage.v3.yaml", "@payments @risk"),
+        ("other/agents/x.yaml", "@everyone"),
+        ("prompts/legal.md", "@legal"),
+        ("prompts/a/b/legal.md", "@legal"),
+        ("docs/a.md", "@writers"),
+        ("docs/deep/a.md", "@everyone"),
+        ("deep/secret.yaml", None),
+        ("policies/a.cedar", "@security"),
+    ],
+)
+def test_the_last_line_that_matches_decides(path: str, owner: str | None) -> None:
+    assert owner_of(path, FILE) == owner
+
+
+def test_nobody_owns_what_no_line_matches() -> None:
+    assert owner_of("a.yaml", "/b.yaml @x\n") is None
