@@ -89,7 +89,4 @@ def _look_around(folder: Path, url: str | None) -> None:
     ):
         out.print(f"  {command:<48} # {what}", markup=False)
     if url:
-        out.print(
-            f"\nStill up at {url}; stop it with: kill $(grep -o '\"pid\":[0-9]*' {folder}/.lockgate/run/gateway.json | cut -d: -f2)",
-            markup=False,
-        )
+        out.print(f"\nIt is still up at {url}. To stop it: pkill -f 'lockgate up'", markup=False)

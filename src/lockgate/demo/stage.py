@@ -73,8 +73,8 @@ class Stage:
     def _use_model(self, model: str) -> None:
         config = self.folder / "lockgate.yaml"
         if model.endswith(".gguf"):
-            path = str(Path(model).expanduser().resolve())
-            config.write_text(re.sub(r"weights: *\S+?(?=[,}\s])", f"weights: {path}", config.read_text(), count=1))
+            file = Path(model).expanduser().resolve()
+            config.write_text(re.sub(r"weights: *\S+?(?=[,}\s])", f"weights: {file}", config.read_text(), count=1))
             return
         provider, _, name = model.partition(":")
         if not provider or not name:

@@ -220,7 +220,8 @@ class Story:
 
     def _run(self, run_id: str) -> dict[str, Any]:
         found: dict[str, Any] = self.stage.ask("runs", "show", run_id)
-        return found.get("run", found)
+        run: dict[str, Any] = found.get("run", found)
+        return run
 
     def _refunds(self, run_id: str) -> int:
         path = self.stage.folder / "data" / "refunds.jsonl"
