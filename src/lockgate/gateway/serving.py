@@ -39,7 +39,8 @@ HOST_LINGER = 60.0
 def start(app: App, host: str, port: int, *, workers: int, drain: float, everything: bool) -> None:
     """Run until SIGTERM or Ctrl-C. ``everything``: the control plane, hosts and local models too."""
     app.home.mkdir(parents=True, exist_ok=True)
-    logging.basicConfig(level=logging.INFO, format="lockgate: %(message)s")
+    logging.basicConfig(format="lockgate: %(message)s")
+    logging.getLogger("lockgate").setLevel(logging.INFO)
     with _only_one(app.home), _listening(host, port) as listener:
         url = _url(listener)
         _prepare(app)
