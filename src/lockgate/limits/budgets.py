@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Protocol
 
 from lockgate.limits.model import Account
@@ -63,7 +64,12 @@ def run_accounts(run: RunLimits) -> list[Account]:
 
 def day_of(now: float) -> str:
     """The UTC day of a time, as a window: ``2026-11-21``."""
-    return datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%d")
+    return _day(int(now // 86_400))
+
+
+@lru_cache(maxsize=8)
+def _day(number: int) -> str:
+    return datetime.fromtimestamp(number * 86_400, UTC).strftime("%Y-%m-%d")
 
 
 def seconds_left(window: str, now: float) -> float | None:

@@ -17,7 +17,7 @@ RUN_IDLE_SECONDS = 600.0
 """A run that called no model for so long (it waits for a person, or has ended) moves from the table to the ledger."""
 
 WINDOW_GRACE_SECONDS = 3600.0
-"""How long a window's account stays in the table after the window has ended: late calls still settle on it."""
+"""How long a window's account stays in the table after the window has ended, for calls that began in it."""
 
 RUN_KEPT_SECONDS = 30 * 86_400.0
 """How long the ledger keeps a run's totals."""
@@ -95,7 +95,6 @@ def _is_run(balance: Balance) -> bool:
 def _is_finished(balance: Balance, now: float) -> bool:
     if balance.held:
         return False
-    idle = now - balance.touched_at
     if _is_run(balance):
-        return idle > RUN_IDLE_SECONDS
-    return seconds_left(balance.window, now) == 0 and idle > WINDOW_GRACE_SECONDS
+        return now - balance.touched_at > RUN_IDLE_SECONDS
+    return seconds_left(balance.window, now - WINDOW_GRACE_SECONDS) == 0

@@ -1,0 +1,160 @@
+"""The ledger carries totals over what the hold table does not survive."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lockgate.errors import LimitExceeded
+from lockgate.limits.holdtable import HoldTable
+from lockgate.limits.model import Account
+from lockgate.limits.service import RUN_IDLE_SECONDS, RUN_KEPT_SECONDS, WINDOW_GRACE_SECONDS, Ledger
+from lockgate.storage.engine import Database
+from lockgate.testing import FakeClock
+
+NOON = 1_795_003_200.0  # 2026-11-18T12:00:00Z
+DAY = "2026-11-18"
+HOUR = 3600.0
+
+AGENT = Account(name="agent:prod:triage", window=DAY, cap=1000)
+TOKENS = Account(name="agent:prod:triage", window=DAY, cap=5000, unit="tokens")
+RUN = Account(name="run:r1", window="", cap=100)
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock(NOON)
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Iterator[HoldTable]:
+    opened = HoldTable(tmp_path / "holds.table")
+    yield opened
+    opened.close()
+
+
+def spend(table: HoldTable, clock: FakeClock, *accounts: Account, amount: int, tokens: int = 0) -> None:
+    table.settle(table.hold(accounts, amount, tokens=tokens, now=clock()), amount)
+
+
+def lost(table: HoldTable) -> HoldTable:
+    """A new table in place of one that was lost."""
+    return HoldTable(table.path.with_name("new.table"))
+
+
+def settled(table: HoldTable) -> dict[tuple[str, str, str], int]:
+    return {(b.account, b.window, b.unit): b.settled for b in table.balances()}
+
+
+def test_a_lost_table_starts_with_what_was_spent(control: Database, table: HoldTable, clock: FakeClock) -> None:
+    spend(table, clock, AGENT, TOKENS, amount=800, tokens=3000)
+    assert Ledger(control, clock).persist(table) == 2
+    new = lost(table)
+    Ledger(control, clock).restore(new)
+    assert settled(new) == {(AGENT.name, DAY, "usd"): 800, (AGENT.name, DAY, "tokens"): 3000}
+    with pytest.raises(LimitExceeded):
+        new.hold([AGENT], 201, now=clock())
+    new.close()
+
+
+def test_only_what_changed_is_written(control: Database, table: HoldTable, clock: FakeClock) -> None:
+    ledger = Ledger(control, clock)
+    spend(table, clock, AGENT, TOKENS, amount=10, tokens=10)
+    assert ledger.persist(table) == 2
+    assert ledger.persist(table) == 0
+    spend(table, clock, AGENT, amount=10)
+    assert ledger.persist(table) == 1
+
+
+def test_a_total_in_the_ledger_never_goes_down(control: Database, table: HoldTable, clock: FakeClock) -> None:
+    spend(table, clock, AGENT, amount=800)
+    Ledger(control, clock).persist(table)
+    new = lost(table)
+    new.restore([])  # somebody uses a new table without the ledger's totals
+    spend(new, clock, AGENT, amount=50)
+    Ledger(control, clock).persist(new)
+    newer = HoldTable(table.path.with_name("newer.table"))
+    Ledger(control, clock).restore(newer)
+    assert settled(newer) == {(AGENT.name, DAY, "usd"): 800}
+    new.close()
+    newer.close()
+
+
+def test_persisting_restores_a_table_that_nobody_restored(
+    control: Database, table: HoldTable, clock: FakeClock
+) -> None:
+    spend(table, clock, AGENT, amount=800)
+    Ledger(control, clock).persist(table)
+    new = lost(table)
+    Ledger(control, clock).persist(new)
+    assert settled(new) == {(AGENT.name, DAY, "usd"): 800}
+    new.close()
+
+
+def test_a_run_that_waits_moves_to_the_ledger_and_comes_back(
+    control: Database, table: HoldTable, clock: FakeClock
+) -> None:
+    ledger = Ledger(control, clock)
+    spend(table, clock, RUN, amount=90)
+    ledger.persist(table)
+    assert settled(table) == {("run:r1", "", "usd"): 90}
+    clock.advance(RUN_IDLE_SECONDS + 1)
+    ledger.persist(table)
+    assert settled(table) == {}
+    ledger.reopen_run(table, "r1")
+    with pytest.raises(LimitExceeded):
+        table.hold([RUN], 11, now=clock())
+
+
+def test_a_run_with_a_call_under_way_stays(control: Database, table: HoldTable, clock: FakeClock) -> None:
+    table.hold([RUN], 90, now=clock())
+    clock.advance(RUN_IDLE_SECONDS + 1)
+    Ledger(control, clock).persist(table)
+    assert [balance.held for balance in table.balances()] == [90]
+
+
+def test_a_day_that_is_over_leaves_the_table_but_not_the_ledger(
+    control: Database, table: HoldTable, clock: FakeClock
+) -> None:
+    ledger = Ledger(control, clock)
+    spend(table, clock, AGENT, amount=800)
+    clock.advance(12 * HOUR + 1)  # past midnight
+    ledger.persist(table)
+    assert settled(table) == {(AGENT.name, DAY, "usd"): 800}, "late calls may still settle"
+    clock.advance(WINDOW_GRACE_SECONDS)
+    spend(table, clock, Account(name=AGENT.name, window="2026-11-19", cap=1000), amount=5)
+    ledger.persist(table)
+    assert settled(table) == {(AGENT.name, "2026-11-19", "usd"): 5}
+    new = lost(table)
+    clock.now = NOON
+    ledger.restore(new)
+    assert settled(new)[AGENT.name, DAY, "usd"] == 800
+    new.close()
+
+
+def test_old_runs_are_forgotten(control: Database, table: HoldTable, clock: FakeClock) -> None:
+    ledger = Ledger(control, clock)
+    spend(table, clock, RUN, amount=90)
+    clock.advance(RUN_IDLE_SECONDS + 1)
+    ledger.persist(table)
+    spend(table, clock, Account(name="run:r2", window="", cap=100), amount=1)
+    clock.advance(RUN_KEPT_SECONDS + 1)
+    ledger.persist(table)
+    ledger.reopen_run(table, "r1")
+    assert settled(table) == {}
+    ledger.reopen_run(table, "r2")
+    assert settled(table) == {("run:r2", "", "usd"): 1}
+
+
+def test_balances_are_the_tables_and_else_the_ledgers(control: Database, table: HoldTable, clock: FakeClock) -> None:
+    ledger = Ledger(control, clock)
+    spend(table, clock, AGENT, TOKENS, amount=800, tokens=1)
+    ledger.persist(table)
+    spend(table, clock, AGENT, amount=100)
+    assert [(b.unit, b.settled, b.cap) for b in ledger.balances(table, "agent:")] == [
+        ("tokens", 1, 5000),
+        ("usd", 900, 1000),
+    ]
+    assert [(b.unit, b.settled, b.cap) for b in ledger.balances(None)] == [("tokens", 1, None), ("usd", 800, None)]

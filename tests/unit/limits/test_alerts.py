@@ -1,0 +1,51 @@
+"""Budgets near and at their cap are noticed; holds count."""
+
+from __future__ import annotations
+
+import pytest
+
+from lockgate.limits.alerts import alert_message, crossing, used_percent
+from lockgate.limits.model import Balance
+
+
+def balance(settled: int, held: int = 0, cap: int | None = 100, refused: int = 0, unit: str = "usd") -> Balance:
+    return Balance(
+        account="agent:prod:triage",
+        window="2026-11-18",
+        cap=cap,
+        settled=settled,
+        held=held,
+        refused=refused,
+        unit=unit,  # type: ignore[arg-type]
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        (balance(69), None),
+        (balance(70), 70),
+        (balance(40, held=30), 70),
+        (balance(99), 70),
+        (balance(100), 100),
+        (balance(60, held=40), 100),
+        (balance(97, refused=1), 100),  # a call did not fit: the budget stops calls, if not at 100 % to the cent
+        (balance(0, cap=0), 100),
+        (balance(10**12, cap=None), None),
+    ],
+)
+def test_the_line_crossed(given: Balance, line: int | None) -> None:
+    assert crossing(given) == line
+
+
+def test_used_percent_counts_holds() -> None:
+    assert used_percent(balance(40, held=31)) == 71.0
+    assert used_percent(balance(1, cap=None)) is None
+
+
+def test_the_message_has_the_arithmetic() -> None:
+    nano = balance(34_100_000_000, held=1_400_000_000, cap=50_000_000_000, refused=2)
+    assert alert_message(nano) == (
+        "agent:prod:triage (2026-11-18) has used 71 % of $50.00: spent $34.10, held $1.40, 2 calls refused"
+    )
+    assert "spent 80, held 0" in alert_message(balance(80, unit="tokens"))
