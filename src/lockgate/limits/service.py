@@ -14,7 +14,8 @@ from lockgate.limits.model import Balance
 from lockgate.storage.engine import Database
 
 RUN_IDLE_SECONDS = 600.0
-"""A run that called no model for so long (it waits for a person, or has ended) moves from the table to the ledger."""
+"""A run that is not running (it waits for a person, or has ended), and called no model for so long that its token
+has expired, moves from the table to the ledger."""
 
 WINDOW_GRACE_SECONDS = 3600.0
 """How long a window's account stays in the table after the window has ended, for calls that began in it."""
@@ -54,7 +55,7 @@ class Ledger:
         if not table.restored:
             self.restore(table)
         balances = table.balances()
-        finished = [balance for balance in balances if _is_finished(balance, now)]
+        finished = self._without_running([balance for balance in balances if _is_finished(balance, now)])
         leaving = {_key(balance) for balance in finished}
         changed = [
             balance
@@ -73,6 +74,15 @@ class Ledger:
             self._written.pop(key, None)
         table.drop_rates(now)
         return len(changed)
+
+    def _without_running(self, idle: list[Balance]) -> list[Balance]:
+        """All but the runs that go on, however long their last model call was ago."""
+        runs = {balance.account.removeprefix("run:") for balance in idle if _is_run(balance)}
+        if not runs:
+            return idle
+        with self._control.read() as connection:
+            running = {f"run:{run_id}" for run_id in store.running(connection, sorted(runs))}
+        return [balance for balance in idle if balance.account not in running]
 
     def balances(self, table: HoldTable | None, prefix: str = "") -> list[Balance]:
         """What is spent in windows that have not ended: the table's view, and from the ledger what it has not."""

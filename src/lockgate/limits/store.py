@@ -9,7 +9,9 @@ from sqlalchemy import Connection, case, delete, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from lockgate.limits.model import Balance, Unit
-from lockgate.storage.schema import ledger
+from lockgate.storage.schema import ledger, runs
+
+_MANY = 500  # values in one statement
 
 _KEY = (ledger.c.account, ledger.c.window, ledger.c.unit)
 
@@ -41,6 +43,15 @@ def in_windows(connection: Connection, first_day: str) -> list[Balance]:
 def named(connection: Connection, account: str) -> list[Balance]:
     """Everything kept under one account's name."""
     return _balances(connection, ledger.c.account == account)
+
+
+def running(connection: Connection, run_ids: Sequence[str]) -> list[str]:
+    """Those of the runs that are under way."""
+    found: list[str] = []
+    for start in range(0, len(run_ids), _MANY):
+        some = runs.c.id.in_(run_ids[start : start + _MANY])
+        found += connection.execute(select(runs.c.id).where(some, runs.c.status == "running")).scalars()
+    return found
 
 
 def forget_runs(connection: Connection, before: float) -> int:

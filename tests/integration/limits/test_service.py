@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import insert, update
 
 from lockgate.errors import LimitExceeded
 from lockgate.limits.holdtable import HoldTable
 from lockgate.limits.model import Account
 from lockgate.limits.service import RUN_IDLE_SECONDS, RUN_KEPT_SECONDS, WINDOW_GRACE_SECONDS, Ledger
+from lockgate.storage import schema
 from lockgate.storage.engine import Database
 from lockgate.testing import FakeClock
 
@@ -106,6 +108,27 @@ def test_a_run_that_waits_moves_to_the_ledger_and_comes_back(
     ledger.reopen_run(table, "r1")
     with pytest.raises(LimitExceeded):
         table.hold([RUN], 11, now=clock())
+
+
+def test_a_run_that_goes_on_stays_however_long_its_tools_take(
+    control: Database, table: HoldTable, clock: FakeClock
+) -> None:
+    row = {
+        "id": "r1", "agent": "triage", "environment": "prod", "behaviour_digest": "b", "effective_digest": "e",
+        "arm": "stable", "assignment_key": "k", "tenant": "acme", "status": "running", "input": "hi",
+        "trace_id": "0" * 32, "started_at": NOON,
+    }  # fmt: skip
+    with control.write() as connection:
+        connection.execute(insert(schema.runs).values(row))
+    ledger = Ledger(control, clock)
+    spend(table, clock, RUN, amount=90)
+    clock.advance(RUN_IDLE_SECONDS + 1)
+    ledger.persist(table)
+    assert settled(table) == {("run:r1", "", "usd"): 90}
+    with control.write() as connection:
+        connection.execute(update(schema.runs).values(status="completed"))
+    ledger.persist(table)
+    assert settled(table) == {}
 
 
 def test_a_run_with_a_call_under_way_stays(control: Database, table: HoldTable, clock: FakeClock) -> None:
