@@ -1,9 +1,10 @@
 """The verdict: pass, fail or inconclusive, from scores alone. Pure.
 
 A metric fails when its mean misses its threshold, or when it is surely worse than the baseline by more than the margin
-(Holm over the metrics). It passes when its threshold holds and it is surely not worse by the margin; without a margin,
-when it is not surely worse. Failed and missing trials count as the worst value. The whole gate fails when one blocking
-metric fails, and passes when all pass.
+(Holm over the metrics). It passes when its threshold holds and it is surely not worse by the margin. Without a margin,
+scores and rates pass when they are not surely worse, and cost and time are held against their threshold alone. Failed
+and missing trials count as the worst value. The whole gate fails when one blocking metric fails, and passes when all
+pass.
 """
 
 from __future__ import annotations
@@ -152,7 +153,7 @@ def _measure(
         "baseline_mean": float(np.average(other[both], weights=emphasis[both])),
         "difference": around.mean,
         "difference_interval": Interval(around.low, around.high),
-        "p_worse": p_below_zero(room, _room_bounds(metric)),
+        "p_worse": p_below_zero(room, _room_bounds(metric)) if metric.bounded or metric.margin is not None else None,
         "detectable": detectable(standard_error(change), len(change.sums), bounded=metric.bounded),
     }
     return _Judged(metric, MetricCard(**known), means, other, estimate(room, _room_bounds(metric)))
@@ -277,8 +278,11 @@ def _missed(shown: str, sign: int, limit: str, around: str) -> str:
 
 def _against_baseline(one: _Judged, worse: bool) -> tuple[Verdict | None, str]:
     metric, card = one.metric, one.card
-    if card.difference is None or card.difference_interval is None or card.baseline_mean is None:
+    if card.p_worse is None:
         return None, ""
+    assert card.difference is not None
+    assert card.difference_interval is not None
+    assert card.baseline_mean is not None
     moved = (
         f"{show(card.baseline_mean, metric.unit)} → {show(card.baseline_mean + card.difference, metric.unit)} "
         f"({signed(card.difference_interval.low, metric.unit)}..{signed(card.difference_interval.high, metric.unit)})"

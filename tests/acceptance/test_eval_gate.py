@@ -1,0 +1,270 @@
+"""`lockgate eval`, `compare`, `cost-gate` and `report`, from the shell's side, on a fake model server."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from lockgate.bootstrap import open_app
+from lockgate.cli import app
+from lockgate.testing import FakeModelServer
+from lockgate.testing.replies import ModelRequest, Reply, failing, hanging
+
+runner = CliRunner()
+
+AGENT = """\
+agent:
+  name: triage
+  version: {version}
+  owner: support
+  model: {{provider: fake, name: fake-model-2026-01-01, temperature: 0}}
+  system_prompt: prompts/v{version}.md
+  evals:
+    dataset: evals/golden/triage.jsonl
+    concurrency: 8
+    timeout: 2s
+    thresholds: {{field_match: {{min: 0.8, margin: 0.1}}, cost_usd: {{max: 0.05}}}}
+"""
+ITEMS = ("lamp", "kettle", "chair", "radio")
+
+
+def cases(count: int) -> str:
+    lines = []
+    for number in range(count):
+        item = ITEMS[number % 4]
+        expected = {"item": item, "order": f"A-{number}"}
+        case = {"id": f"c{number}", "input": f"my {item} broke, order A-{number}", "expected_output": expected}
+        lines.append(json.dumps(case | {"tags": [item], "cluster": f"g{number // 2}"}))
+    return "\n".join(lines) + "\n"
+
+
+def answer(request: ModelRequest) -> Any:
+    """What the fake model makes of a message; the system prompt decides how well."""
+    message = request.last_user
+    item, order = re.search(r"my (\w+) broke, order (\S+)", message).groups()  # type: ignore[union-attr]
+    prompt = request.messages[0]["content"]
+    if "forgetful" in prompt and item in ("lamp", "kettle"):
+        order = None
+    text = json.dumps({"item": item, "order": order})
+    return Reply(text=text + " " * (50_000 if "verbose" in prompt else 0))
+
+
+@pytest.fixture
+def server() -> Iterator[FakeModelServer]:
+    with FakeModelServer(answer) as server:
+        yield server
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: FakeModelServer) -> Path:
+    monkeypatch.delenv("LOCKGATE_HOME", raising=False)
+    prompts = ("Extract the facts.", "You are forgetful.", "Extract the facts well.")
+    files = {
+        "lockgate.yaml": f"project: p\nproviders: {{fake: {{kind: openai, base_url: '{server.base_url}'}}}}\n"
+        "prices: prices.yaml\n",
+        "prices.yaml": "fake: {fake-model-2026-01-01: {input: 1.0, output: 2.0}}\n",
+        "evals/golden/triage.jsonl": cases(60),
+        **{f"prompts/v{number}.md": prompt + "\n" for number, prompt in enumerate(prompts, 1)},
+        **{f"agents/triage.v{number}.yaml": AGENT.format(version=number) for number in (1, 2, 3)},
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def call(*arguments: str, exit_code: int = 0) -> str:
+    shown = runner.invoke(app, list(arguments))
+    assert shown.exit_code == exit_code, shown.output + repr(shown.exception)
+    return shown.output
+
+
+def test_a_good_version_passes_and_the_verdict_is_attested(project: Path, server: FakeModelServer) -> None:
+    card = json.loads(call("eval", "--agent", "agents/triage.v1.yaml", "--json"))
+    assert card["verdict"] == "pass"
+    assert len(server.requests) == 60
+    opened = open_app()
+    attestation = opened.versions.attestation(card["effective_digest"])
+    assert attestation is not None
+    assert attestation.verdict == "pass"
+    assert opened.evals.last(card["effective_digest"]).id == card["id"]  # type: ignore[union-attr]
+
+
+def test_a_quality_regression_fails_and_says_on_which_field_and_which_kinds_of_case(project: Path) -> None:
+    shown = call("eval", "--agent", "agents/triage.v2.yaml", "--baseline", "triage@1", exit_code=2)
+    assert "no agent 'triage'" in shown  # nothing is locked yet
+    call("lock")
+    written = project / "out" / "card.md"
+    arguments = ("--agent", "agents/triage.v2.yaml", "--baseline", "triage@1", "--markdown", str(written))
+    card = json.loads(call("eval", *arguments, "--json", exit_code=1))
+    assert card["verdict"] == "fail"
+    by_name = {metric["name"]: metric for metric in card["metrics"]}
+    assert by_name["field_match"]["verdict"] == "fail"
+    assert by_name["field_match"]["difference"] == pytest.approx(-0.25)
+    assert by_name["field_match.order"]["mean"] == pytest.approx(0.5)
+    assert by_name["field_match.item"]["mean"] == 1.0
+    assert {part["name"] for part in card["slices"] if part["kind"] == "tag"} == {"lamp", "kettle"}
+    assert len(card["broken"]) == 30
+    text = written.read_text()
+    assert text.startswith("<!-- lockgate:scorecard:triage -->")
+    assert "field_match: 0.75 &lt; 0.80" in text
+    assert "| tag `lamp` | 15 | field_match | 0.50 | 1.00 |" in text
+    assert open_app().versions.attestation(card["effective_digest"]).verdict == "fail"  # type: ignore[union-attr]
+    assert "FAIL" in call("compare", "triage@1", "triage@2", exit_code=1)
+
+
+def test_trials_are_not_run_again_and_a_grown_golden_set_runs_only_its_new_cases(
+    project: Path, server: FakeModelServer
+) -> None:
+    call("eval", "--agent", "agents/triage.v1.yaml")
+    (project / "evals/golden/triage.jsonl").write_text(cases(63))
+    shown = call("eval", "--agent", "agents/triage.v1.yaml")
+    assert len(server.requests) == 63
+    assert "60 trials from earlier" in shown
+    call("eval", "--agent", "agents/triage.v1.yaml", "--trials", "2")
+    assert len(server.requests) == 126
+
+
+def test_the_baseline_is_what_serves_unless_it_is_the_same_version(project: Path) -> None:
+    from sqlalchemy import insert
+
+    from lockgate.storage.schema import deployments
+
+    opened = open_app()
+    stable = opened.versions.ref("agents/triage.v1.yaml", "prod")
+    values: dict[str, Any] = {"environment": "prod", "agent": "triage", "settings": {}, "updated_at": 1.0}
+    values |= {"stable_behaviour": stable.behaviour_digest, "stable_effective": stable.effective_digest}
+    with opened.control.write() as connection:
+        connection.execute(insert(deployments).values(**values, updated_by="test"))
+    better = json.loads(call("eval", "--agent", "agents/triage.v3.yaml", "--json"))
+    assert better["baseline_effective"] == stable.effective_digest
+    same = json.loads(call("eval", "--agent", "agents/triage.v1.yaml", "--json"))
+    assert same["baseline_effective"] is None
+
+
+def test_another_model_is_tried_without_a_verdict_on_the_version(project: Path, server: FakeModelServer) -> None:
+    (project / "prices.yaml").write_text("fake: {other: {input: 1.0, output: 2.0}}\n")
+    arguments = ("eval", "--agent", "agents/triage.v1.yaml", "--model-override", "fake:other", "--json")
+    card = json.loads(call(*arguments))
+    opened = open_app()
+    assert {request.model for request in server.requests} == {"other"}
+    assert opened.versions.attestation(opened.versions.ref("agents/triage.v1.yaml", "prod").effective_digest) is None
+    assert card["model_override"] == "fake:other"
+
+
+def test_costs_are_gated_by_the_last_evaluation(project: Path) -> None:
+    assert "nothing was evaluated" in call("cost-gate", "--max-per-run", "0.05", exit_code=4)
+    call("eval", "--agent", "agents/triage.v1.yaml")
+    rows = json.loads(call("cost-gate", "--max-per-run", "0.05", "--json"))
+    assert rows[0]["verdict"] == "pass"
+    assert 0 < rows[0]["mean_usd"] < 0.05
+    assert "FAIL" in call("cost-gate", "--max-per-run", "0.000001", exit_code=1)
+    assert "not evaluated" in call("cost-gate", "--max-per-run", "1", "--agent", "agents/triage.v3.yaml", exit_code=4)
+
+
+def test_a_report_is_the_last_scorecard_as_markdown_or_json(project: Path) -> None:
+    call("eval", "--agent", "agents/triage.v1.yaml")
+    assert call("report").startswith("<!-- lockgate:scorecard:triage -->")
+    card = json.loads(call("report", "--json"))
+    assert json.loads(call("report", card["id"], "--json"))["id"] == card["id"]
+    call("report", "--output", "scorecard.md")
+    assert "| field_match |" in (project / "scorecard.md").read_text()
+
+
+def test_a_threshold_on_the_command_line_stands_over_the_file_s(project: Path) -> None:
+    call("eval", "--agent", "agents/triage.v2.yaml", "--threshold", "field_match=0.6,cost_usd=0.2")
+    assert "0.75 < 0.80" in call("eval", "--agent", "agents/triage.v2.yaml", exit_code=1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--threshold", "field_match=high"], "is not NAME=NUMBER"),
+        (["--threshold", "fieldmatch=0.5"], "did you mean 'field_match'?"),
+        (["--threshold", "faithfulness=0.85"], "need a judge"),
+        (["--judge", "gpt"], "is not PROVIDER:NAME"),
+        (["--dataset", "evals/none.jsonl"], "no such golden set"),
+        (["--agent", "agents/none.yaml"], "no agent file"),
+        (["--model-override", "gpt"], "provider:name"),
+    ],
+)
+def test_a_wrong_flag_is_one_error_and_nothing_runs(
+    project: Path, server: FakeModelServer, arguments: list[str], said: str
+) -> None:
+    shown = call("eval", "--agent", "agents/triage.v1.yaml", *arguments, exit_code=2)
+    assert said in " ".join(shown.split())
+    assert server.requests == []
+
+
+def test_a_broken_golden_line_is_named_and_nothing_is_written(project: Path, server: FakeModelServer) -> None:
+    golden = project / "evals/golden/triage.jsonl"
+    lines = golden.read_text().splitlines()
+    lines[40] = '{"id": "c40", "input": '
+    golden.write_text("\n".join(lines))
+    shown = call("eval", "--agent", "agents/triage.v1.yaml", exit_code=2)
+    assert "triage.jsonl:41" in shown
+    assert server.requests == []
+    assert open_app().evals.last() is None
+
+
+def test_a_model_server_that_is_down_is_no_verdict(project: Path, server: FakeModelServer) -> None:
+    server.stop()
+    shown = call("eval", "--agent", "agents/triage.v1.yaml", exit_code=4)
+    assert "could not evaluate: 60 of 60 trials met a failing provider" in shown
+
+
+def test_answers_that_are_nonsense_fail_the_gate(project: Path, server: FakeModelServer) -> None:
+    server.respond = lambda request: Reply(text="<p>not json</p>")
+    shown = call("eval", "--agent", "agents/triage.v1.yaml", exit_code=1)
+    assert "0.00 < 0.80" in shown
+
+
+def test_a_model_that_never_answers_ends_each_trial_in_time_and_fails(project: Path, server: FakeModelServer) -> None:
+    file = project / "agents/triage.v1.yaml"
+    file.write_text(
+        file.read_text().replace("timeout: 2s", "timeout: 300ms").replace("concurrency: 8", "concurrency: 60")
+    )
+    server.respond = lambda request: hanging()
+    shown = call("eval", "--agent", "agents/triage.v1.yaml", exit_code=1)
+    assert "60 × trial_timeout" in shown
+
+
+def test_a_few_failures_of_the_provider_are_no_pass_and_are_tried_again(project: Path, server: FakeModelServer) -> None:
+    def flaky(request: ModelRequest) -> Any:
+        return failing(503) if "A-7" in request.last_user or "A-1" in request.last_user else answer(request)
+
+    server.respond = flaky
+    shown = call("eval", "--agent", "agents/triage.v1.yaml", exit_code=3)
+    assert "met a failing provider" in shown
+    server.respond = answer
+    call("eval", "--agent", "agents/triage.v1.yaml")
+
+
+def test_a_judge_grades_and_is_called_uncalibrated(project: Path, server: FakeModelServer) -> None:
+    (project / "prices.yaml").write_text(
+        "fake: {fake-model-2026-01-01: {input: 1.0, output: 2.0}, j: {input: 1, output: 1}}\n"
+    )
+
+    def judged(request: ModelRequest) -> Any:
+        if request.model != "j":
+            return answer(request)
+        if "A-3 " in request.last_user or 'A-3"' in request.last_user:
+            return Reply(text="I would rather not say")
+        return {"reason": "supported", "verdict": "yes"}
+
+    server.respond = judged
+    arguments = ("--judge", "fake:j", "--threshold", "faithfulness=0.9", "--json")
+    card = json.loads(call("eval", "--agent", "agents/triage.v1.yaml", *arguments))
+    faithfulness = next(metric for metric in card["metrics"] if metric["name"] == "faithfulness")
+    assert (faithfulness["mean"], faithfulness["scored"], faithfulness["unscored"]) == (1.0, 59, 1)
+    assert any("not calibrated" in warning for warning in card["warnings"])
+    asked = len(server.requests)
+    call("eval", "--agent", "agents/triage.v1.yaml", *arguments)
+    assert len(server.requests) == asked + 1  # only what the judge left unscored is asked again
