@@ -253,8 +253,8 @@ def _settings(old: AgentSettings, new: AgentSettings) -> Iterator[Change]:
     yield from _rules({**rules[0], **old.evals.get("thresholds", {})}, {**rules[1], **new.evals.get("thresholds", {})})
     rest = [{name: value for name, value in side.evals.items() if name != "thresholds"} for side in (old, new)]
     for side in rest:
-        if "rubric" in side:
-            side["rubric"] = {name: value for name, value in side["rubric"].items() if name != "dimensions"}
+        words = {name: value for name, value in (side.pop("rubric", None) or {}).items() if name != "dimensions"}
+        side.update({"rubric": words} if words else {})
     yield from _values("evals", *rest)
     yield from _values("rollout", old.rollout, new.rollout)
 
