@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lockgate.testing.clock import FakeClock
     from lockgate.testing.fake_model import FakeModelServer
+    from lockgate.testing.model_client import FakeModel
     from lockgate.testing.replies import (
         ModelRequest,
         Reply,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "FakeClock": "clock",
+    "FakeModel": "model_client",
     "FakeModelServer": "fake_model",
     "ModelRequest": "replies",
     "Reply": "replies",
@@ -41,6 +43,7 @@ _HOME = {
 
 __all__ = [
     "FakeClock",
+    "FakeModel",
     "FakeModelServer",
     "ModelRequest",
     "Reply",
