@@ -8,17 +8,25 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+from aiohttp import web
 from sqlalchemy import insert, select
 
 from lockgate.bootstrap import App
 from lockgate.gateway.serve import Server, listen
 from lockgate.gateway.worker import Worker
 from lockgate.project.service import load_project
+from lockgate.results import RunResult
+from lockgate.runs import RunRequest, host_socket
 from lockgate.storage.schema import routes, spans
 from lockgate.testing import FakeModelServer
+from lockgate.versions.model import ActionLimits
 
-PRICES = "fake:\n  fake-model: {input: 1.0, output: 2.0}\n  gpt-5-fake: {input: 1.0, output: 2.0}\n"
+PRICES = """
+fake: {fake-model: {input: 1.0, output: 2.0}, gpt-5-fake: {input: 1.0, output: 2.0}}
+down: {fake-model: {input: 1.0, output: 2.0}}
+"""
 
 
 class RunningGateway:
@@ -27,7 +35,8 @@ class RunningGateway:
     def __init__(self, app: App) -> None:
         self.app = app
         self.listener = listen("127.0.0.1", 0)
-        self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
+        self.listener_port = self.listener.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.listener_port}"
         self.worker: Worker | None = None
         self._ready = threading.Event()
         self._stop: Callable[[], object] = lambda: None
@@ -39,6 +48,7 @@ class RunningGateway:
         loop, stopping = asyncio.get_running_loop(), asyncio.Event()
         self._stop = lambda: loop.call_soon_threadsafe(stopping.set)
         self.worker = worker = Worker(self.app, 0)
+        worker._agents._limits_of = lambda _: ActionLimits(max_seconds=2.0)  # the versions here are not locked
         server = Server(worker.start(), self.listener.detach())
         self._ready.set()
         await stopping.wait()
@@ -76,6 +86,74 @@ class RunningGateway:
         assert self.app.spans.flush()
         with self.app.traces.read() as connection:
             return list(connection.execute(select(spans).order_by(spans.c.start_ns)))
+
+
+class FakeHost:
+    """A version's host on its Unix socket: answers with what ``respond`` makes of a RunRequest.
+
+    That is a RunResult; a number is an answer of that status; ``hang`` never answers; ``die`` closes the connection.
+    """
+
+    def __init__(self, home: Path, effective_digest: str) -> None:
+        self.requests: list[RunRequest] = []
+        self.cancelled = 0
+        self.respond: Callable[[RunRequest], Any] = lambda _: RunResult(status="completed", output="done")
+        self._path = host_socket(home, effective_digest)
+        self._loop = asyncio.new_event_loop()
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+        assert self._ready.wait(10)
+
+    def stop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        app = web.Application()
+        app.router.add_post("/runs", self._answer)
+        runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
+        self._loop.run_until_complete(runner.setup())
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._loop.run_until_complete(web.UnixSite(runner, str(self._path)).start())
+        self._ready.set()
+        self._loop.run_forever()
+        self._loop.run_until_complete(runner.cleanup())
+        self._loop.close()
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
+        asked = msgspec.json.decode(await request.read(), type=RunRequest)
+        self.requests.append(asked)
+        answer = self.respond(asked)
+        if answer == "hang":
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                self.cancelled += 1
+                raise
+        if answer == "die":
+            assert request.transport is not None
+            request.transport.abort()
+            return web.Response()
+        if isinstance(answer, int):
+            return web.Response(status=answer, text="no")
+        result = msgspec.structs.replace(answer, run_id=asked.run_id)
+        return web.Response(body=msgspec.json.encode(result), content_type="application/json")
+
+
+@pytest.fixture
+def hosts(gateway: RunningGateway) -> Iterator[Callable[[str], FakeHost]]:
+    """``hosts("b")`` serves the version whose effective digest is ``bbb…``."""
+    running: list[FakeHost] = []
+
+    def serve(letter: str) -> FakeHost:
+        running.append(FakeHost(gateway.app.home, "sha256:" + letter * 64))
+        return running[-1]
+
+    yield serve
+    for host in running:
+        host.stop()
 
 
 @pytest.fixture

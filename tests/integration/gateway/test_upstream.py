@@ -1,4 +1,4 @@
-"""What the seam promises of whatever client is behind it: immediacy, cancellation, and errors that know what was sent."""
+"""What the seam promises, whatever client is behind it: immediacy, cancellation, errors that know what was sent."""
 
 from __future__ import annotations
 
@@ -52,6 +52,11 @@ async def client() -> AsyncIterator[Upstream]:
 
 async def post(client: Upstream, url: URL, *, timeout: float = TIMEOUT, stream: bool = False) -> Answer:
     return await client.send("POST", url, headers={}, body=b'{"x":1}', timeout=timeout, stream=stream)
+
+
+async def drain(answer: Answer) -> None:
+    async for _ in answer.chunks():
+        pass
 
 
 def chunk(data: bytes) -> bytes:
@@ -184,11 +189,7 @@ async def test_an_answer_that_breaks_off_is_an_error_and_was_sent(client: Upstre
     async with serving(serve) as url:
         answer = await post(client, url, stream=stream)
         with pytest.raises(UpstreamError, match="broke off") as raised:
-            if stream:
-                async for _ in answer.chunks():
-                    pass
-            else:
-                await answer.read()
+            await (drain(answer) if stream else answer.read())
         answer.close()
     assert raised.value.sent is True
 
@@ -202,8 +203,7 @@ async def test_a_stream_that_stops_coming_is_given_up(client: Upstream) -> None:
     async with serving(serve) as url:
         answer = await post(client, url, timeout=0.2, stream=True)
         with pytest.raises(UpstreamError, match="stopped coming"):
-            async for _ in answer.chunks():
-                pass
+            await drain(answer)
         answer.close()
 
 
