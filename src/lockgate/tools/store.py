@@ -55,4 +55,5 @@ def change(connection: Connection, before: Approval, after: Approval) -> bool:
 
 
 def _approval(row: RowMapping) -> Approval:
-    return msgspec.convert(dict(row), Approval)
+    # Keys are SQLAlchemy's own kind of string, which msgspec does not take for one.
+    return msgspec.convert({str(name): value for name, value in row.items()}, Approval)
