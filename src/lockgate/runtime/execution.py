@@ -51,7 +51,8 @@ async def execute(ctx: RunContext, input: Any) -> RunResult:
         failure = error
     except (Exception, SystemExit) as error:  # the agent's own code, or a defect of ours: the run's boundary
         log.warning("run %s of %s failed", ctx.run_id or "(local)", ctx.version.agent, exc_info=True)
-        failure = RunFailed("code_error", f"{type(error).__name__}: {error}")
+        word = "internal_error" if ctx.version.framework.kind == "native" else "code_error"
+        failure = RunFailed(word, f"{type(error).__name__}: {error}")
     if isinstance(ctx.ended, Suspend) and status == "failed":  # stopped for a person, whatever the code made of it
         status, approval_id, failure = "suspended", ctx.ended.approval_id, None
     if ctx.ended is None:

@@ -49,7 +49,7 @@ PASSING = frozenset({"model_unavailable", "model_timeout", "model_error", "model
 """Failures after which the next fallback model is tried."""
 
 
-def model_failure(error: Exception, *, model: str, timeout: float) -> RunFailed:
+def model_failure(error: LockgateError | TimeoutError, *, model: str, timeout: float) -> RunFailed:
     """What a failed model call means for the run."""
     match error:
         case RunFailed():
@@ -72,5 +72,3 @@ def model_failure(error: Exception, *, model: str, timeout: float) -> RunFailed:
             return RunFailed("model_rejected", error.message, remedy=error.remedy)
         case LockgateError():
             return RunFailed("model_unavailable", error.message, remedy=error.remedy)
-        case _:
-            return RunFailed("model_error", f"model {model!r} failed: {type(error).__name__}: {error}")

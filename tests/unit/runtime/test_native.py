@@ -149,7 +149,6 @@ async def test_an_invalid_answer_is_repaired_and_the_repairs_are_counted(run: An
 
 
 async def test_an_answer_that_stays_invalid_fails_after_max_iterations_repairs(run: Any) -> None:
-    model = FakeModel("nonsense")
     model = FakeModel(lambda request: "nonsense")
     result = await run(model, schema=True, tools=(), limits={"max_iterations": 2})
     assert (result.status, result.error_type, result.output) == ("failed", "output_invalid", None)
@@ -213,7 +212,7 @@ async def test_a_handler_that_fails_fails_the_run(run: Any, handler: str, facts:
         (LimitExceeded("the day's budget is used up", limit="agent:prod:support"), "budget_exceeded"),
         (LimitExceeded("too fast", limit="rate", retry_after=2.0), "rate_limited"),
         (Refused("no such role"), "refused"),
-        (RuntimeError("a defect of the client"), "code_error"),
+        (RuntimeError("a defect of the client"), "internal_error"),
     ],
 )
 async def test_a_model_that_fails_ends_the_run_with_a_typed_error(run: Any, response: Any, word: str) -> None:

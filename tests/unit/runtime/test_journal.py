@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lockgate.errors import Diverged
+from lockgate.runtime.journal import Journal
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def recorded(*requests: tuple[Any, str, Any]) -> Journal:
+    journal = Journal()
+    for kind, name, request in requests:
+        step, fresh = journal.take(kind, name, request)
+        assert fresh
+        step.status = "done"
+        step.response = f"answer {step.seq}"
+    return journal
+
+
+def test_the_same_requests_are_answered_from_the_record_and_then_steps_are_new() -> None:
+    first = recorded(("model", "m", {"a": 1}), ("tool", "t", {}))
+    again = Journal(first.steps)
+    assert [again.take("model", "m", {"a": 1}), again.take("tool", "t", {})] == [(s, False) for s in first.steps]
+    step, fresh = again.take("tool", "t", {})
+    assert fresh
+    assert step.seq == 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "request_", "said"),
+    [
+        ("tool", "read", {"id": "B"}, "id was 'A', is 'B'"),
+        ("tool", "read", {"id": "A", "more": 1}, "more was None, is 1"),
+        ("tool", "write", {"id": "A"}, "recorded as tool 'read', and the replay asks for tool 'write'"),
+        ("model", "read", {"id": "A"}, "asks for model 'read'"),
+    ],
+)
+def test_another_request_is_a_divergence_that_says_where(kind: Any, name: str, request_: Any, said: str) -> None:
+    journal = Journal(recorded(("tool", "read", {"id": "A"})).steps)
+    with pytest.raises(Diverged, match=said.replace("'", ".")):
+        journal.take(kind, name, request_)
+
+
+def test_a_sealed_journal_takes_no_new_step() -> None:
+    journal = Journal(recorded(("tool", "t", {})).steps, sealed=True)
+    journal.take("tool", "t", {})
+    with pytest.raises(Diverged, match="the record ends after 1 steps"):
+        journal.take("tool", "t", {})
+
+
+def test_a_nested_difference_is_named_by_its_path() -> None:
+    was = {"messages": [{"role": "user", "content": "a"}]}
+    journal = Journal(recorded(("model", "m", was)).steps)
+    with pytest.raises(Diverged, match=r"messages\.0\.content was 'a', is 'b'"):
+        journal.take("model", "m", {"messages": [{"role": "user", "content": "b"}]})
+
+
+@given(JSON)
+def test_a_request_means_the_same_after_it_was_stored(request: Any) -> None:
+    journal = Journal(recorded(("tool", "t", request)).steps)
+    stored = msgspec.json.decode(msgspec.json.encode(request))
+    assert journal.take("tool", "t", stored)[1] is False
