@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from multidict import CIMultiDict
 from yarl import URL
 
 from lockgate.errors import Unavailable, UpstreamError
@@ -26,10 +27,10 @@ class ControlProxy:
 
     async def pass_on(self, exchange: Exchange) -> None:
         body = await exchange.body() if exchange.method not in ("GET", "HEAD") else None
-        headers = {name: value for name, value in exchange.headers.items() if name not in _HOP_BY_HOP}
+        headers = CIMultiDict((name, value) for name, value in exchange.headers.items() if name not in _HOP_BY_HOP)
         headers["x-request-id"] = exchange.request_id
-        query = f"?{exchange.query}" if exchange.query else ""
-        url = URL(f"http://{_host(headers)}{exchange.path}{query}", encoded=True)
+        # The server has decoded the path; it is encoded anew, so that nothing in it can end the request line.
+        url = URL.build(scheme="http", host="control", path=exchange.path, query_string=exchange.query)
         with Watch(exchange):
             try:
                 answer = await self._upstream.send(
@@ -54,7 +55,3 @@ class ControlProxy:
 
     async def close(self) -> None:
         await self._upstream.close()
-
-
-def _host(headers: dict[str, str]) -> str:
-    return headers.get("host", "control")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import Any
 
@@ -25,9 +26,10 @@ def chat(**fields: Any) -> bytes:
 
 
 def test_what_is_not_used_passes_as_it_was_written() -> None:
-    body = b'{"model":"openai/gpt-4o","messages":[{"role":"user","content":"\\u00e9 1.0e2"}],"seed":1.50,"max_tokens":5}'
+    messages = b'"messages":[{"role":"user","content":"\\u00e9 1.0e2"}]'
+    body = b'{"model":"openai/gpt-4o",' + messages + b',"seed":1.50,"max_tokens":5}'
     sent = forwarded(read_chat(body), "gpt-4o", 100)
-    assert b'"messages":[{"role":"user","content":"\\u00e9 1.0e2"}]' in sent
+    assert messages in sent
     assert b'"seed":1.50' in sent
 
 
@@ -58,9 +60,7 @@ def test_a_key_spelled_with_escapes_is_the_same_key() -> None:
         ({"max_completion_tokens": 7}, "o3", {"max_completion_tokens": 7}),
     ],
 )
-def test_output_is_bounded_when_the_caller_did_not(
-    given: dict[str, Any], model: str, expected: dict[str, int]
-) -> None:
+def test_output_is_bounded_when_the_caller_did_not(given: dict[str, Any], model: str, expected: dict[str, int]) -> None:
     sent = json.loads(forwarded(read_chat(chat(**given)), model, 100))
     found = {name: sent[name] for name in ("max_tokens", "max_completion_tokens") if sent.get(name) is not None}
     assert found == expected
@@ -195,7 +195,7 @@ def cuts(draw: st.DrawFn) -> list[int]:
 
 def through(tap: StreamTap, data: bytes, at: list[int]) -> bytes:
     edges = [0, *at, len(data)]
-    passed = [tap.feed(data[start:end]) for start, end in zip(edges, edges[1:], strict=False)]
+    passed = [tap.feed(data[start:end]) for start, end in itertools.pairwise(edges)]
     return b"".join(passed) + tap.finish()
 
 
@@ -255,9 +255,9 @@ def test_a_stream_without_a_final_blank_line_still_tells_its_usage() -> None:
 def test_an_endless_event_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wire, "MAX_EVENT", 1000)
     tap = StreamTap(hide_usage=False)
+    tap.feed(b"x" * 1000)
     with pytest.raises(UpstreamError):
-        for _ in range(20):
-            tap.feed(b"x" * 100)
+        tap.feed(b"x")
 
 
 @given(st.lists(st.binary(max_size=40), max_size=10))

@@ -1,0 +1,154 @@
+"""The supervisor, with real processes: it starts, restarts with a pause that grows, stops, and takes all with it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from lockgate.gateway import supervisor
+from lockgate.gateway.supervisor import Spec, Supervisor, pause_after, python
+from lockgate.process import alive
+
+SLEEP = (sys.executable, "-c", "import time; time.sleep(60)")
+FAIL = (sys.executable, "-c", "raise SystemExit(3)")
+STUBBORN = (sys.executable, "-c", "import signal, time; signal.signal(15, signal.SIG_IGN); print(); time.sleep(60)")
+
+
+class Wanted:
+    def __init__(self, specs: dict[str, Spec]) -> None:
+        self.specs = specs
+
+    def __call__(self) -> dict[str, Spec]:
+        return self.specs
+
+
+@pytest.fixture
+def supervise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Supervisor]]:
+    monkeypatch.setattr(supervisor, "REFRESH", 0.0)
+    made: list[Supervisor] = []
+
+    def make(wanted: Wanted) -> Supervisor:
+        made.append(Supervisor(wanted, cwd=tmp_path))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one._end()
+
+
+def step_until(one: Supervisor, condition: Callable[[], object], *, seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        one.step(time.monotonic())
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize(("failures", "pause"), [(0, 0.0), (1, 0.2), (2, 0.4), (5, 3.2), (7, 10.0), (500, 10.0)])
+def test_the_pause_grows_with_failures_up_to_a_limit(failures: int, pause: float) -> None:
+    assert pause_after(failures) == pytest.approx(pause)
+
+
+def test_what_is_wanted_runs_and_what_is_not_wanted_any_more_stops(supervise: Callable[..., Supervisor]) -> None:
+    wanted = Wanted({"a": Spec(command=SLEEP), "b": Spec(command=SLEEP)})
+    one = supervise(wanted)
+    one.step(time.monotonic())
+    pids = one.pids()
+    assert set(pids) == {"a", "b"}
+    wanted.specs = {"a": wanted.specs["a"]}
+    step_until(one, lambda: "b" not in one.pids())
+    assert one.pids() == {"a": pids["a"]}
+
+
+def test_a_child_lingers_when_it_should_and_stays_when_it_is_wanted_again(
+    supervise: Callable[..., Supervisor],
+) -> None:
+    spec = Spec(command=SLEEP, linger=60.0)
+    wanted = Wanted({"a": spec})
+    one = supervise(wanted)
+    one.step(100.0)
+    pids = one.pids()
+    wanted.specs = {}
+    one.step(110.0)
+    one.step(165.0)
+    assert one.pids() == pids
+    wanted.specs = {"a": spec}
+    one.step(169.0)
+    one.step(500.0)
+    assert one.pids() == pids
+
+
+def test_a_killed_child_is_started_again_and_its_siblings_do_not_notice(
+    supervise: Callable[..., Supervisor],
+) -> None:
+    one = supervise(Wanted({"a": Spec(command=SLEEP), "b": Spec(command=SLEEP)}))
+    one.step(time.monotonic())
+    before = one.pids()
+    os.kill(before["a"], signal.SIGKILL)
+    step_until(one, lambda: one.pids().get("a") not in (None, before["a"]))
+    assert one.pids()["b"] == before["b"]
+
+
+def test_a_child_that_keeps_failing_is_started_ever_more_rarely(supervise: Callable[..., Supervisor]) -> None:
+    one = supervise(Wanted({"a": Spec(command=FAIL)}))
+    one.step(1000.0)
+    child = one._children["a"]
+    starts = []
+    for _ in range(3):
+        assert child.process is not None
+        child.process.wait(10)
+        one.step(child.started_at + 0.1)
+        starts.append(round(child.start_at - child.started_at - 0.1, 3))
+        one.step(child.start_at)
+    assert starts == [0.2, 0.4, 0.8]
+
+
+def test_a_child_that_ignores_the_stop_is_killed(
+    supervise: Callable[..., Supervisor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "STOP_SECONDS", 0.3)
+    wanted = Wanted({"a": Spec(command=STUBBORN)})
+    one = supervise(wanted)
+    one.step(time.monotonic())
+    time.sleep(0.3)  # until it ignores
+    wanted.specs = {}
+    step_until(one, lambda: not one.pids())
+
+
+def test_the_children_of_a_killed_supervisor_end(tmp_path: Path) -> None:
+    script = tmp_path / "parent.py"
+    script.write_text(
+        "from pathlib import Path\n"
+        "from lockgate.gateway.supervisor import Spec, Supervisor\n"
+        f"one = Supervisor(lambda: {{'a': Spec(command={SLEEP!r})}}, cwd=Path.cwd())\n"
+        "one.run(each=lambda: print(one.pids()['a'], flush=True))\n"
+    )
+    parent = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    child = int(parent.stdout.readline())
+    assert alive(child)
+    parent.kill()
+    parent.wait(10)
+    parent.stdout.close()
+    deadline = time.monotonic() + 10
+    while alive(child) and _state(child) != "Z":
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def _state(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return "Z"
+
+
+def test_commands_are_of_this_interpreter() -> None:
+    assert python("lockgate", "control") == (sys.executable, "-m", "lockgate", "control")
