@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import quote
 
 from multidict import CIMultiDict
 from yarl import URL
@@ -12,6 +13,8 @@ from lockgate.gateway.exchange import Exchange, Watch
 from lockgate.gateway.upstream import Upstream
 from lockgate.runs import control_socket
 
+_PATH = "/:@!$&'()*+,;=~"
+_QUERY = _PATH + "?%"  # which the server has left as it was
 _IDLE_SECONDS = 120.0  # between two chunks of a response
 _HOP_BY_HOP = frozenset(
     ("connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "content-length",
@@ -30,7 +33,8 @@ class ControlProxy:
         headers = CIMultiDict((name, value) for name, value in exchange.headers.items() if name not in _HOP_BY_HOP)
         headers["x-request-id"] = exchange.request_id
         # The server has decoded the path; it is encoded anew, so that nothing in it can end the request line.
-        url = URL.build(scheme="http", host="control", path=exchange.path, query_string=exchange.query)
+        query = f"?{quote(exchange.query, safe=_QUERY)}" if exchange.query else ""
+        url = URL(f"http://control{quote(exchange.path, safe=_PATH)}{query}", encoded=True)
         with Watch(exchange):
             try:
                 answer = await self._upstream.send(
