@@ -22,7 +22,9 @@ from lockgate.gateway.proxy import Proxy
 from lockgate.gateway.shared_metrics import SharedMetrics
 from lockgate.gateway.wire import ChatCall, read_chat
 from lockgate.money import to_usd
+from lockgate.telemetry import otlp
 from lockgate.telemetry.metrics import CONTENT_TYPE
+from lockgate.telemetry.model import Span
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +60,7 @@ class Gateway:
         agents: Agents,
         control: ControlProxy,
         metrics: SharedMetrics,
+        emit: Callable[[Span], None],
     ) -> None:
         self._access = access
         self._directory = directory
@@ -65,10 +68,12 @@ class Gateway:
         self._agents = agents
         self._control = control
         self._metrics = metrics
+        self._emit = emit
         self._models: dict[tuple[str, str], tuple[float, list[str]]] = {}
         self._paths: dict[tuple[str, str], Handler] = {
             ("POST", "/v1/chat/completions"): self._chat,
             ("GET", "/v1/models"): self._list_models,
+            ("POST", "/v1/traces"): self._take_traces,
             ("GET", "/health"): self._health,
             ("GET", "/ready"): self._ready,
             ("GET", "/metrics"): self._render_metrics,
@@ -175,6 +180,24 @@ class Gateway:
         )
         with Watch(exchange):
             return await self._agents.run(identity, asked)
+
+    # --- traces -----------------------------------------------------------------------------------------------
+
+    async def _take_traces(self, exchange: Exchange) -> None:
+        """OTLP/HTTP. Spans of a run, sent under its token, are found with the run."""
+        identity = await self._identify(exchange)
+        ingest = otlp.read_json(
+            await exchange.body(otlp.MAX_BYTES),
+            content_type=exchange.headers.get("content-type") or "",
+            content_encoding=exchange.headers.get("content-encoding") or "",
+        )
+        for span in ingest.spans:
+            span.attributes["lockgate.tenant"] = identity.tenant
+            if identity.run is not None:
+                span.run_id, span.agent = identity.run.run_id, identity.run.agent
+                span.effective_digest = identity.run.effective_digest
+            self._emit(span)
+        exchange.respond_json(200, ingest.response())
 
     # --- what there is ----------------------------------------------------------------------------------------
 

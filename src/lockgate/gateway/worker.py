@@ -73,6 +73,7 @@ class Worker:
             agents=self._agents,
             control=self._control,
             metrics=self._shared,
+            emit=self._app.spans.emit,
         )
         return self._gateway
 

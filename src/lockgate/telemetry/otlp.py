@@ -17,8 +17,8 @@ import msgspec
 from lockgate.errors import InputError
 from lockgate.telemetry.model import Span
 
-MAX_BYTES = 32 * 1024 * 1024
-"""Of a request, after decompression."""
+MAX_BYTES = 8 * 1024 * 1024
+"""Of a request, also after decompression. An exporter's usual batch of 512 spans has less than one."""
 
 _INPUT_TOKENS = ("gen_ai.usage.input_tokens", "gen_ai.usage.prompt_tokens", "llm.token_count.prompt")
 _OUTPUT_TOKENS = ("gen_ai.usage.output_tokens", "gen_ai.usage.completion_tokens", "llm.token_count.completion")
@@ -108,8 +108,13 @@ _request = msgspec.json.Decoder(_Request)
 _span = msgspec.json.Decoder(_Span)
 
 
-def read_json(body: bytes, *, content_encoding: str = "") -> Ingest:
+def read_json(body: bytes, *, content_type: str = "application/json", content_encoding: str = "") -> Ingest:
     """The spans of an ``ExportTraceServiceRequest``. Raises :class:`InputError` when it is wrong as a whole."""
+    if content_type.partition(";")[0].strip().lower() != "application/json":
+        raise InputError(
+            f"content-type {content_type!r} is not supported",
+            remedy="send OTLP as JSON: OTEL_EXPORTER_OTLP_PROTOCOL=http/json, or a collector with encoding: json",
+        )
     body = _unpacked(body, content_encoding)
     try:
         request = _request.decode(body)

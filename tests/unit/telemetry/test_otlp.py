@@ -81,6 +81,12 @@ def test_a_request_that_is_no_request_is_an_input_error(body: bytes, encoding: s
         otlp.read_json(body, content_encoding=encoding)
 
 
+def test_protobuf_is_refused_with_what_to_do() -> None:
+    with pytest.raises(InputError, match="x-protobuf") as refused:
+        otlp.read_json(b"", content_type="application/x-protobuf")
+    assert "http/json" in (refused.value.remedy or "")
+
+
 def test_a_bomb_is_not_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(otlp, "MAX_BYTES", 1000)
     with pytest.raises(InputError, match="over 1000 bytes"):
