@@ -113,8 +113,9 @@ def parse_case(raw: bytes, *, path: str, line: int) -> Case:
         if name in RECORDED:
             recorded[name] = value
         elif name not in _FIELDS:
-            close = get_close_matches(key, [*_FIELDS, *ALIASES], n=1)
-            wrong(f"unknown key {key!r}", f"did you mean {close[0]!r}?" if close else "put it under `metadata`")
+            close = get_close_matches(key, [*_FIELDS, *ALIASES], n=1, cutoff=0.75)
+            meant = f"did you mean {close[0]!r}? Else " if close else ""
+            wrong(f"unknown key {key!r}", f"{meant}put it under `metadata`")
         elif name in fields:
             wrong(f"{key!r} means {name!r}, which is given too", "keep one of them")
         else:

@@ -34,7 +34,7 @@ def markdown(card: Scorecard) -> str:
     if card.verdict == "pass":
         lines.append(f"All {sum(metric.blocking for metric in card.metrics)} blocking metrics hold.")
     lines += ["", "| metric | | score | wanted | baseline | difference |", "|---|---|---|---|---|---|"]
-    for metric in card.metrics:
+    for metric in _ordered(card):
         name = metric.name if metric.blocking else f"{metric.name} _(advisory)_"
         cells = (name, _SIGNS[metric.verdict], _score(metric), _wanted(metric), _baseline(metric), _difference(metric))
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
@@ -62,17 +62,20 @@ def draw(card: Scorecard, console: Console) -> None:
     console.print(
         Text.assemble((_WORDS[card.verdict], _STYLES[card.verdict]), f"  {card.label}", ("  eval gate", "dim"))
     )
+    compared = any(metric.difference is not None for metric in card.metrics)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("metric", "", "score", "wanted", "baseline", "difference"):
+    table.add_column("metric", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    for column in ("score", "wanted", *(("baseline", "difference") if compared else ())):
         table.add_column(column, overflow="fold")
-    for metric in card.metrics:
+    for metric in _ordered(card):
+        cells = [_score(metric, around=not compared), _wanted(metric)]
+        if compared:
+            cells += [_baseline(metric), _difference(metric)]
         table.add_row(
             Text(metric.name, style="" if metric.blocking else "dim"),
-            Text(_WORDS[metric.verdict] if metric.blocking else "advisory", style=_STYLES[metric.verdict]),
-            _score(metric),
-            _wanted(metric),
-            _baseline(metric),
-            _difference(metric),
+            Text(_word(metric), style=_STYLES[metric.verdict]),
+            *cells,
         )
     console.print(table)
     for reason in card.reasons if card.verdict != "pass" else ():
@@ -100,7 +103,7 @@ def _facts(card: Scorecard) -> Iterator[str]:
     if card.failures:
         yield "failed: " + ", ".join(f"{count} × {kind}" for kind, count in sorted(card.failures.items()))
     yield f"{show(card.mean_cost_usd, 'usd')} a run"
-    yield f"{show_usd(card.spent_nano)} spent in {card.seconds:.0f} s"
+    yield f"{show_usd(card.spent_nano)} spent in {card.seconds:.1f} s"
     if card.baseline_label:
         yield f"baseline {card.baseline_label}"
         yield "intervals 90 %"
@@ -113,11 +116,29 @@ def _facts(card: Scorecard) -> Iterator[str]:
     yield card.id
 
 
-def _score(metric: MetricCard) -> str:
+def _ordered(card: Scorecard) -> list[MetricCard]:
+    """Quality first, then cost and time; what a metric is made of stands below it."""
+    names = [metric.name for metric in card.metrics]
+
+    def place(metric: MetricCard) -> tuple[bool, int, int]:
+        parent = metric.name.rpartition(".")[0]
+        own = names.index(metric.name)
+        return metric.unit != "score", names.index(parent) if parent in names else own, own
+
+    return sorted(card.metrics, key=place)
+
+
+def _word(metric: MetricCard) -> str:
+    return _WORDS[metric.verdict] if metric.blocking else f"advisory: {_WORDS[metric.verdict].lower()}"
+
+
+def _score(metric: MetricCard, *, around: bool = True) -> str:
     if metric.mean is None or metric.interval is None:
         return "not scored"
-    around = f"{show(metric.interval.low, metric.unit)}..{show(metric.interval.high, metric.unit)}"
-    text = f"{show(metric.mean, metric.unit)} ({around})"
+    text = show(metric.mean, metric.unit)
+    low, high = show(metric.interval.low, metric.unit), show(metric.interval.high, metric.unit)
+    if around and low != high:
+        text += f" ({low}..{high})"
     if metric.traffic_mean is not None and abs(metric.traffic_mean - metric.mean) > 0.005 * max(1e-9, abs(metric.mean)):
         text += f", by traffic {show(metric.traffic_mean, metric.unit)}"
     if metric.unscored:
@@ -144,10 +165,10 @@ def _baseline(metric: MetricCard) -> str:
 def _difference(metric: MetricCard) -> str:
     if metric.difference is None or metric.difference_interval is None:
         return ""
-    ends = metric.difference_interval
-    return (
-        f"{signed(metric.difference, metric.unit)} ({signed(ends.low, metric.unit)}..{signed(ends.high, metric.unit)})"
-    )
+    low = signed(metric.difference_interval.low, metric.unit)
+    high = signed(metric.difference_interval.high, metric.unit)
+    moved = signed(metric.difference, metric.unit)
+    return moved if low == high else f"{moved} ({low}..{high})"
 
 
 def _worst_slices(card: Scorecard) -> list[Slice]:
