@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from lockgate.errors import Corrupt, InputError, NotFound
+
+WRITERS = 16
 
 
 def digest_of(data: bytes) -> str:
@@ -29,19 +32,22 @@ class BlobStore:
 
     def put(self, data: bytes) -> str:
         """Store the bytes (durably, before returning) and return their digest."""
-        digest = digest_of(data)
-        path = self.path(digest)
-        if path.exists():
-            return digest
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
-        return digest
+        return self.put_many([data])[0]
+
+    def put_many(self, blobs: Iterable[bytes]) -> list[str]:
+        """Store many at once: their waits for the disk overlap, and the folder is synced once."""
+        by_digest = {digest_of(data): data for data in blobs}
+        new = [(self.path(digest), data) for digest, data in by_digest.items() if digest not in self]
+        if new:
+            folder = new[0][0].parent
+            folder.mkdir(parents=True, exist_ok=True)
+            if len(new) == 1:
+                _write(*new[0])
+            else:
+                with ThreadPoolExecutor(min(WRITERS, len(new))) as pool:
+                    list(pool.map(lambda one: _write(*one), new))
+            _sync_folder(folder)
+        return list(by_digest)
 
     def get(self, digest: str) -> bytes:
         try:
@@ -62,6 +68,15 @@ class BlobStore:
         folder = self.root / "sha256"
         if folder.is_dir():
             yield from (f"sha256:{path.name}" for path in sorted(folder.iterdir()) if not path.name.startswith("."))
+
+
+def _write(path: Path, data: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
+    with open(temporary, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -116,9 +116,7 @@ class Versions:
     def _keep(self, packed: Sequence[Packed], commit: str | None) -> None:
         from lockgate.versions.store import VersionRow, save_versions
 
-        for one in packed:
-            for data in (one.bundle.blobs | one.referrer()).values():
-                self.blobs.put(data)
+        self.blobs.put_many(data for one in packed for data in (one.bundle.blobs | one.referrer()).values())
         now = self.clock()
         rows = [
             VersionRow(
@@ -154,6 +152,8 @@ class Versions:
 
     def load(self, digest: str) -> AgentVersion:
         """The version with this behaviour digest (or 12 of its hex digits)."""
+        if digest in self._loaded:  # asked for on every request
+            return self._loaded[digest]
         digest = self._by_digest(digest)
         if digest not in self._loaded:
             row = self._row(digest)
@@ -361,8 +361,7 @@ class Versions:
     def _attach(self, subject: str, kind: str, title: str, data: bytes) -> None:
         """Make ``data`` a referrer of a bundle."""
         blobs = layout.referrer(subject, len(self.blobs.get(subject)), kind, title, data)
-        for blob in blobs.values():
-            self.blobs.put(blob)
+        self.blobs.put_many(blobs.values())
         digest, manifest = list(blobs.items())[-1]
         with lockfile.one_at_a_time(self.project.home):
             layout.add_to_index(self.blobs, [layout.descriptor(digest, len(manifest), kind=kind)])

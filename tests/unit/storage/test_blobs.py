@@ -24,6 +24,14 @@ def test_putting_twice_keeps_one_file_and_no_leftovers(tmp_path: Path) -> None:
     assert len(list((tmp_path / "sha256").iterdir())) == 1
 
 
+def test_many_are_put_in_their_order_each_once(tmp_path: Path) -> None:
+    store = BlobStore(tmp_path)
+    blobs = [b"%d" % number for number in range(40)]
+    assert store.put_many([*blobs, b"3"]) == [digest_of(blob) for blob in blobs]
+    assert sorted(store) == sorted(digest_of(blob) for blob in blobs)
+    assert store.put_many([]) == []
+
+
 def test_a_changed_blob_is_corrupt(tmp_path: Path) -> None:
     store = BlobStore(tmp_path)
     digest = store.put(b"hello")
