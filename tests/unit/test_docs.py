@@ -138,6 +138,16 @@ def test_every_command_in_a_page_parses(page: Path) -> None:
     assert wrong == []
 
 
+@pytest.mark.parametrize("words", [["nope"], ["trace", "--nope"], ["triage", "promote"], ["triage", "nope", "x"]])
+def test_a_command_that_is_wrong_would_be_found(words: list[str]) -> None:
+    from typer.main import get_command
+
+    from lockgate.cli import app
+
+    with pytest.raises(Exception, match=r"(?i)no such|missing"):
+        parse(get_command(app), words)
+
+
 def parse(command: Any, words: list[str]) -> None:
     """Parse as the shell would, without running anything."""
     context = command.make_context("lockgate", list(words), resilient_parsing=False)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lockgate.console import JsonFlag, draw, emit, table
+from lockgate.console import JsonFlag, console, draw, emit, table
 from lockgate.errors import InputError, NotFound
 from lockgate.money import show_usd
 
@@ -135,6 +135,9 @@ def _line(node: Node) -> Text:
 def _draw_list(found: list[TraceSummary]) -> None:
     from datetime import UTC, datetime
 
+    if not found:
+        console().print("no traces yet")
+        return
     table(
         ("trace", "started (UTC)", "name", "agent", "run", "spans", "errors", "time", "tokens", "cost"),
         (

@@ -73,6 +73,12 @@ def test_the_list_is_newest_first() -> None:
     assert "run_1" in lines[1]
 
 
+@pytest.mark.usefixtures("project")
+def test_an_empty_list_says_so() -> None:
+    assert show("list") == "no traces yet\n"
+    assert msgspec.json.decode(show("list", "--json")) == []
+
+
 @pytest.mark.usefixtures("recorded")
 def test_json_is_for_programs() -> None:
     data = msgspec.json.decode(show("run_1", "--json"))
