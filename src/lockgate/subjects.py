@@ -46,7 +46,7 @@ async def open_subject(
         kinds: dict[str, str] = {}
         for model in (version.model, *version.fallbacks):
             if model.provider not in endpoints:
-                kinds[model.provider], endpoints[model.provider] = _open_provider(app, stack, model, environment)
+                kinds[model.provider], endpoints[model.provider] = open_provider(app, stack, model, environment)
 
         def price(model: ModelRef, usage: Usage) -> int:
             return app.prices.cost(kinds[model.provider], model.provider, model.name, usage)
@@ -80,7 +80,7 @@ async def open_judge(app: App, settings: JudgeSettings, environment: str) -> Asy
         seed=settings.seed,
     )
     with ExitStack() as stack:
-        kind, endpoint = _open_provider(app, stack, model, environment)
+        kind, endpoint = open_provider(app, stack, model, environment)
 
         def price(asked: ModelRef, usage: Usage) -> int:
             return app.prices.cost(kind, asked.provider, asked.name, usage)
@@ -116,7 +116,8 @@ def override_model(version: AgentVersion, name: str) -> AgentVersion:
     )
 
 
-def _open_provider(app: App, stack: ExitStack, model: ModelRef, environment: str) -> tuple[str, Endpoint]:
+def open_provider(app: App, stack: ExitStack, model: ModelRef, environment: str) -> tuple[str, Endpoint]:
+    """The kind of the model's provider, and where to ask it. What is started for that ends with ``stack``."""
     from lockgate.project.secrets import resolve_secret
     from lockgate.project.service import resolve_provider
     from lockgate.runtime.direct import Endpoint

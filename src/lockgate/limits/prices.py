@@ -26,6 +26,10 @@ INPUT_OVERHEAD = 512
 """Input tokens a provider may add of its own (chat template, tool preamble) beyond one a byte of the request."""
 
 
+OWN_MACHINES = "ollama"
+"""A well-known provider that is no service: its models cost nothing by the token."""
+
+
 class Rates(msgspec.Struct, frozen=True):
     """Nano-USD per million tokens, for calls of more than ``above`` input tokens.
 
@@ -87,7 +91,8 @@ class Prices:
         """The model's price. Raises :class:`InputError` when there is none.
 
         Looked for in ``prices.yaml`` under the provider's name; then in the bundled table under the provider's name,
-        else under its kind. A model of kind ``local`` costs nothing unless ``prices.yaml`` says otherwise.
+        else under its kind. Models of kind ``local``, and of the provider ``ollama``, run on machines of one's own:
+        they cost nothing unless ``prices.yaml`` says otherwise.
         """
         key = (provider_kind, provider_name, model)
         price = self._found.get(key)
@@ -138,7 +143,7 @@ class Prices:
         return Price(Rates(0, rate_in, cached, rate_out, max(rate_in, cached), rate_out), request=to_nano(row.request))
 
     def _bundled(self, kind: str, provider: str, model: str) -> Price | None:
-        if kind == "local":
+        if kind == "local" or provider == OWN_MACHINES:
             return FREE
         from genai_prices.data_snapshot import get_snapshot
 

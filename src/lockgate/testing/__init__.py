@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         nonsense,
         rate_limited,
     )
+    from lockgate.testing.store import memory_store
 
 _HOME = {
     "FakeClock": "clock",
@@ -37,6 +38,7 @@ _HOME = {
     "cut": "replies",
     "failing": "replies",
     "hanging": "replies",
+    "memory_store": "store",
     "nonsense": "replies",
     "rate_limited": "replies",
 }
@@ -53,6 +55,7 @@ __all__ = [
     "cut",
     "failing",
     "hanging",
+    "memory_store",
     "nonsense",
     "rate_limited",
 ]

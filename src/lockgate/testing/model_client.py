@@ -13,7 +13,7 @@ from typing import Any
 from lockgate.errors import UpstreamError
 from lockgate.results import Usage
 from lockgate.runtime.model import Completion, wire_name
-from lockgate.testing.replies import ModelRequest, Reply, message_of, reply_of, responder_of, usage_of
+from lockgate.testing.replies import ModelRequest, Reply, finish_reason, message_of, reply_of, responder_of, usage_of
 from lockgate.versions.model import ModelRef
 
 
@@ -41,12 +41,13 @@ class FakeModel:
         if isinstance(response, Exception):
             raise response
         reply = reply_of(response)
-        await asyncio.sleep(self._latency if reply.latency is None else reply.latency)
-        return await self._completion(request, reply, model)
+        async with asyncio.timeout(timeout):
+            await asyncio.sleep(self._latency if reply.latency is None else reply.latency)
+            if reply.failure == "hang":
+                await asyncio.Event().wait()
+        return self._completion(request, reply, model)
 
-    async def _completion(self, request: ModelRequest, reply: Reply, model: ModelRef) -> Completion:
-        if reply.failure == "hang":
-            await asyncio.Event().wait()
+    def _completion(self, request: ModelRequest, reply: Reply, model: ModelRef) -> Completion:
         if reply.failure is not None or reply.status >= 400:
             status = reply.status if reply.failure is None else None
             raise UpstreamError(
@@ -59,5 +60,5 @@ class FakeModel:
             usage=usage,
             cost_nano=self._price(usage),
             model_served=reply.model or model.name,
-            finish_reason=reply.finish_reason or ("tool_calls" if reply.tool_calls else "stop"),
+            finish_reason=finish_reason(reply),
         )

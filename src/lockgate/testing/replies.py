@@ -178,7 +178,9 @@ def completion(request: ModelRequest, reply: Reply) -> dict[str, Any]:
         "object": "chat.completion",
         "created": 0,
         "model": reply.model or request.model,
-        "choices": [{"index": 0, "message": message_of(reply), "finish_reason": _finish(reply), "logprobs": None}],
+        "choices": [
+            {"index": 0, "message": message_of(reply), "finish_reason": finish_reason(reply), "logprobs": None}
+        ],
     }
     if reply.report_usage:
         answer["usage"] = _wire_usage(usage_of(request, reply))
@@ -204,7 +206,7 @@ def chunks(request: ModelRequest, reply: Reply) -> Iterator[bytes]:
         first = {"index": index, **tool, "function": {"name": tool["function"]["name"], "arguments": ""}}
         yield delta({"tool_calls": [first]})
         yield delta({"tool_calls": [{"index": index, "function": {"arguments": arguments}}]})
-    yield delta({}, _finish(reply))
+    yield delta({}, finish_reason(reply))
     if reply.report_usage and (request.body.get("stream_options") or {}).get("include_usage"):
         yield event([], _wire_usage(usage_of(request, reply)))
     yield b"data: [DONE]\n\n"
@@ -216,7 +218,8 @@ def error_body(reply: Reply) -> dict[str, Any]:
     return {"error": {"message": reply.error or "error", "type": kind, "param": None, "code": None}}
 
 
-def _finish(reply: Reply) -> str:
+def finish_reason(reply: Reply) -> str:
+    """What the choice says of its end."""
     return reply.finish_reason or ("tool_calls" if reply.tool_calls else "stop")
 
 

@@ -55,11 +55,11 @@ def test_a_provider_of_any_name_is_looked_up_by_its_kind() -> None:
 
 def test_an_unknown_model_is_an_error_that_says_where_to_put_its_price(tmp_path: Path) -> None:
     with pytest.raises(InputError) as unknown:
-        Prices().price("openai", "ollama", "llama3.1:70b")
-    assert "'llama3.1:70b' of the provider 'ollama'" in unknown.value.message
+        Prices().price("openai", "vllm", "llama3.1:70b")
+    assert "'llama3.1:70b' of the provider 'vllm'" in unknown.value.message
     assert "prices: prices.yaml" in (unknown.value.remedy or "")
     row = (unknown.value.remedy or "").split("): ")[1]
-    assert own(tmp_path, row).cost("openai", "ollama", "llama3.1:70b", USAGE) == 0  # the remedy works as it stands
+    assert own(tmp_path, row).cost("openai", "vllm", "llama3.1:70b", USAGE) == 0  # the remedy works as it stands
 
 
 def test_a_model_that_is_not_billed_by_the_token_is_an_error() -> None:
@@ -67,8 +67,9 @@ def test_a_model_that_is_not_billed_by_the_token_is_an_error() -> None:
         Prices().price("openai", "openai", "whisper-1")
 
 
-def test_a_local_model_is_free_unless_given_a_price(tmp_path: Path) -> None:
+def test_a_model_on_ones_own_machine_is_free_unless_given_a_price(tmp_path: Path) -> None:
     assert Prices().cost("local", "local", "qwen", USAGE) == 0
+    assert Prices().cost("openai", "ollama", "llama3.1:70b", USAGE) == 0
     prices = own(tmp_path, "local:\n  qwen: {input: 1, output: 2}\n")
     assert prices.cost("local", "local", "qwen", USAGE) == 1_000_000 + 400_000
 
@@ -81,9 +82,9 @@ def test_a_projects_own_price_comes_first(tmp_path: Path) -> None:
 
 
 def test_a_star_stands_for_the_providers_other_models(tmp_path: Path) -> None:
-    prices = own(tmp_path, 'ollama:\n  dear: {input: 5, output: 5}\n  "*": {input: 0, output: 0}\n')
-    assert prices.cost("openai", "ollama", "anything", USAGE) == 0
-    assert prices.cost("openai", "ollama", "dear", USAGE) == 6_000_000
+    prices = own(tmp_path, 'vllm:\n  dear: {input: 5, output: 5}\n  "*": {input: 0, output: 0}\n')
+    assert prices.cost("openai", "vllm", "anything", USAGE) == 0
+    assert prices.cost("openai", "vllm", "dear", USAGE) == 6_000_000
 
 
 @pytest.mark.parametrize(
