@@ -228,7 +228,7 @@ class Agents:
         deadline = asyncio.get_running_loop().time() + wait
         while True:
             try:
-                answer = await host.send("POST", _RUNS, headers=headers, body=body, timeout=limit)
+                answer = await host.send("POST", _RUNS, headers=headers, body=body, timeout=limit, confirm=True)
             except UpstreamError as failure:
                 if failure.sent:
                     raise UpstreamError(

@@ -93,11 +93,13 @@ class Upstream:
         body: bytes | None = None,
         timeout: float,
         stream: bool = False,
+        confirm: bool = False,
     ) -> Answer:
         """Send one request and wait for the headers of its answer.
 
         ``timeout`` is seconds for all of it, or for a stream between two chunks. Raises :class:`UpstreamError`
-        with ``sent=False`` only when surely nothing left this machine.
+        with ``sent=False`` only when surely nothing left this machine. ``confirm`` sends the body when the other
+        side has said that it is there (HTTP's ``100 Continue``): a process that dies before has not got it.
         """
         session = self._session
         if session is None:
@@ -107,12 +109,24 @@ class Upstream:
             connect=min(CONNECT_SECONDS, timeout / 2),
             sock_read=timeout if stream else None,
         )
+        held = _Held(body or b"") if confirm else None
+        if held is not None:
+            headers = {**headers, "content-length": str(len(held.body))}
         try:
             response = await session.request(
-                method, url, headers=headers, data=body, timeout=limits, allow_redirects=False
+                method,
+                url,
+                headers=headers,
+                data=body if held is None else held.parts(),
+                timeout=limits,
+                allow_redirects=False,
+                expect100=confirm,
             )
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as failure:
-            raise _before_headers(failure, url, timeout) from failure
+            error = _before_headers(failure, url, timeout)
+            if held is not None and not held.given:
+                error.sent = False
+            raise error from failure
         return Answer(response)
 
     async def close(self) -> None:
@@ -123,7 +137,8 @@ class Upstream:
     def _open(self) -> aiohttp.ClientSession:
         connector: aiohttp.BaseConnector
         if self._socket is not None:
-            connector = aiohttp.UnixConnector(str(self._socket), limit=MAX_CONNECTIONS, keepalive_timeout=_KEEP_ALIVE)
+            # A new connection each: one that was kept could not tell whether a process killed since had the request.
+            connector = aiohttp.UnixConnector(str(self._socket), limit=MAX_CONNECTIONS, force_close=True)
         else:
             connector = aiohttp.TCPConnector(limit=MAX_CONNECTIONS, keepalive_timeout=_KEEP_ALIVE)
         return aiohttp.ClientSession(
@@ -131,6 +146,18 @@ class Upstream:
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,
         )
+
+
+class _Held:
+    """A body that knows whether it was asked for."""
+
+    def __init__(self, body: bytes) -> None:
+        self.body = body
+        self.given = False
+
+    async def parts(self) -> AsyncIterator[bytes]:
+        self.given = True
+        yield self.body
 
 
 def _before_headers(failure: Exception, url: URL, timeout: float) -> UpstreamError:

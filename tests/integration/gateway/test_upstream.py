@@ -232,6 +232,29 @@ async def test_a_redirect_is_an_answer_and_not_followed(client: Upstream) -> Non
         answer.close()
 
 
+@pytest.mark.parametrize(
+    ("said", "sent"), [(b"", False), (b"HTTP/1.1 100 Continue\r\n\r\n", True)], ids=["silent", "continue"]
+)
+async def test_a_body_held_for_confirmation_is_sent_only_after_it(client: Upstream, said: bytes, sent: bool) -> None:
+    received = b""
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal received
+        await reader.readuntil(b"\r\n\r\n")
+        if said:
+            writer.write(said)
+            received = await reader.readexactly(7)
+        writer.close()
+
+    server = await asyncio.start_server(connected, "127.0.0.1", 0)
+    url = URL(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
+    with pytest.raises(UpstreamError) as raised:
+        await client.send("POST", url, headers={}, body=b'{"x":1}', timeout=TIMEOUT, confirm=True)
+    assert raised.value.sent is sent
+    assert received == (b'{"x":1}' if sent else b"")
+    server.close()
+
+
 async def test_connections_are_used_again(client: Upstream) -> None:
     connections = 0
 
