@@ -12,6 +12,7 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 import stat
 from collections.abc import Coroutine
 from pathlib import Path
@@ -34,6 +35,7 @@ DRAIN = 30.0
 """Seconds that runs in progress have after the host is told to stop."""
 
 LARGEST_REQUEST = 16 * 1024 * 1024
+BACKLOG = 512
 MOST_RUNS = 512
 """Runs at once; more are told to go elsewhere (503)."""
 
@@ -61,7 +63,7 @@ class Host:
         await self.service.heartbeat(str(self.socket), os.getpid())
         self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
         await self._runner.setup()
-        await web.UnixSite(self._runner, str(self.socket)).start()
+        await web.SockSite(self._runner, _listening(self.socket)).start()
         self._beating = asyncio.create_task(self._beat())
 
     async def stop(self) -> None:
@@ -185,6 +187,24 @@ class Host:
             return
         writer.close()
         raise Conflict(f"a host listens on {self.socket} already", remedy="one host per version and machine is enough")
+
+
+def _listening(path: Path) -> socket.socket:
+    """A socket that appears at ``path`` when it listens already: whoever sees it may connect."""
+    hidden = path.with_name(f".{os.getpid()}.sock")
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            hidden.unlink()
+        listener.bind(str(hidden))
+        hidden.chmod(0o600)
+        listener.listen(BACKLOG)
+        hidden.rename(path)
+    except OSError:
+        listener.close()
+        raise
+    listener.setblocking(False)
+    return listener
 
 
 async def serve_until_signalled(host: Host) -> None:
