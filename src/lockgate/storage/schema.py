@@ -300,7 +300,7 @@ approvals = Table(
     Column("arguments_hash", String, nullable=False),
     Column("effective_digest", String, nullable=False),
     Column("policy_digest", String, nullable=False),
-    Column("status", String, nullable=False),  # pending | approved | rejected | executing | executed | expired | unknown
+    Column("status", String, nullable=False),  # see tools/model.py
     Column("requested_at", Double, nullable=False),
     Column("expires_at", Double),
     Column("decided_at", Double),
