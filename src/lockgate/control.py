@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -28,7 +29,7 @@ from lockgate.ticks import Loop, loops
 
 _log = logging.getLogger(__name__)
 
-LARGEST_BODY = 1 << 20
+LARGEST_BODY = 1 << 18
 """Bytes a request to the control plane may have."""
 STOP_SECONDS = 10.0
 
@@ -77,20 +78,23 @@ def run() -> None:
     asyncio.run(serve(open_app()))
 
 
-async def serve(app: App, ready: asyncio.Event | None = None) -> None:
-    """Serve one project's control plane; ends on SIGTERM or SIGINT, letting the running tick end."""
+async def serve(app: App, stop: asyncio.Event | None = None, ready: asyncio.Event | None = None) -> None:
+    """Serve one project's control plane until ``stop`` is set, or a signal comes; the running tick ends first.
+
+    ``ready`` is set as soon as it listens. Raises :class:`Conflict` when the socket is taken.
+    """
     from granian.constants import Interfaces
     from granian.server.embed import Server
 
     path = control_socket(app.home)
     _claim(path)
-    lead = Leadership(app.control, app.clock, name="control", holder=f"{socket.gethostname()}:{os.getpid()}")
-    background = loops(app, lead)
-    api = make_api(app)
-    server = Server(api, uds=path, interface=Interfaces.ASGI, websockets=False, log_enabled=False)
+    stop = stop or asyncio.Event()
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signum, server.stop)
+        loop.add_signal_handler(signum, stop.set)
+    lead = Leadership(app.control, app.clock, name="control", holder=f"{socket.gethostname()}:{os.getpid()}")
+    background = loops(app, lead)
+    server = Server(make_api(app), uds=path, interface=Interfaces.ASGI, websockets=False, log_enabled=False)
     serving = asyncio.create_task(server.serve())
     try:
         await _until_listening(path, serving)
@@ -100,8 +104,15 @@ async def serve(app: App, ready: asyncio.Event | None = None) -> None:
         _log.info("listening on %s", path)
         if ready is not None:
             ready.set()
-        await serving
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
     finally:
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(signum)
+        server.stop()  # type: ignore[no-untyped-call]
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(serving, STOP_SECONDS)
         await asyncio.to_thread(_end, background, lead, path)
 
 
