@@ -176,5 +176,6 @@ def _draw(units: Units) -> _Draws:
     random = np.random.default_rng(_SEED)
     count = len(units.sums)
     draws = max(DRAWS // 5, min(DRAWS, 1_500_000 // count))
-    found = random.standard_exponential((draws, count)) @ np.column_stack((units.sums, units.sizes))
+    # einsum, not @: a thin product is slowed down, not sped up, by the threads of a BLAS on a busy machine
+    found = np.einsum("dc,ck->dk", random.standard_exponential((draws, count)), np.column_stack(units))
     return _Draws(found[:, 0], found[:, 1], random.standard_exponential(draws) * units.sizes.mean())
