@@ -53,7 +53,11 @@ def gateway(
     start(open_app(), host, port, workers=workers, drain=drain, everything=False)
 
 
-keys = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Create, list and revoke API keys.")
+keys = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Create, list and revoke API keys.\n\nExample: lockgate keys create --tenant acme --env prod",
+)
 
 
 @keys.command("create")

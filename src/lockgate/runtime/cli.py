@@ -125,7 +125,7 @@ def run(
 runs = typer.Typer(
     no_args_is_help=False,
     rich_markup_mode=None,
-    help="List runs, or show one step by step.",
+    help="List runs, or show one step by step.\n\nExample: lockgate runs show run_01k…",
     invoke_without_command=True,
 )
 

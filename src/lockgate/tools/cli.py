@@ -16,9 +16,15 @@ if TYPE_CHECKING:
     from lockgate.tools.registry import ToolView
 
 approvals = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Decide on tool calls that wait for a person."
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Decide on tool calls that wait for a person.\n\nExample: lockgate approvals list",
 )
-tools = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="List tools and their contracts.")
+tools = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="List tools and their contracts.\n\nExample: lockgate tools list",
+)
 
 ApprovalId = Annotated[str, typer.Argument(help="The approval's id, as `approvals list` shows it.")]
 By = Annotated[str | None, typer.Option("--by", help="Who decides. Default: the user of this shell.")]
