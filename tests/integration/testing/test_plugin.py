@@ -54,7 +54,7 @@ def project(pytester: pytest.Pytester) -> pytest.Pytester:
         "tools/remember.yaml": "tool: {name: remember, effect: write, python: tools/names.py:remember, "
         "input: {type: object, properties: {name: {type: string}}}}\n",
         "tools/names.py": TOOLS,
-        "pytest.ini": "[pytest]\naddopts = -p no:cacheprovider -p no:asyncio\n",
+        "pytest.ini": "[pytest]\naddopts = -p no:cacheprovider -p no:asyncio --assert=plain\n",
     }
     for name, text in files.items():
         path = root / name
