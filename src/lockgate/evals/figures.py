@@ -18,7 +18,9 @@ def show(value: float, unit: Unit) -> str:
         return f"{value:.2f} s"
     if unit == "rate":
         return f"{value:.1%}"
-    return f"{value:.2f}" if unit == "score" else f"{value:,.4g}"
+    if unit == "score":
+        return f"{value:.2f}"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def signed(value: float, unit: Unit) -> str:

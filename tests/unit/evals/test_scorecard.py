@@ -1,0 +1,118 @@
+"""A scorecard as people read it."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+
+from lockgate.evals.figures import show, signed
+from lockgate.evals.model import Change, Interval, MetricCard, Scorecard, Slice, Unit
+from lockgate.evals.scorecard import draw, markdown
+
+
+def metric(name: str, **fields: Any) -> MetricCard:
+    given: dict[str, Any] = {"scorer": name, "unit": "score", "direction": "higher", "blocking": True}
+    given |= {"verdict": "pass", "reason": "", "mean": 0.9, "interval": Interval(0.8, 0.95), "minimum": 0.8}
+    return MetricCard(name=name, **(given | fields))
+
+
+def card(**fields: Any) -> Scorecard:
+    given: dict[str, Any] = {"id": "eval_1", "agent": "triage", "label": "triage@2 (abc)", "environment": "prod"}
+    given |= {"behaviour_digest": "sha256:b", "effective_digest": "sha256:e", "dataset": "g.jsonl"}
+    given |= {"dataset_digest": "sha256:d", "rubric_digest": "sha256:r", "cases": 60, "trials": 3, "verdict": "pass"}
+    given |= {"reasons": [], "metrics": [metric("exact_match")]}
+    return Scorecard(**(given | fields))
+
+
+def drawn(found: Scorecard) -> str:
+    from rich.console import Console
+
+    screen = io.StringIO()
+    draw(found, Console(file=screen, width=100))
+    return screen.getvalue()
+
+
+FAILED = card(
+    verdict="fail",
+    reasons=["exact_match: 0.50 < 0.80 (0.40..0.60)"],
+    metrics=[
+        metric("cost_usd", unit="usd", direction="lower", mean=0.004, interval=Interval(0.003, 0.005), minimum=None),
+        metric(
+            "exact_match",
+            verdict="fail",
+            mean=0.5,
+            baseline_mean=0.9,
+            difference=-0.4,
+            difference_interval=Interval(-0.5, -0.3),
+            margin=0.05,
+        ),
+        metric("exact_match.item", blocking=False, verdict="fail", minimum=None),
+    ],
+    slices=[Slice(kind="tag", name="long|msg", metric="exact_match", cases=9, mean=0.1, baseline_mean=0.9)],
+    broken=[Change(case_id=f"c{number}", metric="exact_match", before=1.0, after=0.0) for number in range(9)],
+    flaky=["c3"],
+    failures={"trial_timeout": 2},
+    warnings=["the golden set has 20 cases"],
+    judge="ollama:judge",
+    baseline_label="triage@1 (def)",
+)
+
+
+def test_the_markdown_begins_with_the_marker_a_bot_looks_for() -> None:
+    assert markdown(card()).startswith("<!-- lockgate:scorecard:triage -->\n## ✅ triage@2 (abc): pass\n")
+
+
+def test_the_markdown_says_what_failed_where_and_on_which_cases() -> None:
+    text = markdown(FAILED)
+    assert "- exact_match: 0.50 &lt; 0.80" in text
+    assert "| exact_match | ❌ | 0.50 (0.80..0.95) | ≥ 0.80, margin 0.05 | 0.90 | −0.40 (−0.50..−0.30) |" in text
+    assert "**Newly broken**: 9 cases: `c0`" in text
+    assert "`c7`, …" in text
+    assert "judge ollama:judge (uncalibrated)" in text
+    assert "failed: 2 × trial_timeout" in text
+
+
+def test_quality_stands_before_cost_and_a_field_below_its_whole() -> None:
+    lines = [line.split(" | ")[0] for line in markdown(FAILED).splitlines() if line.startswith("| ")]
+    assert [line for line in lines if "match" in line or "cost" in line] == [
+        "| exact_match",
+        "| exact_match.item _(advisory)_",
+        "| cost_usd",
+    ]
+
+
+def test_ids_from_outside_cannot_put_html_into_a_comment() -> None:
+    evil = card(flaky=["<img src=x>`"], reasons=["<script>"], verdict="fail")
+    assert "<img" not in markdown(evil)
+    assert "<script" not in markdown(evil)
+
+
+def test_the_terminal_shows_the_same() -> None:
+    text = drawn(FAILED)
+    assert text.startswith("FAIL  triage@2 (abc)")
+    assert "exact_match: 0.50 < 0.80" in text
+    assert "tag long|msg: exact_match 0.10 (baseline 0.90), 9 cases" in text
+    assert "warning: the golden set has 20 cases" in text
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "shown"),
+    [
+        (0.834, "score", "0.83"),
+        (0.0042, "usd", "$0.0042"),
+        (3.5, "usd", "$3.50"),
+        (0.031, "rate", "3.1%"),
+        (1.2, "seconds", "1.20 s"),
+        (12345.6, "tokens", "12,346"),
+        (1.25, "count", "1.25"),
+    ],
+)
+def test_figures_are_shown_as_people_read_them(value: float, unit: Unit, shown: str) -> None:
+    assert show(value, unit) == shown
+
+
+def test_differences_carry_their_sign() -> None:
+    assert signed(-0.4, "score") == "−0.40"
+    assert signed(0.0, "usd") == "+$0.00"
