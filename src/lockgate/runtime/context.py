@@ -115,6 +115,8 @@ class RunContext:
         self.tools_used: list[ToolUse] = []
         self.ended: BaseException | None = None
         """Why the run cannot go on. Raised again at every further step, so that code cannot go on regardless."""
+        self.model_failure: RunFailed | None = None
+        """Why the last model call failed (frameworks make an error of their own of it); None when it did not."""
         self._client = client
         self._code = code
         self._policy = policy
@@ -153,8 +155,11 @@ class RunContext:
         candidates = (self.version.model, *self.version.fallbacks)
         for number, model in enumerate(candidates, 1):
             try:
-                return await self._ask(model, {"messages": list(messages), **extra})
+                completion = await self._ask(model, {"messages": list(messages), **extra})
+                self.model_failure = None
+                return completion
             except RunFailed as failure:
+                self.model_failure = failure
                 if failure.error_type not in PASSING or number == len(candidates) or self._out_of_time():
                     raise
         raise AssertionError("a version has at least one model")
@@ -162,7 +167,7 @@ class RunContext:
     async def _ask(self, model: ModelRef, asked: dict[str, Any]) -> Completion:
         async with self._turn():
             self._check_limits()
-            body = plain(_parameters(model, self._tokens_left()) | asked)
+            body = plain(_parameters(model, self._tokens_left(), asked))
             name = wire_name(model)
             self.model_calls += 1
             step, fresh = self.journal.take("model", name, body, now=self._clock())
@@ -451,16 +456,14 @@ async def _uncancelled(work: Coroutine[Any, Any, None]) -> None:
     task.result()
 
 
-def _parameters(model: ModelRef, tokens_left: int) -> dict[str, Any]:
-    """The version's parameters by their names in chat completions; what is None is left to the provider."""
-    given = {
-        "temperature": model.temperature,
-        "top_p": model.top_p,
-        "seed": model.seed,
-        "stop": list(model.stop) or None,
-    }
-    body: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    body["max_tokens"] = min(model.max_tokens, tokens_left)
+def _parameters(model: ModelRef, tokens_left: int, asked: dict[str, Any]) -> dict[str, Any]:
+    """The version's parameters by their names in chat completions, under what is asked for; ``max_tokens`` is the
+    least of version, request and what the run has left."""
+    given = {"temperature": model.temperature, "top_p": model.top_p, "seed": model.seed, "stop": list(model.stop)}
+    body = {name: value for name, value in given.items() if value not in (None, [])} | asked
+    wanted = asked.get("max_tokens")
+    most = min(model.max_tokens, tokens_left)
+    body["max_tokens"] = min(wanted, most) if isinstance(wanted, int) and wanted > 0 else most
     return body
 
 

@@ -52,7 +52,7 @@ async def execute(ctx: RunContext, input: Any) -> RunResult:
     except (Exception, SystemExit) as error:  # the agent's own code, or a defect of ours: the run's boundary
         log.warning("run %s of %s failed", ctx.run_id or "(local)", ctx.version.agent, exc_info=True)
         word = "internal_error" if ctx.version.framework.kind == "native" else "code_error"
-        failure = RunFailed(word, f"{type(error).__name__}: {error}")
+        failure = ctx.model_failure or RunFailed(word, f"{type(error).__name__}: {error}")
     if isinstance(ctx.ended, Suspend) and status == "failed":  # stopped for a person, whatever the code made of it
         status, approval_id, failure = "suspended", ctx.ended.approval_id, None
     if ctx.ended is None:
@@ -83,7 +83,9 @@ def _kind(kind: str) -> Callable[[RunContext, Any], Awaitable[Any]]:
 
         return run_python
     if kind == "langgraph":
-        raise RunFailed("code_error", "no langgraph yet")
+        from lockgate.runtime.langgraph_kind import run_langgraph
+
+        return run_langgraph
     return run_native
 
 
