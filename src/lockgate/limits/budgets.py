@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Protocol
@@ -43,11 +44,7 @@ def accounts_for(
     if run is not None:
         accounts += run_accounts(run)
     if agent is not None:
-        name = f"agent:{environment}:{agent}"
-        daily_usd = None if settings is None else settings.daily_usd
-        daily_tokens = None if settings is None else settings.daily_tokens
-        accounts.append(Account(name=name, window=day, cap=_nano(daily_usd)))
-        accounts.append(Account(name=name, window=day, cap=daily_tokens, unit="tokens"))
+        accounts += _agent_accounts(environment, agent, settings, day)
     accounts.append(Account(name=f"tenant:{environment}:{tenant}", window=day, cap=_nano(tenant_daily_usd)))
     return accounts
 
@@ -59,6 +56,22 @@ def run_accounts(run: RunLimits) -> list[Account]:
         Account(name=name, window="", cap=run.max_usd_nano),
         Account(name=name, window="", cap=run.max_tokens, unit="tokens"),
         Account(name=name, window="", cap=run.max_llm_calls, unit="calls"),
+    ]
+
+
+def daily_caps(deployed: Iterable[tuple[str, str, AgentSettings]], day: str) -> list[Account]:
+    """The day's capped accounts of (environment, agent, settings)."""
+    accounts = [account for entry in deployed for account in _agent_accounts(*entry, day)]
+    return [account for account in accounts if account.cap is not None]
+
+
+def _agent_accounts(environment: str, agent: str, settings: AgentSettings | None, day: str) -> list[Account]:
+    name = f"agent:{environment}:{agent}"
+    daily_usd = None if settings is None else settings.daily_usd
+    daily_tokens = None if settings is None else settings.daily_tokens
+    return [
+        Account(name=name, window=day, cap=_nano(daily_usd)),
+        Account(name=name, window=day, cap=daily_tokens, unit="tokens"),
     ]
 
 

@@ -28,6 +28,8 @@ def budgets(
     app = open_app()
     found = app.ledger.balances(app.holds if app.holds_path.exists() else None)
     shown = [balance for balance in found if _is_wanted(balance, agent, runs)]
+    if agent is not None and not shown:
+        app.versions.locked(agent)  # an agent that does not exist is an error, one that spent nothing is not
     emit([_row(balance) for balance in shown], json, lambda: _draw(shown))
 
 

@@ -6,9 +6,11 @@ wait for days. The control plane's tick writes it; opening the table reads it ba
 
 from __future__ import annotations
 
+import msgspec
+
 from lockgate.clock import Clock, system
 from lockgate.limits import store
-from lockgate.limits.budgets import day_of, seconds_left
+from lockgate.limits.budgets import daily_caps, day_of, seconds_left
 from lockgate.limits.holdtable import HoldTable
 from lockgate.limits.model import Balance
 from lockgate.storage.engine import Database
@@ -85,13 +87,22 @@ class Ledger:
         return [balance for balance in idle if balance.account not in running]
 
     def balances(self, table: HoldTable | None, prefix: str = "") -> list[Balance]:
-        """What is spent in windows that have not ended: the table's view, and from the ledger what it has not."""
+        """Every budget of a window that has not ended: the table's view, from the ledger what it has not, and what
+        deployed agents may spend today and have not begun to."""
+        today = day_of(self._clock())
         with self._control.read() as connection:
-            kept = store.in_windows(connection, day_of(self._clock()))
-        merged = {_key(balance): balance for balance in kept if balance.account.startswith(prefix)}
+            kept = store.in_windows(connection, today)
+            deployed = store.deployed(connection)
+        merged = {_key(balance): balance for balance in kept}
         if table is not None:
-            merged |= {_key(balance): balance for balance in table.balances(prefix)}
-        return [merged[key] for key in sorted(merged)]
+            merged |= {_key(balance): balance for balance in table.balances()}
+        for account in daily_caps(deployed, today):
+            key = (account.name, account.window, account.unit)
+            found = merged.get(key) or Balance(
+                account=account.name, window=account.window, cap=None, settled=0, held=0, unit=account.unit
+            )
+            merged[key] = msgspec.structs.replace(found, cap=account.cap)
+        return [merged[key] for key in sorted(merged) if key[0].startswith(prefix)]
 
 
 def _key(balance: Balance) -> tuple[str, str, str]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, cast
 
+import msgspec
 from sqlalchemy import Connection, case, delete, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from lockgate.limits.model import Balance, Unit
-from lockgate.storage.schema import ledger, runs
+from lockgate.storage.schema import deployments, ledger, runs
+from lockgate.versions.model import AgentSettings
 
 _MANY = 500  # values in one statement
 
@@ -52,6 +54,15 @@ def running(connection: Connection, run_ids: Sequence[str]) -> list[str]:
         some = runs.c.id.in_(run_ids[start : start + _MANY])
         found += connection.execute(select(runs.c.id).where(some, runs.c.status == "running")).scalars()
     return found
+
+
+def deployed(connection: Connection) -> list[tuple[str, str, AgentSettings]]:
+    """(environment, agent, settings) of what is deployed."""
+    columns = (deployments.c.environment, deployments.c.agent, deployments.c.settings)
+    return [
+        (environment, agent, msgspec.convert(settings, AgentSettings))
+        for environment, agent, settings in connection.execute(select(*columns).order_by(*columns[:2]))
+    ]
 
 
 def forget_runs(connection: Connection, before: float) -> int:

@@ -181,3 +181,19 @@ def test_balances_are_the_tables_and_else_the_ledgers(control: Database, table: 
         ("usd", 900, 1000),
     ]
     assert [(b.unit, b.settled, b.cap) for b in ledger.balances(None)] == [("tokens", 1, None), ("usd", 800, None)]
+
+
+def test_a_deployed_agents_cap_shows_before_anything_is_spent(
+    control: Database, table: HoldTable, clock: FakeClock
+) -> None:
+    row = {
+        "environment": "prod", "agent": "triage", "stable_behaviour": "b", "stable_effective": "e",
+        "settings": {"daily_usd": 2.5}, "updated_at": NOON, "updated_by": "me",
+    }  # fmt: skip
+    with control.write() as connection:
+        connection.execute(insert(schema.deployments).values(row))
+    ledger = Ledger(control, clock)
+    [unspent] = ledger.balances(table)
+    assert (unspent.account, unspent.window, unspent.left) == ("agent:prod:triage", DAY, 2_500_000_000)
+    spend(table, clock, Account(name=AGENT.name, window=DAY, cap=None), amount=500_000_000)
+    assert [balance.left for balance in ledger.balances(table)] == [2_000_000_000]
