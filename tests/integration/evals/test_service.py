@@ -1,0 +1,154 @@
+"""Evaluations and what is kept of them, on both databases."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import func, select
+
+from lockgate.errors import InputError, NotFound, Unavailable
+from lockgate.evals.model import Case, Scorecard
+from lockgate.evals.rubric import parse_rubric
+from lockgate.evals.scorers.judge import Ask, JudgeReply
+from lockgate.evals.service import Contender, Evals, GoldenSet, ready
+from lockgate.evals.store import TrialRecord, TrialStore
+from lockgate.results import RunResult, Usage
+from lockgate.storage import schema
+from lockgate.storage.engine import Database
+from lockgate.testing import FakeClock
+
+GOLDEN = GoldenSet("golden.jsonl", [Case(id=f"c{n}", input=str(n), expected_output=str(n)) for n in range(50)])
+
+
+def contender(
+    answer: Callable[[Case], RunResult], digest: str = "sha256:new", asked: list[str] | None = None
+) -> Contender:
+    async def subject(case: Case, trial: int) -> RunResult:
+        if asked is not None:
+            asked.append(case.id)
+        return answer(case)
+
+    return Contender("triage", f"triage@{digest}", f"{digest}-behaviour", digest, lambda: ready(subject))
+
+
+def right(case: Case) -> RunResult:
+    return RunResult(status="completed", output=case.expected_output, cost_nano=1000, usage=Usage(input_tokens=3))
+
+
+def wrong(case: Case) -> RunResult:
+    return RunResult(status="completed", output="wrong", cost_nano=1000)
+
+
+def evaluate(evals: Evals, candidate: Contender, thresholds: Any = None, **options: Any) -> Scorecard:
+    settings = {"thresholds": thresholds or {"exact_match": 0.8}} | options.pop("block", {})
+    rubric = parse_rubric(settings, Path())
+    given = {"root": Path(), "environment": "prod"} | options
+    return asyncio.run(evals.evaluate(candidate, rubric, GOLDEN, **given))
+
+
+@pytest.fixture
+def evals(control: Database) -> Evals:
+    return Evals(control, FakeClock())
+
+
+def test_a_scorecard_is_kept_and_found_by_version_agent_and_id(evals: Evals) -> None:
+    card = evaluate(evals, contender(right))
+    assert card.verdict == "pass"
+    assert evals.last("sha256:new") == evals.last(agent="triage") == evals.get(card.id) == evals.last() == card
+    assert evals.last_of_each_agent() == [card]
+    assert evals.last("sha256:other") is None
+    with pytest.raises(NotFound, match="no finished evaluation 'eval_none'"):
+        evals.get("eval_none")
+
+
+def test_the_newest_scorecard_is_the_last(evals: Evals) -> None:
+    evaluate(evals, contender(right))
+    evals._clock.advance(10)  # type: ignore[attr-defined]
+    second = evaluate(evals, contender(wrong, "sha256:worse"))
+    assert evals.last(agent="triage") == second
+    assert second.verdict == "fail"
+
+
+def test_trials_and_scores_are_stored_once(evals: Evals, control: Database) -> None:
+    asked: list[str] = []
+    for _ in range(2):
+        card = evaluate(evals, contender(right, asked=asked), block={"trials": 2})
+    assert (len(asked), card.cached_trials) == (100, 100)
+    with control.read() as connection:
+        assert connection.execute(select(func.count()).select_from(schema.trials)).scalar() == 100
+        rows = connection.execute(select(schema.trial_scores.c.status, schema.trial_scores.c.score)).all()
+    assert len(rows) == 200  # exact_match and error_rate
+    assert {row.status for row in rows} == {"scored"}
+
+
+def test_the_baseline_is_run_on_the_same_cases_and_compared(evals: Evals) -> None:
+    asked: list[str] = []
+    card = evaluate(
+        evals,
+        contender(wrong),
+        {"exact_match": {"margin": 0.05}},
+        baseline=contender(right, "sha256:old", asked),
+    )
+    assert (card.verdict, card.baseline_label, len(asked)) == ("fail", "triage@sha256:old", 50)
+    assert len(card.broken) == 50
+
+
+def test_a_provider_that_is_down_is_no_verdict_and_leaves_no_scorecard(evals: Evals, control: Database) -> None:
+    def down(case: Case) -> RunResult:
+        return RunResult(status="failed", error_type="model_unavailable", error="refused")
+
+    with pytest.raises(Unavailable, match="50 of 50 trials met a failing provider") as failure:
+        evaluate(evals, contender(down))
+    assert failure.value.exit_code == 4
+    assert evals.last() is None
+    with control.read() as connection:
+        assert connection.execute(select(func.count()).select_from(schema.trials)).scalar() == 0
+
+
+def test_nothing_is_written_when_the_rubric_decides_nothing_or_lacks_its_judge(evals: Evals, control: Database) -> None:
+    for thresholds in ({"exact_match": {"blocking": False, "min": 1}}, {"faithfulness": 0.8}):
+        with pytest.raises(InputError):
+            evaluate(evals, contender(right), thresholds)
+    with control.read() as connection:
+        assert connection.execute(select(func.count()).select_from(schema.eval_runs)).scalar() == 0
+
+
+def test_trials_on_another_model_are_kept_apart(evals: Evals) -> None:
+    card = evaluate(evals, contender(right), model_override="ollama:llama3.1:70b")
+    assert card.effective_digest != "sha256:new"
+    assert evaluate(evals, contender(right)).cached_trials == 0
+
+
+def test_the_judges_calls_count_towards_what_was_spent(evals: Evals) -> None:
+    @asynccontextmanager
+    async def judge() -> AsyncIterator[Ask]:
+        async def ask(messages: Any, schema: Any) -> JudgeReply:
+            return JudgeReply(text='{"verdict": "yes"}', cost_nano=7000)
+
+        yield ask
+
+    options: dict[str, Any] = {"open_judge": judge, "block": {"judge": {"provider": "ollama", "name": "j"}}}
+    card = evaluate(evals, contender(right), {"faithfulness": 0.8}, **options)
+    assert (card.verdict, card.spent_nano, card.cost_nano) == ("pass", 50 * 8000, 50 * 1000)
+    assert card.judge == "ollama:j"
+
+
+def test_a_limit_on_spending_is_said_and_is_no_pass(evals: Evals) -> None:
+    card = evaluate(evals, contender(right), block={"max_usd": 20e-6, "concurrency": 1})
+    assert (card.verdict, card.spent_nano) == ("inconclusive", 20_000)
+    assert any("stopped at max_usd" in warning for warning in card.warnings)
+
+
+def test_writing_a_trial_twice_keeps_the_first(control: Database) -> None:
+    store = TrialStore(control, "sha256:e")
+    first = RunResult(status="completed", output={"text": "é", "n": 1.5}, cost_nano=3)
+    for result in (first, RunResult(status="failed")):
+        store.save([TrialRecord("sha256:c", "c", 0, result, 1.0, [("s", 0.5, "scored", "why")])])
+    assert store.results(["sha256:c", "sha256:none"]) == {("sha256:c", 0): first}
+    assert store.scores(["sha256:c"], ["s", "t"]) == {("sha256:c", 0, "s"): (0.5, "scored", "why")}
+    assert TrialStore(control, "sha256:f").results(["sha256:c"]) == {}
