@@ -187,9 +187,11 @@ class RunService:
     async def _end(self, request: RunRequest, attempt: int, result: RunResult, *, replayed: int) -> RunResult:
         now = self._clock()
 
+        asked = attempt > 1 or result.approval_id is not None or result.status == "cancelled"
+
         def end(connection: Any) -> None:
             store.end(connection, request.run_id, attempt, result, replayed=replayed, now=now)
-            if result.status != "suspended":
+            if asked and result.status != "suspended":
                 self._approvals.withdraw(request.run_id, connection=connection)
 
         try:
