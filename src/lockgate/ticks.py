@@ -185,9 +185,9 @@ def resume_approved(app: App) -> int:
         try:
             asyncio.run(resume_on_host(app.home, run, sign(claims, app.secret)))
         except Unavailable as away:
-            _log.info("run %s waits for a host of its version: %s", run.run_id, away.message)
+            _log.debug("run %s waits for a host of its version: %s", run.run_id, away.message)
         except Conflict as taken:
-            _log.info("run %s is resumed already: %s", run.run_id, taken.message)
+            _log.debug("run %s is resumed already: %s", run.run_id, taken.message)
         else:
             resumed += 1
     return resumed

@@ -5,15 +5,17 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, Body, Depends, Query
+from fastapi import APIRouter, Body, Depends, Path, Query
 
-from lockgate.errors import Refused
+from lockgate.errors import NotFound, Refused
 from lockgate.gateway.model import Identity
+from lockgate.project.model import NAME
 from lockgate.rollouts import view
 from lockgate.rollouts.model import Rollout
 from lockgate.rollouts.service import Rollouts
 
 Reason = Annotated[str, Body(embed=True, description="Why; it is kept in the audit log.", max_length=2000)]
+_VERSION = r"^(\d{1,9}|(sha256:)?[0-9a-f]{12,64})?$"
 
 
 def rollout_routes(rollouts: Rollouts, caller: Any) -> APIRouter:
@@ -27,13 +29,15 @@ def rollout_routes(rollouts: Rollouts, caller: Any) -> APIRouter:
 
     @router.post("/agents/{agent}/deploy")
     def deploy(
-        agent: str,
-        version: Annotated[str, Body(embed=True, description="A file version, or a digest.")] = "",
+        agent: Annotated[str, Path(pattern=NAME)],
+        version: Annotated[str, Body(embed=True, description="A file version, or a digest.", pattern=_VERSION)] = "",
         direct: Annotated[bool, Body(embed=True)] = False,
         override_reason: Annotated[str | None, Body(embed=True, max_length=2000)] = None,
         who: Identity = Depends(caller),
     ) -> dict[str, Any]:
         """Bring a version to the key's environment."""
+        if agent.endswith((".yaml", ".yml")):
+            raise NotFound(f"no agent {agent!r}", remedy="name an agent, not a file")
         done = rollouts.deploy(
             f"{agent}@{version}" if version else agent,
             who.environment,

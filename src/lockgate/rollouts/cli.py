@@ -181,11 +181,13 @@ def undo(
     """
     import msgspec
 
+    from lockgate.rollouts.admission import short
+
     done = _rollouts().undo(agent, env, reason=reason, by=_who())
     emit(
         msgspec.to_builtins(done),
         json,
-        lambda: console().print(f"{agent} in {env} serves {_short(done.stable.behaviour_digest)} again", markup=False),
+        lambda: console().print(f"{agent} in {env} serves {short(done.stable.behaviour_digest)} again", markup=False),
     )
 
 
@@ -307,11 +309,9 @@ def _stage(one: Rollout) -> str:
 
 
 def _versions(one: Rollout) -> str:
-    return f"{_short(one.baseline.behaviour_digest)} → {_short(one.candidate.behaviour_digest)}"
+    from lockgate.rollouts.admission import short
 
-
-def _short(digest: str) -> str:
-    return digest.removeprefix("sha256:")[:12]
+    return f"{short(one.baseline.behaviour_digest)} → {short(one.candidate.behaviour_digest)}"
 
 
 def _age(one: Rollout) -> str:

@@ -15,9 +15,9 @@ from sqlalchemy import Connection
 from lockgate.clock import Clock
 from lockgate.gateway.model import Route
 from lockgate.rollouts import gather, store
-from lockgate.rollouts.decision import decide
+from lockgate.rollouts.decision import SPLIT_ALPHA, decide, show
 from lockgate.rollouts.leader import Leadership
-from lockgate.rollouts.model import Decision, Deployment, Event, Reading, Rollout
+from lockgate.rollouts.model import Decision, Deployment, Event, Reading, Rollout, Situation
 from lockgate.storage import audit
 from lockgate.storage.engine import Database
 
@@ -76,7 +76,7 @@ class Controller:
             fresh = gather.bring_up_to_date(connection, rollout, known, now)
             seen = gather.situation(connection, rollout, fresh, now=now, ready=ready)
         decision = decide(rollout.plan, seen)
-        self._tell(rollout, decision, now)
+        self._tell(rollout, decision, seen, now)
         with self._control.write() as connection:
             if self._lead is not None:
                 self._lead.check(connection)
@@ -121,12 +121,16 @@ class Controller:
         store.save_route(connection, wanted, renew_before=now + LEASE_SECONDS * 2 / 3)
         return True
 
-    def _tell(self, rollout: Rollout, decision: Decision, now: float) -> None:
+    def _tell(self, rollout: Rollout, decision: Decision, seen: Situation, now: float) -> None:
         """Before the change is saved: should saving fail, the next tick says the same, and no alert is ever lost."""
         subject = f"{rollout.agent} in {rollout.environment}"
         if decision.action == "rollback":
             self._alert(f"rollout:{rollout.id}", "rollback", "critical", subject, f"rolled back: {decision.message}")
-        elif decision.action == "wait":
+            return
+        if seen.sample_ratio >= 1 / SPLIT_ALPHA:
+            message = f"units of one arm are missing: E = {show(seen.sample_ratio)} against the stated weights"
+            self._alert(f"sample_ratio:{rollout.id}", "sample_ratio", "warning", subject, message)
+        if decision.action == "wait":
             limit = rollout.plan.max_seconds
             if limit is not None and now - rollout.created_at > limit:
                 message = f"inconclusive after {limit:.0f} s: {decision.message}; promote or abort it by hand"

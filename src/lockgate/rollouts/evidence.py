@@ -21,6 +21,9 @@ MAIN = 0.9
 REFERENCE_UNITS = 500
 """A frozen baseline reference is taken from at most this many of the latest units."""
 
+EMPTY_SECONDS = 15.0
+"""A unit of which no run was recorded is waited for at least this long."""
+
 
 class RunFacts(msgspec.Struct, frozen=True, kw_only=True):
     """What the evidence needs to know of one run. ``scores`` has an entry for each metric scored; None: skipped.
@@ -141,6 +144,8 @@ def is_complete(unit: Unit, now: float, plan: Plan) -> bool:
     """Whether nothing more is expected of the unit: idle, nothing running, all scored; or past its deadline."""
     if now >= unit.assigned_at + plan.unit_deadline:
         return True
+    if not unit.runs:  # its first run may be waiting for a host
+        return now >= unit.assigned_at + max(plan.session_idle, EMPTY_SECONDS)
     last = unit.assigned_at
     for run in unit.runs:
         if run.status == "running" or not _scored(run, plan):
@@ -327,7 +332,9 @@ def difference(spec: MetricSpec, state: State, alpha: float) -> tuple[float, flo
     """A (1−α) confidence sequence: of the difference for scores, of the ratio for errors and latency."""
     if isinstance(state.meter, Scores):
         return (state.meter.live + state.meter.pairs).interval(alpha)
-    return state.meter.events.interval(alpha) if isinstance(state.meter, Rates) else None
+    if isinstance(state.meter, Rates) and state.meter.events.candidate + state.meter.events.stable:
+        return state.meter.events.interval(alpha)
+    return None
 
 
 def add_traffic(traffic: Traffic, unit: Unit, seen: Observation | None) -> Traffic:

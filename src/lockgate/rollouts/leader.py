@@ -32,8 +32,10 @@ class Leadership:
         return self.fence is not None and self._clock() < self._until
 
     def acquire(self) -> bool:
-        """Take the lease, or renew it. True while this process leads."""
+        """Take the lease, or renew it when half of it is gone. True while this process leads."""
         now = self._clock()
+        if self.leads() and self._until - now > self.seconds / 2:
+            return True
         with self._control.write() as connection:
             dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
             connection.execute(

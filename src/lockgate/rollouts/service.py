@@ -11,23 +11,22 @@ from sqlalchemy import Connection
 from lockgate.clock import Clock
 from lockgate.errors import Conflict, InputError, NotFound, Refused
 from lockgate.ids import new_id
-from lockgate.project.model import EnvironmentPolicy, Project
-from lockgate.project.service import environment_policy, resolve_provider
-from lockgate.rollouts import controller, evidence, gather, plan, scoring, store
+from lockgate.project.model import Project
+from lockgate.rollouts import controller, evidence, gather, store
+from lockgate.rollouts.admission import Refusal, named, plan_of, refusals
 from lockgate.rollouts.decision import decide, harm_threshold, is_harmful, show
 from lockgate.rollouts.evidence import Traffic
 from lockgate.rollouts.model import Decision, Deployment, Event, Plan, Profile, Reading, Rollout, Situation
+from lockgate.rollouts.plan import direct as direct_plan
 from lockgate.runs import Arm
 from lockgate.storage import audit
 from lockgate.storage.engine import Database
-from lockgate.versions.model import AgentSettings, AgentVersion, VersionRef
+from lockgate.versions.model import AgentSettings, VersionRef
 
 if TYPE_CHECKING:
     from lockgate.versions.service import Versions
 
 __all__ = ["Deployed", "RolloutStatus", "Rollouts"]
-
-_Refusals = list[tuple[str, str]]  # (why, remedy)
 
 
 class Deployed(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,23 +83,22 @@ class Rollouts:
         behaviour = self._versions.find(ref)
         version, settings = self._versions.load(behaviour), self._versions.settings(behaviour)
         candidate = self._versions.ref(behaviour, environment)
-        refusals = self._refusals(version, settings, candidate, environment)
+        refused = refusals(self._project, self._versions, version, settings, candidate, environment)
+        planned = plan_of(self._project, version, settings)
         now = self._clock()
         with self._control.write() as connection:
             held = store.hold(connection, environment, candidate.agent, candidate.effective_digest)
             if held is not None:
-                refusals.append((f"it is held back: {held}", "lockgate rollout retry, or deploy --override REASON"))
+                remedy = "lockgate rollout retry, or lockgate deploy --override REASON"
+                refused.append(Refusal(f"it is held back: {held}", remedy))
             deployed = store.deployment(connection, environment, candidate.agent)
             if deployed is not None and deployed.stable == candidate:
                 return self._update_settings(connection, deployed, settings, by=by, now=now)
-            if refusals and not override_reason:
-                raise Refused(
-                    f"{_name(candidate)} may not go to {environment!r}: " + "; ".join(why for why, _ in refusals),
-                    remedy="; ".join(remedy for _, remedy in refusals),
-                )
+            if refused and not override_reason:
+                raise _refusal(candidate, environment, refused)
             details: dict[str, object] = {"version": candidate.effective_digest, "direct": direct}
-            if refusals:
-                details |= {"override": override_reason, "overridden": [why for why, _ in refusals]}
+            if refused:
+                details |= {"override": override_reason, "overridden": [one.why for one in refused]}
                 store.drop_hold(connection, environment, candidate.agent, candidate.effective_digest)
             if override_reason or deployed is None or direct:
                 audit.record(
@@ -126,19 +124,18 @@ class Rollouts:
                     outcome="stable",
                     environment=environment,
                     version=candidate,
-                    message=f"{_name(candidate)} is the first version in {environment}: it serves at once",
+                    message=f"{named(candidate)} is the first version in {environment}: it serves at once",
                 )
-            planned = self._plan(settings)
             if direct:
-                planned = plan.direct(planned)
+                planned = direct_plan(planned)
             rollout = _new(deployed, candidate, settings, planned, environment, by=by, now=now)
-            self._begin(connection, rollout, deployed, f"from {_name(deployed.stable)} to {_name(candidate)}", now)
+            self._begin(connection, rollout, deployed, f"from {named(deployed.stable)} to {named(candidate)}", now)
             if direct and not store.ready_digests(connection, now - controller.HOST_SECONDS):
                 reason = "direct: nothing is being served"  # no host to wait for, and nobody to cut off
                 controller.promote(connection, rollout, deployed, reason, (), by=by, now=now)
                 return Deployed(outcome="stable", environment=environment, version=candidate, message=reason)
         phases = " → ".join(["direct"] if direct else [phase.name for phase in planned.phases]) + " → stable"
-        message = f"{_name(candidate)} goes out in {environment}: {phases}"
+        message = f"{named(candidate)} goes out in {environment}: {phases}"
         return Deployed(outcome="rollout", environment=environment, version=candidate, rollout=rollout, message=message)
 
     def retry(self, ref: str, environment: str | None = None, *, by: str = "local") -> Rollout:
@@ -153,25 +150,22 @@ class Rollouts:
             raise Conflict(f"rollout {old.id} was promoted", remedy=f"lockgate rollout undo {old.agent}")
         settings = self._versions.settings(old.candidate.behaviour_digest)
         version = self._versions.load(old.candidate.behaviour_digest)
-        refusals = self._refusals(version, settings, old.candidate, old.environment)
-        if refusals:
-            raise Refused(
-                f"{_name(old.candidate)} may not go to {old.environment!r}: {'; '.join(why for why, _ in refusals)}",
-                remedy="; ".join(remedy for _, remedy in refusals),
-            )
-        planned, now = self._plan(settings), self._clock()
+        refused = refusals(self._project, self._versions, version, settings, old.candidate, old.environment)
+        if refused:
+            raise _refusal(old.candidate, old.environment, refused)
+        planned, now = plan_of(self._project, version, settings), self._clock()
         with self._control.write() as connection:
             deployed = store.deployment(connection, old.environment, old.agent)
             if deployed is None or deployed.stable == old.candidate:
                 raise Conflict(
-                    f"{_name(old.candidate)} serves {old.environment} already", remedy="there is nothing to retry"
+                    f"{named(old.candidate)} serves {old.environment} already", remedy="there is nothing to retry"
                 )
             rollout = _new(deployed, old.candidate, settings, planned, old.environment, by=by, now=now)
             standing = gather.readings(rollout, gather.load(connection, rollout))
             if is_harmful(planned, standing):
                 worst = max(standing, key=lambda reading: reading.harm)
                 raise Refused(
-                    f"the evidence against {_name(old.candidate)} stands: harm {worst.metric} "
+                    f"the evidence against {named(old.candidate)} stands: harm {worst.metric} "
                     f"E = {show(worst.harm)} ≥ {show(harm_threshold(planned))} = m/α",
                     remedy="change the agent and deploy the new version",
                 )
@@ -249,8 +243,9 @@ class Rollouts:
         """The plan a version would go out by, and its baseline's traffic: as seen, or assumed."""
         self._check_environment(environment)
         behaviour = self._versions.find(ref)
-        planned = self._plan(self._versions.settings(behaviour))
-        agent = self._versions.load(behaviour).agent
+        version = self._versions.load(behaviour)
+        planned = plan_of(self._project, version, self._versions.settings(behaviour))
+        agent = version.agent
         with self._control.read() as connection:
             deployed = store.deployment(connection, environment, agent)
             if deployed is None:
@@ -268,7 +263,7 @@ class Rollouts:
             ready = store.ready_digests(connection, now - controller.HOST_SECONDS)
             if deployed is None or rollout.candidate.effective_digest not in ready:
                 raise Refused(
-                    f"no host serves {_name(rollout.candidate)} yet", remedy="start lockgate up, or wait a moment"
+                    f"no host serves {named(rollout.candidate)} yet", remedy="start lockgate up, or wait a moment"
                 )
             found = gather.readings(rollout, gather.load(connection, rollout))
             done = controller.promote(connection, rollout, deployed, f"by hand: {reason}", found, by=by, now=now)
@@ -339,10 +334,6 @@ class Rollouts:
 
     # --- inside -----------------------------------------------------------------------------------------------
 
-    def _plan(self, settings: AgentSettings) -> Plan:
-        live = scoring.gated_specs(settings.evals, settings.rollout.get("gates") or {}, self._project.root)
-        return plan.parse(settings.rollout, live)
-
     def _begin(self, connection: Connection, rollout: Rollout, deployed: Deployment, what: str, now: float) -> None:
         store.insert_rollout(connection, rollout)
         store.add_event(connection, rollout.id, Event(at=now, kind="started", message=what))
@@ -369,7 +360,7 @@ class Rollouts:
         by: str,
         now: float,
     ) -> Deployed:
-        name = _name(deployed.stable)
+        name = named(deployed.stable)
         if deployed.settings == settings:
             message = f"{name} serves {deployed.environment} already"
             return Deployed(
@@ -429,35 +420,12 @@ class Rollouts:
         if environment not in known:
             raise NotFound(f"no environment {environment!r}", remedy=f"lockgate.yaml has {', '.join(known)}")
 
-    def _refusals(
-        self, version: AgentVersion, settings: AgentSettings, candidate: VersionRef, environment: str
-    ) -> _Refusals:
-        """What the environment's policy has against it, each with its remedy."""
-        policy: EnvironmentPolicy = environment_policy(self._project, environment)
-        found: _Refusals = []
-        if policy.require_owner and not (settings.owner or self._project.config.owner):
-            found.append(("it has no owner", "add owner: to the agent file"))
-        if policy.require_pinned_model:
-            found += self._floating(version, environment)
-        if policy.require_gate:
-            attestation = self._versions.attestation(candidate.effective_digest)
-            command = f"lockgate eval {version.agent}@{_short(version.behaviour_digest)} --env {environment}"
-            if attestation is None:
-                found.append(("it has not been through the eval gate", command))
-            elif attestation.verdict != "pass":
-                found.append((f"its eval gate says {attestation.verdict}", command))
-        return found
 
-    def _floating(self, version: AgentVersion, environment: str) -> _Refusals:
-        from lockgate.versions.pins import floating
-
-        found: _Refusals = []
-        for model in (version.model, *version.fallbacks, *([version.triage] if version.triage else [])):
-            provider = resolve_provider(self._project, model.provider, environment)
-            why = floating(provider.kind, provider.base_url, model)
-            if why is not None:
-                found.append((f"model {model.name!r} is not pinned: {why}", "name a dated model, or lock its revision"))
-        return found
+def _refusal(candidate: VersionRef, environment: str, refused: Sequence[Refusal]) -> Refused:
+    return Refused(
+        f"{named(candidate)} may not go to {environment!r}: {'; '.join(one.why for one in refused)}",
+        remedy="; ".join(one.remedy for one in refused),
+    )
 
 
 def _new(
@@ -486,11 +454,3 @@ def _new(
         created_at=now,
         updated_at=now,
     )
-
-
-def _short(digest: str) -> str:
-    return digest.removeprefix("sha256:")[:12]
-
-
-def _name(version: VersionRef) -> str:
-    return f"{version.agent}@{_short(version.behaviour_digest)}"

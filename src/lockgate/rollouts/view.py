@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from lockgate.console import console, table
+from lockgate.rollouts.admission import short
 from lockgate.rollouts.decision import show
 from lockgate.rollouts.model import Deployment, Forecast, Plan, Profile, Reading, Rollout
 from lockgate.rollouts.service import RolloutStatus
@@ -82,7 +83,7 @@ def line(found: RolloutStatus) -> str:
 def draw(found: RolloutStatus, *, history: bool = False) -> None:
     """Print it for people."""
     rollout, out = found.rollout, console()
-    old, new = _short(rollout.baseline.behaviour_digest), _short(rollout.candidate.behaviour_digest)
+    old, new = short(rollout.baseline.behaviour_digest), short(rollout.candidate.behaviour_digest)
     out.print(f"{rollout.agent} in {rollout.environment}: {old} → {new}  ({rollout.id})", markup=False, style="bold")
     phase = rollout.current if rollout.live else None
     stages = [
@@ -158,7 +159,7 @@ def _row(reading: Reading, found: RolloutStatus) -> tuple[str, ...]:
         reading.metric,
         _mean(reading.candidate_mean),
         _mean(reading.baseline_mean),
-        "" if interval is None else f"{interval[0]:+.2f} … {interval[1]:+.2f}",
+        "" if interval is None else _interval(interval, ratio=reading.metric in _ratios(found)),
         f"{reading.candidate_units} + {reading.baseline_units}",
         str(reading.pairs),
         show(reading.harm) + (" ✗" if reading.harm >= found.harm_at else ""),
@@ -167,12 +168,17 @@ def _row(reading: Reading, found: RolloutStatus) -> tuple[str, ...]:
     )
 
 
+def _ratios(found: RolloutStatus) -> set[str]:
+    return {spec.name for spec in found.rollout.plan.metrics if spec.kind != "quality"}
+
+
+def _interval(interval: tuple[float, float], *, ratio: bool) -> str:
+    low, high = interval
+    return f"× {low:.2g} … {high:.2g}" if ratio else f"{low:+.2f} … {high:+.2f}"
+
+
 def _mean(value: float | None) -> str:
     return "" if value is None else f"{value:.4g}"
-
-
-def _short(digest: str) -> str:
-    return digest.removeprefix("sha256:")[:12]
 
 
 def _time(at: float) -> str:

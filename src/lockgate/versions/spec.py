@@ -219,7 +219,7 @@ class ShadowSpec(Strict):
     mirror: Percent = Field(default=100.0, description="Percent of stable runs that are shadowed.")
     min_pairs: int = Field(default=20, ge=0, description="Pairs to see before the first phase.")
     min: Duration = Field(default=0.0, description="Time to spend in shadow at least.")
-    max: Duration = Field(default=86400.0, description="Past it without a decision the rollout is inconclusive.")
+    max: Duration = Field(default=86400.0, description="Past it the first phase begins, with the pairs there are.")
 
 
 class PhaseSpec(Strict):
@@ -237,7 +237,7 @@ class GateSpec(Strict):
     margin: float | None = Field(default=None, ge=0, lt=1, description="Quality: how much worse is still as good.")
     ratio: float | None = Field(default=None, ge=1, description="Errors, latency, cost: times the stable version's.")
     max: float | None = Field(
-        default=None, gt=0, lt=1, description="Errors, latency: the rate that is too high anyway."
+        default=None, gt=0, lt=1, description="Errors, latency: the rate below which it counts as safe."
     )
     cap: float | None = Field(default=None, gt=1, description="Cost: a unit counts at most this many times the mean.")
     percentile: float | None = Field(default=None, gt=0, lt=100, description="Latency: which one is watched.")
@@ -254,7 +254,7 @@ class RolloutSpec(Strict):
         default={}, description="By live metric; `false`: not watched. Errors, latency and cost_usd are by default."
     )
     promote: Literal["when_safe", "when_not_harmful"] = Field(
-        default="when_safe", description="The evidence a phase must bring before the next."
+        default="when_safe", description="What promotion needs: evidence that it is safe, or merely none of harm."
     )
     alpha: float = Field(default=0.05, gt=0, lt=1, description="Chance of a false rollback.")
     beta: float = Field(default=0.05, gt=0, lt=1, description="Chance of a false promotion.")
@@ -262,7 +262,9 @@ class RolloutSpec(Strict):
         default=0.25, description="An error rate that rolls back at once; `false`: none."
     )
     fidelity: float = Field(default=0.8, ge=0, le=1, description="Share of recorded tool calls a shadow pair needs.")
-    min_reference: int = Field(default=20, ge=0, description="Stable sessions that freeze the latency reference.")
+    min_reference: int = Field(
+        default=20, ge=0, description="Stable sessions that freeze the cost and latency references."
+    )
     session_idle: Duration = Field(default=1800.0, description="A session is over when idle this long.")
     unit_deadline: Duration = Field(default=7200.0, description="A session counts as it stands when this old.")
     warm: Duration = Field(default=86400.0, description="The previous version stays ready for `undo` this long.")

@@ -212,7 +212,7 @@ def test_the_evidence_can_be_computed_again_from_the_runs(world: Any) -> None:
         world.controller.tick()
     stored = world.rollouts.status(rollout.id).readings
     again = world.rollouts.recompute(rollout.id)
-    assert sum(reading.candidate_units for reading in stored) > 20
+    assert sum(reading.candidate_units for reading in stored) >= 3
     for left, right in zip(stored, again, strict=True):
         for one, other in zip(msgspec.structs.astuple(left), msgspec.structs.astuple(right), strict=True):
             assert one == (pytest.approx(other) if isinstance(other, float) else other)

@@ -209,3 +209,25 @@ def test_simulations_know_the_baselines_traffic_once_there_is_some(world: Any) -
     assert seen.source.startswith("10 units of ")
     assert (seen.score, seen.score_spread, seen.cost_spread) == (0.75, 0.25, 0.0)
     assert [spec.name for spec in plan.metrics] == ["errors", "cost_usd", "grounded"]
+
+
+def test_an_unpinned_model_is_refused_where_the_policy_says_so(world: Any) -> None:
+    path = world.project.root / "agents/triage.v1.yaml"
+    path.write_text(path.read_text().replace("gpt-4o-mini-2024-07-18", "gpt-4o"))
+    world.versions.lock()
+    with pytest.raises(Refused, match=r"model 'gpt-4o' is not pinned"):
+        world.rollouts.deploy("triage@1", "prod")
+
+
+def test_only_the_native_loop_is_shadowed(world: Any) -> None:
+    plan, _ = world.rollouts.plan_of("triage@2", "dev")
+    assert plan.phases[0].name == "shadow"
+    (world.project.root / "support").mkdir()
+    (world.project.root / "support/__init__.py").touch()
+    (world.project.root / "support/agent.py").write_text("def answer(input):\n    return 'ok'\n")
+    path = world.project.root / "agents/triage.v3.yaml"
+    text = path.read_text().replace("  system_prompt: prompts/triage.v3.md\n", "")
+    path.write_text(text + '  framework: {kind: python, entrypoint: "support.agent:answer"}\n')
+    world.versions.lock()
+    plan, _ = world.rollouts.plan_of("triage@3", "dev")
+    assert [phase.name for phase in plan.phases] == ["10 %", "50 %"]

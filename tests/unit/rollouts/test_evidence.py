@@ -54,8 +54,8 @@ def observation(*, error: bool = False, cost: int = 100, seconds: float = 1.0, s
         ([run(at=0, seconds=5, scores={})], 50.0, False),  # not scored yet
         ([run(at=0, seconds=5, scores={"grounded": None})], 50.0, True),  # scored: does not apply
         ([run("failed", at=0, seconds=5)], 50.0, True),  # a failed run is never scored
-        ([], 9.9, False),
-        ([], 10.0, True),
+        ([], 14.9, False),  # nothing recorded: its run may be waiting for a host
+        ([], 15.0, True),
     ],
 )
 def test_a_unit_is_complete_when_idle_or_past_its_deadline(runs: list[RunFacts], now: float, complete: bool) -> None:

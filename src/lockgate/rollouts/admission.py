@@ -1,0 +1,82 @@
+"""Whether a version may go to an environment: what its policy has against it, and by which plan it would go."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from lockgate.project.model import Project
+from lockgate.project.service import environment_policy, resolve_provider
+from lockgate.rollouts import plan, scoring
+from lockgate.rollouts.model import Plan
+from lockgate.versions.model import AgentSettings, AgentVersion, VersionRef
+from lockgate.versions.pins import floating
+
+if TYPE_CHECKING:
+    from lockgate.versions.service import Versions
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """One thing an environment has against a version, and what to do about it."""
+
+    why: str
+    remedy: str
+
+
+def refusals(
+    project: Project,
+    versions: Versions,
+    version: AgentVersion,
+    settings: AgentSettings,
+    candidate: VersionRef,
+    environment: str,
+) -> list[Refusal]:
+    """What the environment's policy refuses; empty when the version may go there."""
+    policy = environment_policy(project, environment)
+    found: list[Refusal] = []
+    if policy.require_owner and not (settings.owner or project.config.owner):
+        found.append(Refusal("it has no owner", "add owner: to the agent file"))
+    if policy.require_pinned_model:
+        found += _floating(project, version, environment)
+    if policy.require_gate:
+        attestation = versions.attestation(candidate.effective_digest)
+        command = f"lockgate eval {version.agent}@{short(version.behaviour_digest)} --env {environment}"
+        if attestation is None:
+            found.append(Refusal("it has not been through the eval gate", command))
+        elif attestation.verdict != "pass":
+            found.append(Refusal(f"its eval gate says {attestation.verdict}", command))
+    return found
+
+
+def plan_of(project: Project, version: AgentVersion, settings: AgentSettings) -> Plan:
+    """The version's rollout plan. Only the native loop can be shadowed: anything else could act outside our sight."""
+    live = scoring.gated_specs(settings.evals, settings.rollout.get("gates") or {}, project.root)
+    planned = plan.parse(settings.rollout, live)
+    if version.framework.kind == "native":
+        return planned
+    phases = tuple(
+        msgspec.structs.replace(phase, mirror=0.0) for phase in planned.phases if phase.weight or not phase.mirror
+    )
+    return msgspec.structs.replace(planned, phases=phases)
+
+
+def _floating(project: Project, version: AgentVersion, environment: str) -> list[Refusal]:
+    found = []
+    for model in (version.model, *version.fallbacks, *([version.triage] if version.triage else [])):
+        provider = resolve_provider(project, model.provider, environment)
+        why = floating(provider.kind, provider.base_url, model)
+        if why is not None:
+            remedy = "name a dated model, or lock its revision"
+            found.append(Refusal(f"model {model.name!r} is not pinned: {why}", remedy))
+    return found
+
+
+def named(version: VersionRef) -> str:
+    """``refund-triage@1a2b3c4d5e6f``."""
+    return f"{version.agent}@{short(version.behaviour_digest)}"
+
+
+def short(digest: str) -> str:
+    """The twelve hex digits that are enough to type."""
+    return digest.removeprefix("sha256:")[:12]
