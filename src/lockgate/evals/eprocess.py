@@ -39,8 +39,10 @@ HARM_RATIOS = (1.5, 2.0, 3.0, 5.0, 8.0, 15.0)
 """Alternatives bet on by ratio meters, as multiples of the null ratio, when looking for harm."""
 SAFE_RATIOS = (0.25, 0.5, 0.75)
 """… and when looking for safety."""
-BETS = (0.1, 0.3, 0.6, 0.95)
-"""Fractions of the largest bet that cannot ruin a bounded meter; wealth is the mean over them."""
+BETS = (0.1, 0.3, 0.6, 0.95, 0.95)
+"""Fractions of the largest bet that cannot ruin a bounded meter; wealth is the mean over them.
+
+The largest stands twice: a loss that is large against its noise is settled a tenth sooner, a noisy one 1 % later."""
 RESOLUTION = 1e-3
 """Bounded observations are counted in bins this wide; half a bin is charged against every bet, so that bounds hold."""
 BLOCK = 8
