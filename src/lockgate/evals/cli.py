@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
 from collections.abc import Callable, Coroutine, Iterator
@@ -355,6 +354,8 @@ def _evaluate(
 
 
 def _run(evaluation: Coroutine[Any, Any, Scorecard]) -> Scorecard:
+    import asyncio
+
     try:
         return asyncio.run(evaluation)
     except KeyboardInterrupt:

@@ -41,7 +41,8 @@ GRACE = 5.0
 """Seconds that a cancelled trial has to end; then it is left behind."""
 SCORER_SECONDS = 30.0
 """Seconds a scorer of the project's own may take."""
-BATCH_SECONDS = 0.25
+BATCH_SECONDS = 0.05
+"""Between two writes: what a kill may cost."""
 BACKLOG = 2000
 """Finished trials that may wait to be stored; past it, no new ones start."""
 

@@ -129,7 +129,9 @@ def _ordered(card: Scorecard) -> list[MetricCard]:
 
 
 def _word(metric: MetricCard) -> str:
-    return _WORDS[metric.verdict] if metric.blocking else f"advisory: {_WORDS[metric.verdict].lower()}"
+    if metric.blocking:
+        return _WORDS[metric.verdict]
+    return "advisory" if metric.verdict is None else f"advisory: {_WORDS[metric.verdict].lower()}"
 
 
 def _score(metric: MetricCard, *, around: bool = True) -> str:
