@@ -18,6 +18,7 @@ NOW = 1_795_000_000.0
 TRIAGE = Account(name="agent:prod:triage", window="2026-11-18", cap=1000)
 ACME = Account(name="tenant:prod:acme", window="2026-11-18", cap=None)
 CALLS = Account(name="run:r1", window="", cap=10, unit="calls")
+IDLE = Account(name="run:idle", window="", cap=None)
 NEW = Account(name="run:r2", window="", cap=1000)
 
 
@@ -57,8 +58,34 @@ def state(table: HoldTable) -> dict[tuple[str, str], tuple[int, int]]:
     return {key: figures for key, figures in found.items() if figures != (0, 0)}
 
 
+def nothing_lost(table: HoldTable) -> None:
+    """Each account used is in its hash chain once, and each record not used is in its free list once."""
+    words = table._words
+    for first, high, free, link in (
+        (tablefile.ACCOUNTS_AT, tablefile.H_ACCOUNT_HIGH, tablefile.H_ACCOUNT_FREE, records.A_NEXT),
+        (tablefile.SLOTS_AT, tablefile.H_SLOT_HIGH, tablefile.H_SLOT_FREE, records.S_NEXT),
+    ):
+        places = [first + number * tablefile.RECORD_WORDS for number in range(words[high])]
+        unused = [place for place in places if words[place] == records.FREE]
+        assert sorted(chain(words, words[free], link)) == unused
+    accounts = range(tablefile.ACCOUNTS_AT, tablefile.ACCOUNTS_AT + words[tablefile.H_ACCOUNT_HIGH] * 64, 64)
+    for base in accounts:
+        if words[base] == records.USED:
+            bucket = tablefile.BUCKETS_AT + words[base + records.A_HASH] % tablefile.BUCKETS
+            assert chain(words, words[bucket], records.A_NEXT).count(base) == 1
+
+
+def chain(words: Any, place: int, link: int) -> list[int]:
+    found: list[int] = []
+    while place and len(found) < 100:
+        found.append(place)
+        place = words[place + link]
+    return found
+
+
 def in_order(table: HoldTable) -> None:
     """Free lists and chains work: what is opened now is apart from all else, and can be found and ended."""
+    nothing_lost(table)
     before, opened = state(table), table.open_holds()
     fresh = [Account(name=f"run:fresh-{number}", window="", cap=5) for number in range(3)]
     holds = [table.hold([TRIAGE, account], 5, now=NOW) for account in fresh]
@@ -76,6 +103,7 @@ class Prepared:
     def __init__(self, path: Path) -> None:
         self.table = HoldTable(path)
         self.table.settle(self.table.hold([TRIAGE, ACME, CALLS], 100, now=NOW), 70)
+        self.table.settle(self.table.hold([IDLE], 5, now=NOW), 5)
         self.table.hold([TRIAGE], 40, now=NOW)
         self.hold = self.table.hold([TRIAGE, ACME, CALLS], 300, now=NOW)
         raw = self.table._records.raw
@@ -100,7 +128,7 @@ CHANGES: dict[str, Callable[[HoldTable, Any], Any]] = {
     "hold on a new account": lambda table, hold: table.hold([TRIAGE, NEW], 20, now=NOW),
     "settle": lambda table, hold: table.settle(hold, 250),
     "release": lambda table, hold: table.release(hold),
-    "drop": lambda table, hold: table.drop(table.balances("run:")),
+    "drop": lambda table, hold: table.drop(table.balances("run:idle")),
 }
 
 
@@ -154,6 +182,7 @@ def test_a_repair_cut_off_anywhere_is_done_again(prepared: Prepared) -> None:
             ("agent:prod:triage", "usd"): (320, 40),  # 70 + 250 settled, another 40 held
             ("tenant:prod:acme", "usd"): (320, 0),
             ("run:r1", "calls"): (2, 0),
+            ("run:idle", "usd"): (5, 0),
         }
         in_order(table)
         if not was_cut:
