@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -130,6 +132,21 @@ def test_trials_are_not_run_again_and_a_grown_golden_set_runs_only_its_new_cases
     assert "60 trials from earlier" in shown
     call("eval", "--agent", "agents/triage.v1.yaml", "--trials", "2")
     assert len(server.requests) == 126
+    call("eval", "--agent", "agents/triage.v1.yaml", "--fresh")
+    assert len(server.requests) == 189
+
+
+def test_an_evaluation_that_is_killed_goes_on_where_it_was(project: Path, server: FakeModelServer) -> None:
+    server.latency = 0.1
+    command = [sys.executable, "-m", "lockgate", "eval", "--agent", "agents/triage.v1.yaml"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as killed:
+        server.wait_for_requests(33)
+        killed.kill()
+    server.latency = 0
+    asked = len(server.requests)
+    assert "trials from earlier" in call("eval", "--agent", "agents/triage.v1.yaml")
+    again = len(server.requests) - asked
+    assert again <= 60 - 16  # the eight in flight, and at most one batch that was not stored yet, are run again
 
 
 def test_the_baseline_is_what_serves_unless_it_is_the_same_version(project: Path) -> None:
@@ -216,8 +233,9 @@ def test_a_broken_golden_line_is_named_and_nothing_is_written(project: Path, ser
 
 def test_a_model_server_that_is_down_is_no_verdict(project: Path, server: FakeModelServer) -> None:
     server.stop()
-    shown = call("eval", "--agent", "agents/triage.v1.yaml", exit_code=4)
+    shown = call("eval", "--agent", "agents/triage.v1.yaml", "--markdown", "card.md", exit_code=4)
     assert "could not evaluate: 60 of 60 trials met a failing provider" in shown
+    assert "no verdict" in (project / "card.md").read_text()
 
 
 def test_answers_that_are_nonsense_fail_the_gate(project: Path, server: FakeModelServer) -> None:

@@ -69,6 +69,9 @@ def eval_command(
             "--model-override", help="Run on PROVIDER:NAME instead of its own model; the verdict is not attested."
         ),
     ] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Forget this version's earlier trials and run all of them again.")
+    ] = False,
     markdown: MarkdownFile = None,
     json: JsonFlag = False,
 ) -> None:
@@ -89,9 +92,17 @@ def eval_command(
     )
     golden = _golden(app, dataset, rubric, candidate)
     other = None if model_override else _baseline(app, baseline or rubric.baseline, candidate, env)
-    card = _evaluate(app, candidate, rubric, golden, env, other, model_override=model_override)
+    try:
+        card = _evaluate(app, candidate, rubric, golden, env, other, model_override=model_override, fresh=fresh)
+    except Unavailable as failure:
+        if markdown is not None:  # a pull request's comment says so, instead of showing an older verdict
+            from lockgate.evals.scorecard import no_verdict
+
+            _write(markdown, no_verdict(candidate.agent, candidate.label, failure.message))
+        raise
     if card.verdict != "inconclusive" and model_override is None:
         details = {"evaluation": card.id, "reasons": card.reasons, "cases": card.cases, "trials": card.trials}
+        details["fresh"] = fresh
         app.versions.attest(
             card.agent,
             card.behaviour_digest,
@@ -299,7 +310,8 @@ def _golden(app: App, dataset: Path | None, rubric: Rubric, candidate: Contender
     from lockgate.evals.service import GoldenSet
 
     if dataset is not None:
-        return GoldenSet(str(dataset), read_cases(dataset))
+        found = dataset if dataset.exists() or dataset.is_absolute() else app.project.root / dataset
+        return GoldenSet(str(dataset), read_cases(found, shown_as=str(dataset)))
     if rubric.dataset is None:
         raise InputError(
             f"agent {candidate.agent!r} names no golden set", remedy="add evals.dataset to its file, or --dataset"
@@ -336,6 +348,7 @@ def _evaluate(
     baseline: Contender | None,
     *,
     model_override: str | None = None,
+    fresh: bool = False,
 ) -> Scorecard:
     judge = rubric.judge
     with _progress() as watch:
@@ -348,6 +361,7 @@ def _evaluate(
             baseline=baseline,
             open_judge=None if judge is None else lambda: app.judge(judge, env),
             model_override=model_override,
+            fresh=fresh,
             watch=watch,
         )
         return _run(evaluation)

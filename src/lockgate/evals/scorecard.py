@@ -54,6 +54,11 @@ def markdown(card: Scorecard) -> str:
     return "\n".join(lines)
 
 
+def no_verdict(agent: str, label: str, why: str) -> str:
+    """What stands in a scorecard's place when there was no evaluation."""
+    return f"{MARKER.format(agent=agent)}\n## ⛔ {_plain(label)}: no verdict\n\n{_plain(why)}\n"
+
+
 def draw(card: Scorecard, console: Console) -> None:
     """The scorecard on a terminal."""
     from rich.table import Table

@@ -67,10 +67,12 @@ class Evals:
         baseline: Contender | None = None,
         open_judge: OpenAsk | None = None,
         model_override: str | None = None,
+        fresh: bool = False,
         watch: Watch | None = None,
     ) -> Scorecard:
         """Run the golden set on the candidate, and on the baseline what of it is missing there, and decide.
 
+        ``fresh`` forgets the candidate's earlier trials first.
         ``root`` is what paths in the rubric are from. Raises :class:`~lockgate.errors.InputError` when the rubric
         decides nothing or a judge is missing, :class:`~lockgate.errors.Unavailable` when too little could be run.
         """
@@ -91,6 +93,8 @@ class Evals:
             "started_at": started,
         }
         store.start_evaluation(self._control, row)
+        if fresh:
+            TrialStore(self._control, effective).forget([case.digest for case in dataset.cases])
         full = with_field_metrics(rubric, dataset.cases)
         spend = Spend(limit=None if rubric.max_usd is None else to_nano(rubric.max_usd))
         async with AsyncExitStack() as stack:

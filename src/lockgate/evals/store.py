@@ -59,6 +59,15 @@ class TrialStore:
                 if row.scorer_digest in wanted
             }
 
+    def forget(self, case_digests: Sequence[str]) -> None:
+        """Drop the trials of these cases, and their scores."""
+        with self._control.write() as connection:
+            for table in (trial_scores, trials):
+                for start in range(0, len(case_digests), CHUNK):
+                    some = case_digests[start : start + CHUNK]
+                    of_these = table.c.case_digest.in_(some) & (table.c.effective_digest == self._effective)
+                    connection.execute(table.delete().where(of_these))
+
     def save(self, records: Sequence[TrialRecord]) -> None:
         """Store a batch, in one transaction."""
         ran = [
