@@ -20,10 +20,12 @@ def budget_exceeded(balance: Balance, needed: int, now: float) -> LimitExceeded:
     """The error for an account that has not ``needed`` left.
 
     ``retry_after`` is a second when open holds may yet be given back, the time to the end of the window when it has
-    one, and None when waiting cannot help.
+    one, and None when waiting cannot help: there is no window, or the call alone is above the cap.
     """
     cap = balance.cap or 0
-    retry_after = 1.0 if needed + balance.settled <= cap else seconds_left(balance.window, now)
+    retry_after = None if needed > cap else 1.0
+    if retry_after and needed + balance.settled > cap:
+        retry_after = seconds_left(balance.window, now)
     if balance.unit == "usd":
         spent, held, left, need, limit = map(show_usd, (balance.settled, balance.held, balance.left or 0, needed, cap))
     else:
@@ -31,7 +33,11 @@ def budget_exceeded(balance: Balance, needed: int, now: float) -> LimitExceeded:
         spent, held, left, need, limit = (f"{figure:,} {balance.unit}" for figure in figures)
     when = f" in {balance.window}" if balance.window else ""
     setting = _SETTINGS.get((balance.account.partition(":")[0], balance.unit), "the cap")
-    remedy = f"raise {setting}" + (", or wait for the next day (UTC)" if balance.window else "")
+    remedy = f"raise {setting}"
+    if needed > cap:
+        remedy += ", or lower max_tokens or shorten the request"
+    elif balance.window:
+        remedy += ", or wait for the next day (UTC)"
     return LimitExceeded(
         f"the budget {balance.account!r}{when} would pass its cap of {limit}: "
         f"spent {spent}, held {held}, left {left}, this call may need {need}",

@@ -28,6 +28,12 @@ def test_open_holds_may_come_back_soon() -> None:
     assert budget_exceeded(day(10 * USD, 39 * USD), 2 * USD, NOON).retry_after == 1.0
 
 
+def test_waiting_does_not_help_a_call_that_is_larger_than_the_cap() -> None:
+    error = budget_exceeded(day(0, 0), 51 * USD, NOON)
+    assert error.retry_after is None
+    assert error.remedy == "raise budgets.daily_usd, or lower max_tokens or shorten the request"
+
+
 def test_waiting_does_not_help_a_run() -> None:
     run = Balance(account="run:run_1", window="", cap=10, settled=10, held=0, unit="calls")
     error = budget_exceeded(run, 1, NOON)
