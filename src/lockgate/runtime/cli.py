@@ -186,13 +186,18 @@ def show_run(
     from lockgate.bootstrap import open_app
     from lockgate.runtime import service
 
-    control = open_app().control
-    row = service.read_run(control, run_id)
-    steps = service.read_steps(control, run_id)
+    app = open_app()
+    row = service.read_run(app.control, run_id)
+    steps = service.read_steps(app.control, run_id)
+    waits_for = None
+    if row["status"] == "suspended" and steps:
+        approval = app.approvals.of_step(run_id, steps[-1].seq)
+        waits_for = approval.id if approval is not None and approval.status == "pending" else None
+    row["approval_id"] = waits_for
 
     def render() -> None:
         fields = ("id", "agent", "environment", "behaviour_digest", "effective_digest", "arm", "status", "error_type")
-        shown = [(name, row[name]) for name in (*fields, "error", "trace_id") if row[name]]
+        shown = [(name, row[name]) for name in (*fields, "error", "approval_id", "trace_id") if row[name]]
         table(("field", "value"), [*shown, ("input", _short(row["input"])), ("output", _short(row["output"]))])
         if steps:
             console().print()

@@ -7,79 +7,27 @@ an exact replay possible.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
-from collections.abc import AsyncIterator, Coroutine, Sequence
-from contextlib import asynccontextmanager
-from typing import Any, NamedTuple, Protocol
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
 
 from lockgate.clock import Clock
-from lockgate.errors import Diverged, LockgateError, Refused, RunFailed, ToolFailed
+from lockgate.errors import Diverged, LockgateError, RunFailed, ToolFailed
 from lockgate.money import to_nano
 from lockgate.results import ToolUse, Usage
-from lockgate.runtime.calling import call_function
 from lockgate.runtime.failures import PASSING, model_failure
 from lockgate.runtime.journal import Journal
 from lockgate.runtime.loader import Code
-from lockgate.runtime.model import Completion, ModelClient, Step, wire_name
+from lockgate.runtime.model import Completion, ModelClient, Recorder, Step, Suspend, ToolMode, wire_name
+from lockgate.runtime.toolcalls import ToolCalls, end_step
 from lockgate.runtime.tracing import Tracer
-from lockgate.tools.contracts import argument_problem, plain, result_problem
-from lockgate.tools.model import Approval, Ruling
+from lockgate.tools.contracts import plain
 from lockgate.tools.policy import Policy
-from lockgate.versions.model import AgentVersion, ModelRef, ToolContract
+from lockgate.versions.model import AgentVersion, ModelRef
 
 MODEL_TIMEOUT = 120.0
 """Seconds until one model call is given up, where the run's own limit leaves that much."""
-
-
-class Suspend(BaseException):
-    """The run must end here and wait for a person. Not an Exception: an agent's code must not swallow it."""
-
-    def __init__(self, approval_id: str) -> None:
-        super().__init__(approval_id)
-        self.approval_id = approval_id
-
-
-class Answer(NamedTuple):
-    """A tool call answered without carrying it out. ``stubbed``: an intention only; ``replayed``: from the record."""
-
-    result: Any = None
-    error_type: str | None = None
-    error: str | None = None
-    stubbed: bool = False
-    replayed: bool = False
-
-
-class ToolMode(Protocol):
-    """What kind of run this is, as far as tools go: live, an eval, or a shadow."""
-
-    async def answer(self, contract: ToolContract, arguments: dict[str, Any], *, asks: bool) -> Answer | None:
-        """None: carry the call out. ``asks`` says that it would need an approval. May raise :class:`RunFailed`."""
-        ...
-
-
-class Recorder(Protocol):
-    """Where steps are kept. What ``started``, ``waiting`` and ``claim`` return is durable."""
-
-    async def started(self, step: Step) -> None:
-        """A write is about to happen."""
-        ...
-
-    async def ended(self, step: Step) -> None:
-        """A step is done, failed or stubbed. Durable on return when its effect is ``write``."""
-        ...
-
-    async def waiting(self, step: Step, ruling: Ruling) -> Approval:
-        """The step needs an approval: keep both in one transaction."""
-        ...
-
-    async def decision(self, step: Step) -> Approval:
-        """The approval that a recorded step waits for."""
-        ...
-
-    async def claim(self, step: Step, approval: Approval) -> None:
-        """Take the approved call, once. Raises :class:`~lockgate.errors.Refused` or ``Conflict``."""
-        ...
 
 
 class RunContext:
@@ -119,14 +67,21 @@ class RunContext:
         """Why the last model call failed (frameworks make an error of their own of it); None when it did not."""
         self._client = client
         self._code = code
-        self._policy = policy
-        self._mode = mode
         self._recorder = recorder
         self._clock = clock
         self._model_timeout = model_timeout
         self._deadline = time.monotonic() + version.limits.max_seconds
         self._turn_lock = asyncio.Lock()
         self._facts: Any = None
+        self._calls = ToolCalls(
+            version,
+            code=code,
+            policy=policy,
+            mode=mode,
+            recorder=recorder,
+            clock=clock,
+            environment=environment,
+        )
 
     @property
     def code(self) -> Code:
@@ -203,7 +158,7 @@ class RunContext:
             failure = RunFailed("model_invalid", f"model {step.name!r}: {problem}") if problem else None
         except (LockgateError, TimeoutError) as error:
             failure = model_failure(error, model=step.name, timeout=timeout)
-        self._end(step, failure)
+        end_step(step, failure, now=self._clock())
         if not self._client.records_spans:
             self.tracer.chat(step, model, started_ns)
 
@@ -227,157 +182,28 @@ class RunContext:
             effect = contract.effect if contract else None
             step, fresh = self.journal.take("tool", name, asked, effect=effect, now=self._clock())
             if step.status in ("started", "waiting"):
-                started_ns = time.time_ns()
-                try:
-                    await self._settle(step, contract, asked, fresh)
-                finally:
-                    if step.status != "waiting":
-                        self.tracer.tool(step, started_ns)
+                await self._settle(step, fresh)
             return self._account(step)
 
-    async def _settle(self, step: Step, contract: ToolContract | None, arguments: Any, fresh: bool) -> None:
-        """Bring a step that is new, or was waiting, to its end."""
-        approval: Approval | None = None
-        if not fresh:
-            approval = await self._decided(step)
-        answer = None
-        failure = self._call_problem(contract, arguments)
-        if failure is None:
-            assert contract is not None
-            ruling = self._rule(contract, arguments)
-            if ruling.effect == "deny":
-                failure = ToolFailed("policy_refused", f"tool {contract.name!r} was refused: {ruling.reason}")
-            elif approval is None:
-                answer = await self._mode.answer(contract, arguments, asks=ruling.effect == "approval")
-                if answer is None and ruling.effect == "approval":
-                    step.status = "waiting"
-                    approval = await self._recorder.waiting(step, ruling)
-                    self.ended = Suspend(approval.id)
-                    raise self.ended
-        if failure is None and approval is not None:
-            failure = await self._claimed(step, approval)
-        if failure is None and answer is None:
-            assert contract is not None
-            failure = await self._carry_out(step, contract, arguments, durable=approval is not None)
-        if answer is not None:
-            self._apply(step, answer)
-        else:
-            self._end(step, failure)
-        await self._recorder.ended(step)
-        if failure is not None and not isinstance(failure, ToolFailed):
-            self.ended = failure
-            raise failure
-
-    async def _decided(self, step: Step) -> Approval:
-        """The decision a resumed run comes back to; suspends again while there is none."""
-        if step.status == "started":
-            self._stop("outcome_unknown", f"tool {step.name!r} was being called when the run was cut off")
-        approval = await self._recorder.decision(step)
-        if approval.status == "pending":
-            self.ended = Suspend(approval.id)
-            raise self.ended
-        return approval
-
-    async def _claimed(self, step: Step, approval: Approval) -> RunFailed | None:
-        try:
-            await self._recorder.claim(step, approval)
-        except Refused as refusal:
-            word = "approval_expired" if "expired" in refusal.message else "approval_rejected"
-            return ToolFailed(word, refusal.message)
-        step.status = "started"
-        return None
-
-    def _call_problem(self, contract: ToolContract | None, arguments: Any) -> RunFailed | None:
-        if contract is None or contract.python is None:
-            known = ", ".join(repr(tool.name) for tool in self.version.tools if tool.python)
-            return ToolFailed("unknown_tool", f"there is no such tool to call; there are {known or 'none'}")
-        problem = argument_problem(contract, arguments)
-        return ToolFailed("invalid_arguments", f"tool {contract.name!r}: {problem}") if problem else None
-
-    def _rule(self, contract: ToolContract, arguments: dict[str, Any]) -> Ruling:
-        return self._policy.rule(
-            self.version.agent,
-            contract,
-            arguments,
-            environment=self.environment,
-            facts=self._facts,
-            facts_schema=self.version.guardrails.output_schema,
-        )
-
-    async def _carry_out(
-        self, step: Step, contract: ToolContract, arguments: dict[str, Any], *, durable: bool
-    ) -> RunFailed | None:
-        """Call the function. A write is recorded first, and is finished even when the run is cancelled meanwhile."""
-        if contract.effect != "write" and not durable:
-            return await self._call(step, contract, arguments)
-        if not durable:
-            await self._recorder.started(step)
-        call = asyncio.ensure_future(self._call(step, contract, arguments))
-        try:
-            return await asyncio.shield(call)
-        except asyncio.CancelledError:
-            await _uncancelled(self._finish_cancelled(step, call))
-            raise
-
-    async def _finish_cancelled(self, step: Step, call: asyncio.Future[RunFailed | None]) -> None:
-        self._end(step, await call)
-        await self._recorder.ended(step)
-
-    async def _call(self, step: Step, contract: ToolContract, arguments: dict[str, Any]) -> RunFailed | None:
-        assert contract.python is not None
-        writes = contract.effect == "write"
-        try:
-            function = self._code.tool(contract.python)
-            async with asyncio.timeout(contract.timeout) as limit:
-                result = plain(await call_function(function, **arguments))
-        except RunFailed as failure:  # the code cannot be loaded
-            return failure
-        except TimeoutError as error:
-            late = limit.expired()
-            said = f"took longer than {contract.timeout:g} s" if late else f"raised TimeoutError: {error}"
-            if writes:
-                return RunFailed("outcome_unknown", f"tool {contract.name!r} {said}; whether it wrote is unknown")
-            return ToolFailed("tool_timeout", f"tool {contract.name!r} {said}")
-        except (Exception, SystemExit) as error:  # the agent's own code: anything may come out of it
-            return ToolFailed("tool_failed", f"tool {contract.name!r} raised {type(error).__name__}: {error}")
-        step.response = result
-        problem = None if writes else result_problem(contract, result)
-        return ToolFailed("invalid_result", f"tool {contract.name!r} returned {problem}") if problem else None
-
-    # --- the handler ------------------------------------------------------------------------------------------
-
-    async def handle(self, output: Any) -> Any:
-        """Give the model's output to the version's handler, which may call the other tools; returns its answer."""
-        name = self.version.handler
-        contract = self.version.tool(name) if name else None
-        if contract is None or contract.python is None:
-            raise RunFailed("code_error", f"the handler {name!r} has no contract that names a Python function")
-        function = self._code.tool(contract.python)
-        loop = asyncio.get_running_loop()
-
-        async def call(tool: str, **arguments: Any) -> Any:
-            return await self.tool(tool, arguments)
-
-        def blocking_call(tool: str, **arguments: Any) -> Any:
-            return asyncio.run_coroutine_threadsafe(self.tool(tool, arguments), loop).result()
-
+    async def _settle(self, step: Step, fresh: bool) -> None:
         started_ns = time.time_ns()
-        self._facts = output
-        error: str | None = "interrupted"
         try:
-            caller = call if asyncio.iscoroutinefunction(function) else blocking_call
-            answer = plain(await call_function(function, output, caller))
-            error = None
-            return answer
-        except LockgateError as failure:
-            error = str(failure)
+            await self._calls.settle(step, fresh=fresh, facts=self._facts)
+        except (Suspend, LockgateError) as end:
+            self.ended = end
             raise
-        except (Exception, SystemExit) as problem:  # the agent's own code: anything may come out of it
-            error = f"handler {name!r} raised {type(problem).__name__}: {problem}"
-            raise RunFailed("handler_failed", error) from problem
+        finally:
+            if step.status != "waiting":
+                self.tracer.tool(step, started_ns)
+
+    @contextmanager
+    def about(self, facts: Any) -> Iterator[None]:
+        """Tool calls in this block are ruled on with these facts: the model's answer, while a handler works on it."""
+        self._facts = facts
+        try:
+            yield
         finally:
             self._facts = None
-            self.tracer.handler(str(name), started_ns, error)
 
     # --- limits and bookkeeping -------------------------------------------------------------------------------
 
@@ -424,18 +250,6 @@ class RunContext:
         self.ended = RunFailed(error_type, message, remedy="budgets in the agent file set the limits of a run")
         raise self.ended
 
-    def _end(self, step: Step, failure: RunFailed | None) -> None:
-        step.status = "done" if failure is None else "failed"
-        if failure is not None:
-            step.error_type, step.error = failure.error_type, failure.message
-        step.ended_at = self._clock()
-
-    def _apply(self, step: Step, answer: Answer) -> None:
-        step.status = "stubbed" if answer.stubbed else "done" if answer.error_type is None else "failed"
-        step.response, step.error_type, step.error = answer.result, answer.error_type, answer.error
-        step.replayed = answer.replayed
-        step.ended_at = self._clock()
-
     def _account(self, step: Step) -> Any:
         """What the caller of a tool gets for an ended step."""
         self.replayed_calls += step.replayed
@@ -445,15 +259,6 @@ class RunContext:
         if failed:
             raise ToolFailed(step.error_type or "tool_failed", step.error or "the tool call failed")
         return plain(step.response)
-
-
-async def _uncancelled(work: Coroutine[Any, Any, None]) -> None:
-    """Wait for ``work`` to its end, however often this task is cancelled meanwhile (the caller raises afterwards)."""
-    task = asyncio.ensure_future(work)
-    while not task.done():
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.shield(task)
-    task.result()
 
 
 def _parameters(model: ModelRef, tokens_left: int, asked: dict[str, Any]) -> dict[str, Any]:

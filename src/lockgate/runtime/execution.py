@@ -10,7 +10,8 @@ from typing import Any
 
 from lockgate.errors import Diverged, LimitExceeded, LockgateError, RunFailed
 from lockgate.results import RunResult, RunStatus
-from lockgate.runtime.context import RunContext, Suspend
+from lockgate.runtime.context import RunContext
+from lockgate.runtime.model import Suspend
 from lockgate.runtime.native import run_native
 
 log = logging.getLogger(__name__)

@@ -10,11 +10,11 @@ from typing import Any
 from lockgate import clock as clocks
 from lockgate.errors import InputError, NotFound
 from lockgate.results import RunResult
-from lockgate.runtime.context import MODEL_TIMEOUT, Answer, RunContext
+from lockgate.runtime.context import MODEL_TIMEOUT, RunContext
 from lockgate.runtime.execution import execute
 from lockgate.runtime.journal import Journal
 from lockgate.runtime.loader import Code
-from lockgate.runtime.model import ModelClient, Step
+from lockgate.runtime.model import Answer, ModelClient, Step
 from lockgate.runtime.tracing import Emit, Tracer
 from lockgate.tools.contracts import stubbed_result
 from lockgate.tools.model import Approval, Ruling

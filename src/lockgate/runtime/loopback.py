@@ -16,8 +16,8 @@ import msgspec
 from aiohttp import web
 
 from lockgate.errors import LockgateError, RunFailed
-from lockgate.runtime.context import RunContext, Suspend
-from lockgate.runtime.model import Completion, wire_name
+from lockgate.runtime.context import RunContext
+from lockgate.runtime.model import Completion, Suspend, wire_name
 
 LARGEST_REQUEST = 16 * 1024 * 1024
 

@@ -1,13 +1,14 @@
-"""Steps of a run, and the seam to models."""
+"""Steps of a run, and its seams: to models, to the record, and to what kind of run it is."""
 
 from __future__ import annotations
 
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import msgspec
 
 from lockgate.results import Usage
-from lockgate.versions.model import ModelRef
+from lockgate.tools.model import Approval, Ruling
+from lockgate.versions.model import ModelRef, ToolContract
 
 StepKind = Literal["model", "tool"]
 StepStatus = Literal["started", "waiting", "done", "failed", "stubbed"]
@@ -67,3 +68,53 @@ class ModelClient(Protocol):
 def wire_name(model: ModelRef) -> str:
     """``provider/name``, as the gateway knows models."""
     return f"{model.provider}/{model.name}"
+
+
+class Suspend(BaseException):
+    """The run must end here and wait for a person. Not an Exception: an agent's code must not swallow it."""
+
+    def __init__(self, approval_id: str) -> None:
+        super().__init__(approval_id)
+        self.approval_id = approval_id
+
+
+class Answer(NamedTuple):
+    """A tool call answered without carrying it out. ``stubbed``: an intention only; ``replayed``: from the record."""
+
+    result: Any = None
+    error_type: str | None = None
+    error: str | None = None
+    stubbed: bool = False
+    replayed: bool = False
+
+
+class ToolMode(Protocol):
+    """What kind of run this is, as far as tools go: live, an eval, or a shadow."""
+
+    async def answer(self, contract: ToolContract, arguments: dict[str, Any], *, asks: bool) -> Answer | None:
+        """None: carry the call out. ``asks`` says that it would need an approval. May raise :class:`RunFailed`."""
+        ...
+
+
+class Recorder(Protocol):
+    """Where steps are kept. What ``started``, ``waiting`` and ``claim`` return is durable."""
+
+    async def started(self, step: Step) -> None:
+        """A write is about to happen."""
+        ...
+
+    async def ended(self, step: Step) -> None:
+        """A step is done, failed or stubbed. Durable on return when its effect is ``write``."""
+        ...
+
+    async def waiting(self, step: Step, ruling: Ruling) -> Approval:
+        """The step needs an approval: keep both in one transaction."""
+        ...
+
+    async def decision(self, step: Step) -> Approval:
+        """The approval that a recorded step waits for."""
+        ...
+
+    async def claim(self, step: Step, approval: Approval) -> None:
+        """Take the approved call, once. Raises :class:`~lockgate.errors.Refused` or ``Conflict``."""
+        ...

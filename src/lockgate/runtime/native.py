@@ -13,6 +13,7 @@ import msgspec
 
 from lockgate.errors import RunFailed, ToolFailed
 from lockgate.runtime.context import RunContext
+from lockgate.runtime.handling import run_handler
 from lockgate.tools.contracts import schema_problem
 from lockgate.versions.model import AgentVersion, ToolContract
 
@@ -48,7 +49,7 @@ async def run_native(ctx: RunContext, input: Any) -> Any:
             )
         messages += [_said(message), {"role": "user", "content": repair_request(problem, schema)}]
         tools = []
-    return await ctx.handle(output) if version.handler else output
+    return await run_handler(ctx, output) if version.handler else output
 
 
 def opening(version: AgentVersion, input: Any) -> list[dict[str, Any]]:

@@ -30,7 +30,7 @@ class RunIdentity(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StoreRecorder:
-    """A :class:`~lockgate.runtime.context.Recorder` for one attempt of one run."""
+    """A :class:`~lockgate.runtime.model.Recorder` for one attempt of one run."""
 
     def __init__(
         self, committer: Committer, approvals: Approvals, run: RunIdentity, recorded: list[Step] | None = None

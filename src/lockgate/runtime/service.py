@@ -17,11 +17,11 @@ from lockgate.results import RunResult, RunStatus
 from lockgate.runs import Arm, RunRequest, host_socket
 from lockgate.runtime import store
 from lockgate.runtime.committer import Committer
-from lockgate.runtime.context import RunContext, ToolMode
+from lockgate.runtime.context import RunContext
 from lockgate.runtime.execution import execute
 from lockgate.runtime.journal import Journal
 from lockgate.runtime.loader import Code
-from lockgate.runtime.model import ModelClient, Step
+from lockgate.runtime.model import ModelClient, Step, ToolMode
 from lockgate.runtime.recording import RunIdentity, StoreRecorder
 from lockgate.runtime.shadow import ShadowTools
 from lockgate.runtime.tracing import Emit, Tracer
@@ -272,13 +272,6 @@ async def resume_on_host(home: Path, run: Resumable, token: str) -> None:
         raise Conflict(f"run {run.run_id} cannot be resumed: {said}")
     if response.status != 202:
         raise Unavailable(f"the host of run {run.run_id} answered {response.status}: {said}")
-
-
-def wanted_digests(control: Database) -> set[tuple[str, str, str]]:
-    """``(environment, behaviour digest, effective digest)`` of versions that suspended runs need a host for."""
-    with control.read() as connection:
-        rows = store.resumable(connection)
-    return {(row["environment"], row["behaviour_digest"], row["effective_digest"]) for row in rows}
 
 
 def reap(control: Database, clock: Clock, *, lost_after: float = HOST_LOST_AFTER) -> list[str]:

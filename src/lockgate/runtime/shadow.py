@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from lockgate.errors import RunFailed
-from lockgate.runtime.context import Answer
-from lockgate.runtime.model import Step
+from lockgate.runtime.model import Answer, Step
 from lockgate.tools.contracts import hash_of, stubbed_result
 from lockgate.versions.model import ToolContract
 
 
 class ShadowTools:
-    """A :class:`~lockgate.runtime.context.ToolMode` over the primary's steps.
+    """A :class:`~lockgate.runtime.model.ToolMode` over the primary's steps.
 
     - A pure tool is carried out.
     - A write is an intention: stubbed, with the primary's own result where it made the same call.
@@ -38,7 +37,7 @@ class ShadowTools:
         )
 
     async def answer(self, contract: ToolContract, arguments: dict[str, Any], *, asks: bool) -> Answer | None:
-        """See :class:`~lockgate.runtime.context.ToolMode`. Raises :class:`RunFailed` (``unscored``)."""
+        """See :class:`~lockgate.runtime.model.ToolMode`. Raises :class:`RunFailed` (``unscored``)."""
         if contract.effect == "pure" and not asks:
             return None
         recorded = self._next(contract.name, arguments)

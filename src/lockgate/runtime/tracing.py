@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
 
+from lockgate.errors import LockgateError
 from lockgate.runtime.model import Step
 from lockgate.telemetry.model import CLIENT, ERROR, INTERNAL, OK, Span
 from lockgate.versions.model import AgentVersion, ModelRef
@@ -35,6 +37,7 @@ class Tracer:
     ) -> None:
         self.trace_id = trace_id or os.urandom(16).hex()
         self.span_id = os.urandom(8).hex()
+        self._above = self.span_id
         self._emit = emit
         self._version = version
         self._run_id = run_id
@@ -96,12 +99,28 @@ class Tracer:
             attributes["gen_ai.tool.call.result"] = _text(step.response)
         self._span(f"execute_tool {step.name}", started_ns, attributes, error_type=step.error_type, error=step.error)
 
-    def handler(self, name: str, started_ns: int, error: str | None) -> None:
-        """The handler's own span."""
-        attributes = {"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": name, "gen_ai.tool.type": "function"}
-        self._span(
-            f"execute_tool {name}", started_ns, attributes, error_type="handler_failed" if error else None, error=error
-        )
+    @contextmanager
+    def handler(self, name: str) -> Iterator[None]:
+        """The handler's own span; the tool calls in the block hang below it. A suspension is no error."""
+        started_ns, span_id = time.time_ns(), os.urandom(8).hex()
+        error_type = error = None
+        self._above = span_id
+        try:
+            yield
+        except LockgateError as failure:
+            error_type, error = getattr(failure, "error_type", failure.code), str(failure)
+            raise
+        finally:
+            self._above = self.span_id
+            self._span(
+                f"execute_tool {name}",
+                started_ns,
+                {"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": name, "gen_ai.tool.type": "function"},
+                span_id=span_id,
+                parent=self.span_id,
+                error_type=error_type,
+                error=error,
+            )
 
     def agent(self, *, status: str, error_type: str | None, error: str | None) -> None:
         """The span over all others: one attempt of the run."""
@@ -141,7 +160,7 @@ class Tracer:
             return
         if error_type:
             attributes["error.type"] = error_type
-        above = self.span_id if parent == "" else parent
+        above = self._above if parent == "" else parent
         self._emit(
             Span(
                 trace_id=bytes.fromhex(self.trace_id),

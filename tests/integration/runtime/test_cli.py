@@ -207,7 +207,14 @@ def test_runs_are_listed_and_shown_step_by_step(shell: Any, hosted: Any) -> None
     assert [row["id"] for row in shell("runs", "list", "--status", "suspended", "--json")] == [run.run_id]
     assert shell("runs", "list", "--status", "failed", "--json") == []
     shown = shell("runs", "show", run.run_id)
-    for part in ("fake/fake-model-2026-01-01", "read_order", "refund", "waiting", "order A-1 is broken"):
+    for part in (
+        "fake/fake-model-2026-01-01",
+        "read_order",
+        "refund",
+        "waiting",
+        "order A-1 is broken",
+        run.approval_id,
+    ):
         assert part in shown
     assert [step["status"] for step in shell("runs", "show", run.run_id, "--json")["steps"]] == [
         "done",

@@ -32,6 +32,16 @@ def refund(order_id, amount):
     note(f"refund {order_id} {amount}")
     return {"refund_id": "r-1", "amount": amount}
 
+def odd_read():
+    return {"not json": object()}
+
+def odd_write():
+    note("odd_write")
+    return {"not json": object()}
+
+def huge():
+    return "x" * (1024 * 1024)
+
 async def slow(seconds=30.0):
     await asyncio.sleep(seconds)
 
@@ -87,6 +97,9 @@ TOOLS = (
     ToolContract(name="slow", effect="read", python="tools/code.py:slow", timeout=0.05),
     ToolContract(name="slow_write", effect="write", python="tools/code.py:slow_write", timeout=0.2),
     ToolContract(name="named_only"),
+    ToolContract(name="odd_read", effect="read", python="tools/code.py:odd_read"),
+    ToolContract(name="odd_write", effect="write", python="tools/code.py:odd_write"),
+    ToolContract(name="huge", effect="read", python="tools/code.py:huge"),
     *(
         ToolContract(name=name, effect="pure", python=f"tools/code.py:{name}")
         for name in ("decide", "decide_blocking", "stubborn", "broken")

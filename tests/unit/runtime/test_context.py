@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lockgate.errors import Diverged, ToolFailed
+from lockgate.errors import Diverged, RunFailed, ToolFailed
 from lockgate.results import RunResult
 from lockgate.runtime.context import RunContext
 from lockgate.runtime.execution import execute
@@ -15,7 +15,7 @@ from lockgate.runtime.loader import Code
 from lockgate.runtime.model import Step
 from lockgate.runtime.service import Live
 from lockgate.runtime.tracing import Tracer
-from lockgate.telemetry.model import Span
+from lockgate.telemetry.model import OK, Span
 from lockgate.testing import FakeModel, call
 from lockgate.tools.model import Approval, Ruling
 from lockgate.tools.policy import Policy
@@ -71,6 +71,7 @@ def start(workshop: Any, make_version: Callable[..., AgentVersion]) -> Callable[
         recorder: Record | None = None,
         steps: list[Step] | None = None,
         emit: Callable[[Span], None] | None = None,
+        mode: Any = None,
         **fields: Any,
     ) -> RunContext:
         version = make_version(**fields)
@@ -79,7 +80,7 @@ def start(workshop: Any, make_version: Callable[..., AgentVersion]) -> Callable[
             responses if isinstance(responses, FakeModel) else FakeModel(responses),
             code=Code(workshop.folder),
             policy=Policy(version.policies),
-            mode=Live(),
+            mode=mode or Live(),
             recorder=recorder or Record(),
             journal=Journal(steps or []),
             tracer=Tracer(emit, version, run_id="run_1"),
@@ -92,7 +93,7 @@ def start(workshop: Any, make_version: Callable[..., AgentVersion]) -> Callable[
 
 
 ASKING = ToolContract(name="refund", effect="write", python="tools/code.py:refund", approval=True)
-READING = ToolContract(name="read_order", effect="read", python="tools/code.py:read_order")
+WRITING = ToolContract(name="refund", effect="write", python="tools/code.py:refund")
 
 
 def tools(*contracts: ToolContract, handler: str | None = None) -> dict[str, Any]:
@@ -106,6 +107,23 @@ async def test_a_write_is_recorded_before_it_happens(start: Any, workshop: Any) 
     record.started = _checking(record, lambda: workshop.calls == [])  # type: ignore[method-assign]
     assert (await ctx.tool("refund", {"order_id": "A", "amount": 1}))["refund_id"] == "r-1"
     assert record.events == ["started refund: True", "done refund"]
+
+
+async def test_a_write_that_happened_is_done_whatever_it_returned(start: Any, workshop: Any) -> None:
+    """Told that it failed, a model would write again."""
+    ctx = start()
+    assert "not json" in await ctx.tool("odd_write")
+    assert (ctx.journal.steps[0].status, workshop.calls) == ("done", ["odd_write"])
+
+
+async def test_a_shadow_that_ended_unscored_stays_ended_whatever_its_code_catches(start: Any, workshop: Any) -> None:
+    class Unfair:
+        async def answer(self, contract: Any, arguments: Any, *, asks: bool) -> None:
+            raise RunFailed("unscored", "not fair")
+
+    result = await execute(start(["anything"], mode=Unfair(), **tools(WRITING, handler="stubborn")), "hi")
+    assert (result.status, result.error_type, result.output) == ("failed", "unscored", None)
+    assert workshop.calls == []
 
 
 async def test_a_read_is_recorded_when_it_is_done(start: Any) -> None:
@@ -258,6 +276,18 @@ async def test_spans_hang_below_the_agent_and_only_chat_has_tokens(start: Any) -
     assert root.input_tokens == 0
     assert by_name["execute_tool read_order"].attributes["gen_ai.tool.name"] == "read_order"
     assert by_name["chat model-1"].attributes["gen_ai.operation.name"] == "chat"
+
+
+async def test_a_handlers_calls_hang_below_it_and_a_suspension_is_no_error(start: Any) -> None:
+    spans: list[Span] = []
+    await execute(start([{"order_id": "A", "refund": True}], emit=spans.append, schema=True, handler="decide"), "hi")
+    by_name = {span.name: span for span in spans}
+    handler = by_name["execute_tool decide"]
+    assert handler.parent_id == by_name["invoke_agent support"].span_id
+    assert by_name["execute_tool read_order"].parent_id == handler.span_id
+    spans.clear()
+    await execute(start(["x"], emit=spans.append, **tools(ASKING, handler="stubborn")), "hi")
+    assert {span.name: span.status for span in spans}["execute_tool stubborn"] == OK
 
 
 async def test_arguments_stay_out_of_spans_when_personal_data_is_redacted(start: Any) -> None:

@@ -96,6 +96,8 @@ async def test_several_tool_calls_of_one_answer_are_made_in_order(run: Any, work
         (call("read_order"), "invalid_arguments"),
         (call("read_order", order_id="missing"), "tool_failed"),
         (call("slow"), "tool_timeout"),
+        (call("odd_read"), "invalid_result"),
+        (call("huge"), "invalid_result"),
     ],
 )
 async def test_a_tool_call_that_fails_tells_the_model_why(run: Any, asked: ToolCall, word: str) -> None:

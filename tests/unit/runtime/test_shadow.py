@@ -5,8 +5,7 @@ from typing import Any
 import pytest
 
 from lockgate.errors import RunFailed
-from lockgate.runtime.context import Answer
-from lockgate.runtime.model import Step
+from lockgate.runtime.model import Answer, Step
 from lockgate.runtime.shadow import ShadowTools
 from lockgate.versions.model import ToolContract
 
