@@ -204,6 +204,9 @@ class RunService:
         return result
 
     async def _mode(self, request: RunRequest) -> ToolMode:
+        deepest = self.version.limits.max_depth
+        if request.depth > deepest:
+            raise RunFailed("depth_exceeded", f"the run is {request.depth} calls deep, and max_depth is {deepest}")
         if request.mode == "live":
             return Live()
         kind = self.version.framework.kind

@@ -48,6 +48,13 @@ async def test_a_failed_run_is_recorded_with_its_word(control: Database, open_se
     assert row["ended_at"] is not None
 
 
+async def test_a_run_too_deep_in_a_chain_of_runs_is_refused(
+    control: Database, open_service: Open, ask: Ask, shop: Any
+) -> None:
+    result = await open_service().run(ask(depth=3))
+    assert (result.status, result.error_type, shop.calls) == ("failed", "depth_exceeded", [])
+
+
 async def test_a_request_for_another_version_is_refused(open_service: Open, ask: Ask) -> None:
     with pytest.raises(InputError, match="this host serves"):
         await open_service().run(ask(effective_digest="sha256:" + "0" * 64))
