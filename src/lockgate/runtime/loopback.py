@@ -46,8 +46,13 @@ async def model_address(ctx: RunContext) -> AsyncIterator[Address]:
             return _problem(400, "invalid_request", f"the body is no JSON object: {error}")
         return await _answer(ctx, body)
 
+    async def complete_and_close(request: web.Request) -> web.Response:
+        response = await complete(request)
+        response.force_close()  # the address ends with the run: a client that is kept must keep no connection to it
+        return response
+
     app = web.Application(client_max_size=LARGEST_REQUEST)
-    app.router.add_post("/v1/chat/completions", complete)
+    app.router.add_post("/v1/chat/completions", complete_and_close)
     runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
     await runner.setup()
     try:

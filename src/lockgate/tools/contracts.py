@@ -25,7 +25,14 @@ def plain(value: Any) -> Any:
 
     Raises :class:`TypeError` for what JSON cannot carry.
     """
-    return msgspec.json.decode(msgspec.json.encode(value))
+    return msgspec.json.decode(msgspec.json.encode(value, enc_hook=_as_text))
+
+
+def _as_text(value: Any) -> str:
+    """Text of a class of its own, as frameworks hand it out."""
+    if isinstance(value, str):
+        return str.__str__(value)
+    raise TypeError(f"JSON cannot carry {type(value).__name__!r}")
 
 
 def schema_problem(schema: dict[str, Any], value: Any) -> str | None:

@@ -157,6 +157,7 @@ async def test_another_key_is_refused() -> None:
         for headers in ({}, {"authorization": "Bearer wrong"}):
             async with session.post(f"{address.base_url}/chat/completions", headers=headers) as response:
                 assert response.status == 401
+                assert response.headers["connection"] == "close"  # nothing stays open when the run has ended
 
 
 def test_outside_a_run_there_is_no_current_run() -> None:

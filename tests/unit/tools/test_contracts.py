@@ -36,6 +36,15 @@ def test_the_hash_does_not_know_the_order_of_keys_but_every_value() -> None:
     assert len({hash_of(v) for v in ({"a": 1}, {"a": "1"}, {"a": 1.5}, {"a": None}, {}, {"a": [1]}, {"a": [2]})}) == 7
 
 
+def test_plain_takes_text_of_a_frameworks_own_class() -> None:
+    class Text(str):
+        __slots__ = ()
+
+    made = plain({"x": [Text("hi")], Text("y"): 1})
+    assert made == {"x": ["hi"], "y": 1}
+    assert {type(made["x"][0]), *map(type, made)} == {str}
+
+
 def test_plain_refuses_what_json_cannot_carry() -> None:
     with pytest.raises(TypeError):
         plain({"x": object()})

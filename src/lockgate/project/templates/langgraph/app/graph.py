@@ -31,7 +31,7 @@ class State(TypedDict):
 
 
 async def look_up(state: State) -> dict:
-    question = str(state["messages"][-1].text)
+    question = state["messages"][-1].text
     return {"store": await current_run().tool("find_store", {"question": question})}
 
 
