@@ -58,7 +58,7 @@ def plan_of(project: Project, version: AgentVersion, settings: AgentSettings) ->
     phases = tuple(
         msgspec.structs.replace(phase, mirror=0.0) for phase in planned.phases if phase.weight or not phase.mirror
     )
-    return msgspec.structs.replace(planned, phases=phases)
+    return msgspec.structs.replace(planned, phases=phases) if phases else plan.direct(planned)
 
 
 def _floating(project: Project, version: AgentVersion, environment: str) -> list[Refusal]:

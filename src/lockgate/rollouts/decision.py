@@ -41,11 +41,6 @@ def harm_threshold(plan: Plan) -> float:
     return max(1, plan.harm_meters) / plan.alpha
 
 
-def is_harmful(plan: Plan, readings: tuple[Reading, ...]) -> bool:
-    """Whether standing evidence alone would roll the candidate back."""
-    return any(reading.harm >= harm_threshold(plan) for reading in readings)
-
-
 def show(value: float) -> str:
     """E as people read it: 0.031, 7.42, 71.2, 1.3e+09."""
     if math.isinf(value):

@@ -80,7 +80,7 @@ def parse(block: Mapping[str, Any], live: Iterable[MetricSpec] = ()) -> Plan:
     if promote not in ("when_safe", "when_not_harmful"):
         raise InputError(f"rollout.promote: {promote!r} is not known", remedy="write when_safe or when_not_harmful")
     catastrophe = block.get("catastrophe", 0.25)
-    return Plan(
+    planned = Plan(
         phases=tuple(phases),
         metrics=_metrics(block.get("gates") or {}, live),
         alpha=_number(block.get("alpha", 0.05), "rollout.alpha", above=0, below=1),
@@ -94,6 +94,7 @@ def parse(block: Mapping[str, Any], live: Iterable[MetricSpec] = ()) -> Plan:
         warm=seconds(block.get("warm", "24h"), "rollout.warm"),
         max_seconds=seconds(block["max"], "rollout.max") if block.get("max") is not None else None,
     )
+    return planned if phases else direct(planned)
 
 
 def direct(plan: Plan) -> Plan:

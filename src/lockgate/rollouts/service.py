@@ -14,7 +14,7 @@ from lockgate.ids import new_id
 from lockgate.project.model import Project
 from lockgate.rollouts import controller, evidence, gather, store
 from lockgate.rollouts.admission import Refusal, named, plan_of, refusals
-from lockgate.rollouts.decision import decide, harm_threshold, is_harmful, show
+from lockgate.rollouts.decision import decide, harm_threshold
 from lockgate.rollouts.evidence import Traffic
 from lockgate.rollouts.model import Decision, Deployment, Event, Plan, Profile, Reading, Rollout, Situation
 from lockgate.rollouts.plan import direct as direct_plan
@@ -130,8 +130,9 @@ class Rollouts:
                 planned = direct_plan(planned)
             rollout = _new(deployed, candidate, settings, planned, environment, by=by, now=now)
             self._begin(connection, rollout, deployed, f"from {named(deployed.stable)} to {named(candidate)}", now)
-            if direct and not store.ready_digests(connection, now - controller.HOST_SECONDS):
-                reason = "direct: nothing is being served"  # no host to wait for, and nobody to cut off
+            serving = store.ready_digests(connection, now - controller.HOST_SECONDS)
+            if direct and deployed.stable.effective_digest not in serving:
+                reason = "direct: the stable version is not being served"  # nobody is cut off
                 controller.promote(connection, rollout, deployed, reason, (), by=by, now=now)
                 return Deployed(outcome="stable", environment=environment, version=candidate, message=reason)
         phases = " → ".join(["direct"] if direct else [phase.name for phase in planned.phases]) + " → stable"
@@ -161,12 +162,11 @@ class Rollouts:
                     f"{named(old.candidate)} serves {old.environment} already", remedy="there is nothing to retry"
                 )
             rollout = _new(deployed, old.candidate, settings, planned, old.environment, by=by, now=now)
-            standing = gather.readings(rollout, gather.load(connection, rollout))
-            if is_harmful(planned, standing):
-                worst = max(standing, key=lambda reading: reading.harm)
+            known = gather.load(connection, rollout)
+            standing = decide(planned, gather.situation(connection, rollout, known, now=now, ready=True))
+            if standing.verdict == "rollback":
                 raise Refused(
-                    f"the evidence against {named(old.candidate)} stands: harm {worst.metric} "
-                    f"E = {show(worst.harm)} ≥ {show(harm_threshold(planned))} = m/α",
+                    f"the evidence against {named(old.candidate)} stands: {standing.message}",
                     remedy="change the agent and deploy the new version",
                 )
             store.drop_hold(connection, old.environment, old.agent, old.candidate.effective_digest)

@@ -28,11 +28,15 @@ from lockgate.versions.model import AgentSettings, VersionRef
 def assign(control: Database, rollout_id: str, key: str, weight: float, now: float) -> Arm:
     """The arm of ``key`` in this rollout, written down the first time and the same ever after.
 
-    ``weight`` is a percentage. A new key at weight 0 is stable without being assigned: it takes no part.
+    ``weight`` is a percentage. A new key at weight 0 is stable without being assigned: it takes no part. Once the
+    rollout is rolled back or aborted everybody is stable, also for a gateway that has not heard of it yet.
     """
     table = schema.assignments
     found = select(table.c.arm).where(table.c.rollout_id == rollout_id, table.c.key == key)
+    status = select(schema.rollouts.c.status).where(schema.rollouts.c.id == rollout_id)
     with control.read() as connection:
+        if connection.execute(status).scalar() in ("rolled_back", "aborted"):
+            return "stable"
         arm = connection.execute(found).scalar()
     if arm is None and weight > 0:
         with control.write() as connection:

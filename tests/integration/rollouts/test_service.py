@@ -133,6 +133,26 @@ def test_a_retry_is_refused_while_the_evidence_against_it_stands(world: Any) -> 
         world.rollouts.retry(rollout.id)
 
 
+def test_after_an_abort_every_user_is_back_on_stable_at_once(world: Any) -> None:
+    rollout = world.started()
+    assert world.rollouts.assign(rollout.id, "ann", 100, world.clock()) == "candidate"
+    world.rollouts.abort(rollout.id, reason="complaints")
+    for key in ("ann", "bob"):  # a gateway with an old route still asks
+        assert world.rollouts.assign(rollout.id, key, 100, world.clock()) == "stable"
+
+
+def test_a_retry_is_refused_when_the_fast_path_stopped_it(world: Any) -> None:
+    rollout = world.started()
+    world.controller.tick()
+    for number in range(8):
+        failing = {"status": "failed", "error_type": "code_error"}
+        world.visit(rollout, f"u{number}", candidate=failing)
+    world.controller.tick()
+    assert world.rollouts.get(rollout.id).status == "rolled_back"
+    with pytest.raises(Refused, match="fast path E"):
+        world.rollouts.retry(rollout.id)
+
+
 def test_promote_by_hand_needs_a_host(world: Any) -> None:
     world.rollouts.deploy("triage@1", "dev")
     world.serve(1)

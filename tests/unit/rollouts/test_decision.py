@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from lockgate.rollouts.decision import decide, harm_threshold, is_harmful, show
+from lockgate.rollouts.decision import decide, harm_threshold, show
 from lockgate.rollouts.model import MetricSpec, Phase, Plan, Reading, Situation
 
 PLAN = Plan(
@@ -145,11 +145,6 @@ def test_a_plan_without_phases_promotes_as_soon_as_a_host_is_ready() -> None:
     seen = Situation(phase=0, phase_seconds=0, phase_units=0, pairs=0, readings=())
     assert decide(plan, seen).action == "promote"
     assert decide(plan, msgspec.structs.replace(seen, ready=False)).action == "wait"
-
-
-def test_standing_evidence_is_judged_by_the_same_threshold() -> None:
-    assert is_harmful(PLAN, (reading("errors", harm=60.0),))
-    assert not is_harmful(PLAN, (reading("errors", harm=59.9),))
 
 
 @pytest.mark.parametrize(("value", "text"), [(0.03123, "0.0312"), (71.23, "71.2"), (1.3e9, "1.3e+09"), (math.inf, "∞")])

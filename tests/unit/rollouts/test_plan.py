@@ -57,6 +57,11 @@ def test_an_empty_shadow_block_has_defaults() -> None:
     assert parse({"shadow": False}).phases == parse({}).phases
 
 
+def test_no_phases_at_all_is_a_direct_plan() -> None:
+    assert parse({"phases": []}) == direct(parse({}))
+    assert [phase.name for phase in parse({"phases": [], "shadow": True}).phases] == ["shadow"]
+
+
 def test_a_direct_plan_watches_nothing_and_keeps_the_previous_version_warm() -> None:
     plan = direct(parse({"warm": "1h"}))
     assert (plan.phases, plan.metrics, plan.harm_meters, plan.warm) == ((), (), 0, 3600)
