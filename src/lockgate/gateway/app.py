@@ -16,7 +16,7 @@ from lockgate.gateway.access import Access
 from lockgate.gateway.agents import Agents, Asked, Ran
 from lockgate.gateway.control_proxy import ControlProxy
 from lockgate.gateway.directory import Directory
-from lockgate.gateway.exchange import ClientGone, Exchange, Headers, Watch
+from lockgate.gateway.exchange import ClientGone, Exchange, Headers, Watchman
 from lockgate.gateway.model import Identity
 from lockgate.gateway.proxy import Proxy
 from lockgate.gateway.shared_metrics import SharedMetrics
@@ -68,6 +68,7 @@ class Gateway:
         self._agents = agents
         self._control = control
         self._metrics = metrics
+        self._watchman = Watchman()
         self._emit = emit
         self._models: dict[tuple[str, str], tuple[float, list[str]]] = {}
         self._paths: dict[tuple[str, str], Handler] = {
@@ -83,7 +84,7 @@ class Gateway:
         if scope.proto != "http":
             protocol.close(None)
             return
-        exchange = Exchange(scope, protocol)
+        exchange = Exchange(scope, protocol, self._watchman)
         try:
             handler = self._paths.get((exchange.method, exchange.path))
             if handler is None:
@@ -178,7 +179,7 @@ class Gateway:
             parent_id=exchange.parent_id,
             request_id=exchange.request_id,
         )
-        with Watch(exchange):
+        with exchange.watch():
             return await self._agents.run(identity, asked)
 
     # --- traces -----------------------------------------------------------------------------------------------

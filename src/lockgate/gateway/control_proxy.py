@@ -9,7 +9,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from lockgate.errors import Unavailable, UpstreamError
-from lockgate.gateway.exchange import Exchange, Watch
+from lockgate.gateway.exchange import Exchange
 from lockgate.gateway.upstream import Upstream
 from lockgate.runs import control_socket
 
@@ -35,7 +35,7 @@ class ControlProxy:
         # The server has decoded the path; it is encoded anew, so that nothing in it can end the request line.
         query = f"?{quote(exchange.query, safe=_QUERY)}" if exchange.query else ""
         url = URL(f"http://control{quote(exchange.path, safe=_PATH)}{query}", encoded=True)
-        with Watch(exchange):
+        with exchange.watch():
             try:
                 answer = await self._upstream.send(
                     exchange.method, url, headers=headers, body=body, timeout=_IDLE_SECONDS, stream=True

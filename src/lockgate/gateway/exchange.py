@@ -22,7 +22,7 @@ SEND_SECONDS = 60.0
 """Seconds a client may leave a chunk unread."""
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-_WATCH_AFTER = 0.05  # seconds; a call that is over sooner needs no watch for its client
+_ROUND = 0.05  # seconds between two rounds of the watchman; a call that is over sooner is never watched
 
 Headers = list[tuple[str, str]]
 
@@ -40,10 +40,14 @@ class Transport(Protocol):
 class Exchange:
     """One HTTP request, its identity in traces, and the way back to the client."""
 
-    __slots__ = ("headers", "method", "parent_id", "path", "protocol", "query", "request_id", "started_ns", "trace_id")
+    __slots__ = (
+        "headers", "method", "parent_id", "path", "protocol", "query", "request_id", "started_ns", "trace_id",
+        "watchman",
+    )  # fmt: skip
 
-    def __init__(self, scope: Any, protocol: Any) -> None:
+    def __init__(self, scope: Any, protocol: Any, watchman: Watchman) -> None:
         self.protocol = protocol
+        self.watchman = watchman
         self.method: str = scope.method
         self.path: str = scope.path
         self.query: str = scope.query_string
@@ -76,7 +80,7 @@ class Exchange:
         if declared is not None and declared.isdecimal() and int(declared) > limit:
             raise TooLarge(f"the body has {declared} bytes; at most {limit} are taken")
         try:
-            async with asyncio.timeout(BODY_SECONDS):
+            with self.watchman.expect(BODY_SECONDS):
                 if declared is not None:
                     return bytes(await self.protocol())
                 parts: list[bytes] = []
@@ -122,47 +126,116 @@ class Exchange:
     async def send(self, transport: Transport, chunk: bytes) -> None:
         """Hand a chunk to the client; :class:`ClientGone` when it left, or does not read."""
         try:
-            async with asyncio.timeout(SEND_SECONDS):
+            with self.watchman.expect(SEND_SECONDS):
                 await transport.send_bytes(chunk)
         except (RuntimeError, TimeoutError) as gone:
             raise ClientGone from gone
 
+    def watch(self) -> _Watch:
+        """Cancel the running task when the client leaves.
 
-class Watch:
-    """Cancels the running task when the client leaves.
+            with exchange.watch():
+                answer = await upstream.send(...)
 
-        with Watch(exchange):
-            answer = await upstream.send(...)
+        Ends in :class:`ClientGone`, also when the upstream has not sent its headers yet.
+        """
+        return _Watch(self.watchman, self.protocol)
 
-    Ends in :class:`ClientGone`, also when the upstream has not sent its headers yet. Most calls with a fast upstream
-    are over before the watch is set.
+
+class Watchman:
+    """Looks after the waits of one event loop: deadlines, and clients that leave.
+
+    Timers of their own for each of a request's waits would cost as much as a tenth of the request, and nearly all of
+    them are over at once. So waits only note themselves here, and one round of all of them is made twenty times a
+    second, for as long as there are any.
     """
 
-    __slots__ = ("_gone", "_left", "_protocol", "_task", "_timer")
+    def __init__(self) -> None:
+        self._waits: set[_Wait] = set()
+        self._timer: asyncio.TimerHandle | None = None
 
-    def __init__(self, exchange: Exchange) -> None:
-        self._protocol = exchange.protocol
-        self._gone: Any = None
-        self._left = False
+    def expect(self, seconds: float) -> _Deadline:
+        """``with watchman.expect(60): await …`` raises TimeoutError after so many seconds (or a round later)."""
+        return _Deadline(self, time.monotonic() + seconds)
+
+    def _add(self, wait: _Wait) -> None:
+        self._waits.add(wait)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_ROUND, self._round)
+
+    def _round(self) -> None:
+        self._timer = None
+        now = time.monotonic()
+        for wait in list(self._waits):
+            wait.look(now)
+        if self._waits:
+            self._timer = asyncio.get_running_loop().call_later(_ROUND, self._round)
+
+
+class _Wait:
+    """A wait of the running task that may be cancelled, and what its cancellation means."""
+
+    __slots__ = ("_cancelled", "_task", "_watchman")
+
+    def __init__(self, watchman: Watchman) -> None:
+        self._watchman = watchman
+        self._cancelled = False
 
     def __enter__(self) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._task = task
-        self._timer = asyncio.get_running_loop().call_later(_WATCH_AFTER, self._set)
+        self._watchman._add(self)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: object) -> None:
-        self._timer.cancel()
-        if self._gone is not None:
-            self._gone.remove_done_callback(self._leave)
-        if self._left and kind is asyncio.CancelledError:
+        self._watchman._waits.discard(self)
+        if self._cancelled and kind is asyncio.CancelledError:
             self._task.uncancel()
-            raise ClientGone from error
+            raise self.meaning() from error
 
-    def _set(self) -> None:
-        self._gone = self._protocol.client_disconnect()
-        self._gone.add_done_callback(self._leave)
-
-    def _leave(self, _: Any) -> None:
-        self._left = True
+    def cancel(self, _: object = None) -> None:
+        self._cancelled = True
         self._task.cancel()
+
+    def look(self, now: float) -> None:
+        raise NotImplementedError
+
+    def meaning(self) -> Exception:
+        raise NotImplementedError
+
+
+class _Deadline(_Wait):
+    __slots__ = ("_until",)
+
+    def __init__(self, watchman: Watchman, until: float) -> None:
+        super().__init__(watchman)
+        self._until = until
+
+    def look(self, now: float) -> None:
+        if now >= self._until and not self._cancelled:
+            self.cancel()
+
+    def meaning(self) -> Exception:
+        return TimeoutError()
+
+
+class _Watch(_Wait):
+    __slots__ = ("_gone", "_protocol")
+
+    def __init__(self, watchman: Watchman, protocol: Any) -> None:
+        super().__init__(watchman)
+        self._protocol = protocol
+        self._gone: Any = None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: object) -> None:
+        if self._gone is not None:
+            self._gone.remove_done_callback(self.cancel)
+        super().__exit__(kind, error, at)
+
+    def look(self, now: float) -> None:
+        if self._gone is None:
+            self._gone = self._protocol.client_disconnect()
+            self._gone.add_done_callback(self.cancel)
+
+    def meaning(self) -> Exception:
+        return ClientGone()

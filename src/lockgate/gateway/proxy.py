@@ -14,7 +14,7 @@ from lockgate.clock import Clock
 from lockgate.errors import InputError, LockgateError, UpstreamError
 from lockgate.gateway.access import check_model
 from lockgate.gateway.directory import Directory
-from lockgate.gateway.exchange import ClientGone, Exchange, Headers, Watch
+from lockgate.gateway.exchange import ClientGone, Exchange, Headers
 from lockgate.gateway.model import Identity
 from lockgate.gateway.providers import Providers, Target
 from lockgate.gateway.upstream import Answer, Upstream
@@ -34,6 +34,10 @@ DEFAULT_MAX_TOKENS = 4096
 """Put into a request that names no bound on its output."""
 REFERENCE_TOKENS = 50_000
 """Input tokens held for each image, file or sound in a request: its bytes do not bound them, as they may be a URL."""
+
+STREAM_BYTES = 64 * 1024 * 1024
+"""Bytes of one stream. The server in front (granian 2.8) takes chunks without waiting for the client to read them, so
+this also bounds what a client that does not read can make a worker keep."""
 
 _UNKNOWN_OUTCOME = frozenset((502, 504, *range(520, 528)))
 """Answers of a proxy on the way, not of the provider: it may have served the call, and billed it."""
@@ -76,7 +80,7 @@ class Proxy:
         target = self.providers.target(identity.environment, provider)
         one = _Call(self, exchange, identity, call, target, model)
         try:
-            with Watch(exchange):
+            with exchange.watch():
                 await one.run()
         except ClientGone:
             one.error_type = "client_gone"
@@ -207,8 +211,12 @@ class _Call:
         tap = StreamTap(hide_usage=not self.call.wants_usage)
         self.outcome = tap.outcome
         transport = exchange.stream(200, self._headers(answer))
+        left = STREAM_BYTES
         try:
             async for chunk in answer.chunks():
+                left -= len(chunk)
+                if left < 0:
+                    raise UpstreamError(f"the stream is longer than {STREAM_BYTES} bytes", sent=True)
                 if passed := tap.feed(chunk):
                     await exchange.send(transport, passed)
             if rest := tap.finish():

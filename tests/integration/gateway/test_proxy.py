@@ -64,7 +64,8 @@ def chat(**fields: Any) -> bytes:
 
 
 def tenant(gateway: RunningGateway) -> Balance:
-    return next(one for one in gateway.app.holds.balances("tenant:dev:acme") if one.unit == "usd")
+    found = [one for one in gateway.app.holds.balances("tenant:dev:acme") if one.unit == "usd"]
+    return found[0] if found else Balance(account="tenant:dev:acme", window="", cap=None, settled=0, held=0)
 
 
 def wait_until(condition: Any, what: str) -> None:
@@ -218,6 +219,24 @@ def test_a_body_over_the_cap_is_refused_whether_declared_or_not(
         chunked.sendall(f"{head}transfer-encoding: chunked\r\n\r\n".encode())
         chunked.sendall(b"1000\r\n" + b"x" * 0x1000 + b"\r\n")
         assert chunked.recv(4096).startswith(b"HTTP/1.1 413")
+
+
+def test_a_body_that_stalls_is_given_up(gateway: RunningGateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lockgate.gateway.exchange.BODY_SECONDS", 0.2)
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {gateway.key()}\r\n"
+    with socket.create_connection(("127.0.0.1", gateway.listener_port), timeout=10) as connection:
+        connection.sendall(f"{head}content-length: 100\r\n\r\nonly this".encode())
+        assert b"did not come within 0.2 seconds" in connection.recv(4096)
+
+
+def test_an_endless_stream_is_cut_off_and_charged_in_full(
+    gateway: RunningGateway, model: FakeModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lockgate.gateway.proxy.STREAM_BYTES", 10_000)
+    model.respond = lambda _: Reply(text="word " * 10_000, usage=USED)
+    with pytest.raises(openai.APIError, match="longer than 10000 bytes"):
+        list(client(gateway).chat.completions.create(model=MODEL, messages=MESSAGES, stream=True))
+    wait_until(lambda: tenant(gateway).settled > 8_000_000, "the stream was not settled in full")
 
 
 def test_oversized_headers_and_bad_requests_do_not_hurt_the_worker(gateway: RunningGateway) -> None:
