@@ -13,6 +13,7 @@ from lockgate.results import RunResult, RunStatus
 from lockgate.runtime.context import RunContext
 from lockgate.runtime.model import Suspend
 from lockgate.runtime.native import run_native
+from lockgate.tools.contracts import schema_problem
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +34,8 @@ async def execute(ctx: RunContext, input: Any) -> RunResult:
             output = await _kind(ctx.version.framework.kind)(ctx, input)
             if ctx.ended is not None:  # the agent's code caught what stopped the run, and went on
                 raise ctx.ended
+            if ctx.version.framework.kind != "native":  # the native loop has its model repair what does not fit
+                _check_answer(ctx, output)
         status = "completed"
     except Suspend as suspend:
         status, approval_id = "suspended", suspend.approval_id
@@ -76,6 +79,13 @@ async def execute(ctx: RunContext, input: Any) -> RunResult:
         error_type=error_type,
         error=message,
     )
+
+
+def _check_answer(ctx: RunContext, output: Any) -> None:
+    schema = ctx.version.guardrails.output_schema
+    problem = schema_problem(schema, output) if schema is not None else None
+    if problem is not None:
+        raise RunFailed("output_invalid", f"the answer of the agent's code does not fit the output schema: {problem}")
 
 
 def _kind(kind: str) -> Callable[[RunContext, Any], Awaitable[Any]]:

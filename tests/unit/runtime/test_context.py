@@ -251,6 +251,12 @@ async def test_a_plain_python_agent_runs_on_the_same_context(start: Any) -> None
     assert (result.output, result.model_calls, len(result.tools_used)) == ("kettle", 1, 1)
 
 
+async def test_the_answer_of_a_python_agent_is_held_to_the_output_schema(start: Any) -> None:
+    ctx = start(["A-9"], framework=Framework(kind="python", entrypoint="tools.code:agent"), schema=True)
+    result = await execute(ctx, "which?")
+    assert (result.status, result.error_type, result.output) == ("failed", "output_invalid", None)
+
+
 @pytest.mark.parametrize("entrypoint", [None, "tools.code:nothing", "tools.code:NOTES"])
 async def test_a_wrong_entrypoint_is_named(start: Any, entrypoint: str | None) -> None:
     result = await execute(start(framework=Framework(kind="python", entrypoint=entrypoint)), "hi")
