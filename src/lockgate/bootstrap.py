@@ -146,7 +146,7 @@ class App:
     def rollouts(self) -> Rollouts:
         from lockgate.rollouts.service import Rollouts
 
-        return Rollouts(self.control, self.clock, versions=self.versions, project=self.project)
+        return Rollouts(self.control, self.clock, versions=lambda: self.versions, project=self.project)
 
     def suspended_versions(self) -> set[tuple[str, str, str, str]]:
         """``(environment, agent, behaviour digest, effective digest)`` of versions that suspended runs wait for."""

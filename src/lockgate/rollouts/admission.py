@@ -8,10 +8,9 @@ import msgspec
 
 from lockgate.project.model import Project
 from lockgate.project.service import environment_policy, resolve_provider
-from lockgate.rollouts import plan, scoring
+from lockgate.rollouts import plan
 from lockgate.rollouts.model import Plan
 from lockgate.versions.model import AgentSettings, AgentVersion, VersionRef
-from lockgate.versions.pins import floating
 
 if TYPE_CHECKING:
     from lockgate.versions.service import Versions
@@ -51,6 +50,8 @@ def refusals(
 
 def plan_of(project: Project, version: AgentVersion, settings: AgentSettings) -> Plan:
     """The version's rollout plan. Only the native loop can be shadowed: anything else could act outside our sight."""
+    from lockgate.rollouts import scoring
+
     live = scoring.gated_specs(settings.evals, settings.rollout.get("gates") or {}, project.root)
     planned = plan.parse(settings.rollout, live)
     if version.framework.kind == "native":
@@ -62,6 +63,8 @@ def plan_of(project: Project, version: AgentVersion, settings: AgentSettings) ->
 
 
 def _floating(project: Project, version: AgentVersion, environment: str) -> list[Refusal]:
+    from lockgate.versions.pins import floating
+
     found = []
     for model in (version.model, *version.fallbacks, *([version.triage] if version.triage else [])):
         provider = resolve_provider(project, model.provider, environment)

@@ -195,8 +195,8 @@ def undo(
 def simulate(
     version: Annotated[str, typer.Argument(help="The version whose plan to look at: agent, agent@3, or a file.")],
     env: Environment = "prod",
-    units: Annotated[int, typer.Option(min=10, max=100_000, help="Candidate units to look ahead.")] = 2000,
-    trials: Annotated[int, typer.Option(min=10, max=10_000, help="Simulated rollouts.")] = 400,
+    units: Annotated[int, typer.Option(min=10, max=100_000, help="Candidate units to look ahead.")] = 1000,
+    trials: Annotated[int, typer.Option(min=10, max=10_000, help="Simulated rollouts.")] = 200,
     seed: Annotated[int, typer.Option(help="Of the random numbers.")] = 0,
     json: JsonFlag = False,
 ) -> None:
@@ -216,7 +216,8 @@ def simulate(
         raise InputError(f"{units} units × {trials} trials is too much", remedy="keep the product below 20 million")
     from lockgate.rollouts.simulate import simulate as run
 
-    found = run(plan, traffic, units=units, trials=trials, seed=seed)
+    with console(stderr=True).status(f"simulating {trials} rollouts of {units} candidate units…"):
+        found = run(plan, traffic, units=units, trials=trials, seed=seed)
     data = {"traffic": msgspec.to_builtins(traffic), "forecasts": msgspec.to_builtins(found), "units": units}
     emit(data, json, lambda: draw_forecasts(plan, traffic, found, units))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
@@ -56,11 +56,20 @@ class RolloutStatus(msgspec.Struct, frozen=True, kw_only=True):
 class Rollouts:
     """Deployments and rollouts of one project. Every change is one transaction, with its line in the audit log."""
 
-    def __init__(self, control: Database, clock: Clock, *, versions: Versions, project: Project) -> None:
+    def __init__(
+        self, control: Database, clock: Clock, *, versions: Versions | Callable[[], Versions], project: Project
+    ) -> None:
+        """``versions`` may be a function that opens them: who only looks never does."""
         self._control = control
         self._clock = clock
-        self._versions = versions
+        self._given = versions
         self._project = project
+
+    @property
+    def _versions(self) -> Versions:
+        if callable(self._given):
+            self._given = self._given()
+        return self._given
 
     # --- going out --------------------------------------------------------------------------------------------
 
