@@ -8,7 +8,8 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -113,23 +114,44 @@ def wrong(template: str) -> Any:
     )
 
 
+@pytest.fixture
+def answered(made: Any) -> Iterator[Callable[..., Path]]:
+    """A locked project whose local model is a fake one."""
+    with ExitStack() as stack:
+
+        def make(template: str, *, quality: str = "right") -> Path:
+            folder: Path = made(template)
+            responses = right(template) if quality == "right" else wrong(template)
+            server = stack.enter_context(FakeModelServer(responses))
+            config = (folder / "lockgate.yaml").read_text()
+            local = "local: {kind: local, weights: qwen2.5-coder-0.5b-instruct}"
+            assert local in config
+            fake = f"local: {{kind: openai, base_url: '{server.base_url}'}}"
+            (folder / "lockgate.yaml").write_text(config.replace(local, fake))
+            assert runner.invoke(app, ["lock"]).exit_code == 0
+            return folder
+
+        yield make
+
+
 @pytest.mark.parametrize("quality", ["right", "wrong"])
 @pytest.mark.parametrize("template", RUNNABLE)
-def test_the_gate_of_a_scaffolded_project_tells_right_from_wrong(template: str, quality: str, made: Any) -> None:
-    folder = made(template)
-    with FakeModelServer(right(template) if quality == "right" else wrong(template)) as server:
-        config = (folder / "lockgate.yaml").read_text()
-        local = "local: {kind: local, weights: qwen2.5-coder-0.5b-instruct}"
-        assert local in config
-        (folder / "lockgate.yaml").write_text(
-            config.replace(local, f"local: {{kind: openai, base_url: '{server.base_url}'}}")
-        )
-        assert runner.invoke(app, ["lock"]).exit_code == 0
-        result = runner.invoke(app, ["eval", "--agent", AGENTS[template], "--json"])
+def test_the_gate_of_a_scaffolded_project_tells_right_from_wrong(template: str, quality: str, answered: Any) -> None:
+    answered(template, quality=quality)
+    result = runner.invoke(app, ["eval", "--agent", AGENTS[template], "--json"])
     card = json.loads(result.stdout)
     assert (result.exit_code, card["verdict"]) == ((0, "pass") if quality == "right" else (1, "fail")), card["reasons"]
     assert card["failed_trials"] == 0
     assert runner.invoke(app, ["cost-gate", "--agent", AGENTS[template], "--max-per-run", "0.05"]).exit_code == 0
+
+
+def test_tools_find_their_files_wherever_the_gate_is_run_from(answered: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = answered("python")
+    monkeypatch.chdir(folder / "tests")
+    result = runner.invoke(app, ["eval", "--json", "--markdown", "scorecard.md"])
+    card = json.loads(result.stdout)
+    assert (result.exit_code, card["failed_trials"]) == (0, 0), card["failures"]
+    assert (folder / "tests" / "scorecard.md").exists()
 
 
 def test_a_file_that_exists_is_one_error_and_nothing_is_written(made: Any, tmp_path: Path) -> None:

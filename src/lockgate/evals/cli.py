@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -351,7 +351,7 @@ def _evaluate(
     fresh: bool = False,
 ) -> Scorecard:
     judge = rubric.judge
-    with _progress() as watch:
+    with _progress() as watch, chdir(app.project.root):  # where tools run, as in `lockgate run` and in hosts
         evaluation = app.evals.evaluate(
             candidate,
             rubric,
