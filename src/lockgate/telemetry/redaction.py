@@ -43,6 +43,17 @@ _NAMED = re.compile(
 )
 
 
+def may_hold_secrets(data: bytes) -> bool:
+    """False when :func:`redact_bytes` would change nothing: nothing in the text begins a secret.
+
+    For many texts at once, joined, it costs a fraction of what it costs one by one.
+    """
+    if any(mark in data for mark in _TOKEN_MARKS) or b"PRIVATE KEY-----" in data or b"://" in data:
+        return True
+    lowered = data.lower()
+    return b"bearer" in lowered or b"basic" in lowered or any(name in lowered for name in _NAMES)
+
+
 def redact_bytes(data: bytes) -> bytes:
     """The same text with :data:`MASK` in place of secrets. Cheap on text that holds none."""
     mask = MASK.encode()

@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lockgate.telemetry.redaction import MASK, redact, redact_bytes
+from lockgate.telemetry.model import Span
+from lockgate.telemetry.redaction import MASK, may_hold_secrets, redact, redact_bytes
+from lockgate.telemetry.writer import _to_row, redacted, to_row
 
 CANARIES = {
     "openai": "sk-proj-canary0123456789abcdefghij",
@@ -83,3 +85,19 @@ def test_redacted_json_is_still_json(value: object) -> None:
 @given(st.text(alphabet=st.characters(exclude_categories=["Cs"])))
 def test_redacting_twice_changes_nothing_more(text: str) -> None:
     assert redact(redact(text)) == redact(text)
+
+
+@given(st.text() | st.sampled_from(["Bearer abcdefgh1234", "api_key: 'x'", "sk-" + "a" * 20, "https://a:b@c"]))
+def test_what_cannot_hold_a_secret_is_left_as_it_is(text: str) -> None:
+    data = text.encode("utf-8", "replace")
+    assert may_hold_secrets(data) or redact_bytes(data) == data
+
+
+def test_one_secret_among_many_spans_is_taken_out() -> None:
+    def span(message: str) -> Span:
+        return Span(trace_id=b"t" * 16, span_id=b"s" * 8, parent_id=None, name="x", start_ns=1, end_ns=2,
+                    status_message=message, attributes={"a": message}, events=[{"b": message}])  # fmt: skip
+
+    rows = redacted([to_row(span("fine")), _to_row(span("key lgk_" + "x" * 43)), to_row(span("fine"))])
+    assert "lgk_" not in repr(rows)
+    assert rows[0] == to_row(span("fine"))
