@@ -29,6 +29,8 @@ from lockgate.telemetry.model import Span
 log = logging.getLogger(__name__)
 
 AGENT = "agent:"
+MAX_KEY = 256
+"""Characters of a session or a user: they are stored with every run."""
 _LIMITS = frozenset(
     ("llm_calls_exceeded", "tool_calls_exceeded", "tokens_exceeded", "time_exceeded", "cost_exceeded",
      "depth_exceeded", "budget_exceeded")
@@ -170,10 +172,14 @@ class Gateway:
     ) -> Ran:
         if identity.run is not None and exchange.trace_id.hex() != identity.run.trace_id:
             exchange.trace_id, exchange.parent_id = bytes.fromhex(identity.run.trace_id), None
+        session = exchange.headers.get("x-lockgate-session") or session
+        for name, value in (("session", session), ("user", user)):
+            if value is not None and len(value) > MAX_KEY:
+                raise InputError(f"the {name} has {len(value)} characters", remedy=f"use at most {MAX_KEY}")
         asked = Asked(
             agent=agent,
             input=input,
-            session=exchange.headers.get("x-lockgate-session") or session,
+            session=session,
             user=user,
             trace_id=exchange.trace_id,
             parent_id=exchange.parent_id,

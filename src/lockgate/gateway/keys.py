@@ -109,7 +109,7 @@ class Keys:
                     return
                 raise NotFound(f"no key {key_id!r}", remedy="lockgate keys list shows their ids")
             record(connection, at=now, actor=actor, action="key.revoke", subject=key_id)
-        for key_hash in [known for known, entry in self._known.items() if entry.key.id == key_id]:
+        for key_hash in [known for known, entry in list(self._known.items()) if entry.key.id == key_id]:
             self._known.pop(key_hash, None)
 
     def recall(self, secret: str) -> Identity | None:

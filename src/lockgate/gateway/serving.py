@@ -47,7 +47,8 @@ def start(app: App, host: str, port: int, *, workers: int, drain: float, everyth
         place = app.home / "run" / "gateway.json"
         place.write_bytes(msgspec.json.encode({"url": url, "pid": os.getpid()}))
         wanted = _wanted(app, listener.fileno(), url, workers=workers, drain=drain, everything=everything)
-        supervisor = Supervisor(wanted, cwd=app.project.root)
+        # The children start in the project's folder: a relative LOCKGATE_HOME would be another place there.
+        supervisor = Supervisor(wanted, cwd=app.project.root, environment={"LOCKGATE_HOME": str(app.home)})
         try:
             supervisor.run(each=_announce(url, supervisor))
         finally:

@@ -64,9 +64,13 @@ def pause_after(failures: int) -> float:
 class Supervisor:
     """Runs children until :meth:`stop`. Call :meth:`run` from the main thread: children end with it."""
 
-    def __init__(self, wanted: Callable[[], Mapping[str, Spec]], *, cwd: Path) -> None:
+    def __init__(
+        self, wanted: Callable[[], Mapping[str, Spec]], *, cwd: Path, environment: Mapping[str, str] | None = None
+    ) -> None:
+        """``environment`` is what every child finds in its own, beside what this process has."""
         self._wanted = wanted
         self._cwd = cwd
+        self._environment = {**os.environ, **(environment or {})}
         self._children: dict[str, _Child] = {}
         self._stopping = False
         self._refresh_at = 0.0
@@ -153,7 +157,7 @@ class Supervisor:
         child.process = subprocess.Popen(
             child.spec.command,
             cwd=self._cwd,
-            env={**os.environ, **child.spec.environment},
+            env={**self._environment, **child.spec.environment},
             pass_fds=child.spec.descriptors,
             stdin=subprocess.DEVNULL,
             start_new_session=True,  # a terminal's Ctrl-C reaches the supervisor alone

@@ -180,6 +180,12 @@ def test_a_wrong_body_is_refused(gateway: RunningGateway, body: Any) -> None:
     assert (status, problem["status"], problem["code"]) == (400, 400, "invalid_request")
 
 
+def test_a_session_too_long_to_store_is_refused(gateway: RunningGateway) -> None:
+    gateway.route()
+    status, problem = run(gateway, {"input": "x", "session": "s" * 257})
+    assert (status, problem["detail"]) == (400, "the session has 257 characters (use at most 256)")
+
+
 def test_a_failed_run_is_a_result_over_the_api_and_an_error_over_chat_completions(
     gateway: RunningGateway, hosts: Hosts, caller: OpenAI
 ) -> None:

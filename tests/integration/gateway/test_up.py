@@ -31,13 +31,13 @@ WAIT = 30.0
 
 
 class Up:
-    """A running ``lockgate up``: its output, its children, its URL."""
+    """A running ``lockgate up`` (or ``gateway``): its output, its children, its URL."""
 
-    def __init__(self, root: Path, *options: str) -> None:
+    def __init__(self, root: Path, *, command: str = "up") -> None:
         self.root = root
         self.said: list[str] = []
         self.process = subprocess.Popen(
-            [*LOCKGATE, "up", "--port", "0", "--workers", "2", *options],
+            [*LOCKGATE, command, "--port", "0", "--workers", "2"],
             cwd=root,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -265,6 +265,20 @@ def test_a_stop_lets_the_calls_under_way_end_and_leaves_nobody(
     assert answered == [200]
     assert len(pids) == 4
     assert not any(running(pid) for pid in pids)
+
+
+def test_the_gateway_alone_serves_models_and_says_that_there_is_no_control_plane(
+    project: Path, key: str, model: FakeModelServer, running_up: Up
+) -> None:
+    running_up.stop()
+    model.respond = lambda _: Reply(text="hello")
+    one = Up(project, command="gateway")
+    try:
+        assert chat(one, key) == 200
+        assert ask(one.url, "/api/v1/rollouts", key)[0] == 503
+        assert one.pids("control") + one.pids("host") == []
+    finally:
+        one.stop()
 
 
 def test_a_killed_supervisor_leaves_no_orphan(project: Path, running_up: Up) -> None:
