@@ -11,7 +11,7 @@ import time
 from typing import Any
 
 from lockgate.clock import Clock
-from lockgate.errors import InputError, LockgateError, UpstreamError
+from lockgate.errors import InputError, LimitExceeded, LockgateError, UpstreamError
 from lockgate.gateway.access import check_model
 from lockgate.gateway.directory import Directory
 from lockgate.gateway.exchange import ClientGone, Exchange, Headers
@@ -86,6 +86,8 @@ class Proxy:
             one.error_type = "client_gone"
         except LockgateError as error:
             one.error_type, one.error = error.code, error.message
+            if isinstance(error, LimitExceeded):  # by its kind: the limit of each run has a name of its own
+                self._metrics.refusals.add(1, identity.environment, error.limit.partition(":")[0])
             raise
         finally:
             one.end()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from lockgate.telemetry.metrics import Registry, render
@@ -18,8 +19,12 @@ INTERVAL = 1.0
 class SharedMetrics:
     """This worker's registry, and where the others leave theirs. ``index`` is the worker's place, kept on a respawn."""
 
-    def __init__(self, registry: Registry, folder: Path, index: int) -> None:
+    def __init__(
+        self, registry: Registry, folder: Path, index: int, *, refresh: Callable[[], None] = lambda: None
+    ) -> None:
+        """``refresh`` brings the gauges up to date before a snapshot."""
         self._registry = registry
+        self._refresh = refresh
         self._path = folder / f"{index}.metrics"
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="lockgate-metrics", daemon=True)
@@ -34,6 +39,7 @@ class SharedMetrics:
 
     def render(self) -> str:
         """All workers in the Prometheus text format: this one as it is, the others as of a second ago."""
+        self._refresh()
         snapshots = [self._registry.snapshot()]
         for path in sorted(self._path.parent.glob("*.metrics")):
             if path != self._path:
@@ -48,6 +54,7 @@ class SharedMetrics:
             self._write()
 
     def _write(self) -> None:
+        self._refresh()
         draft = self._path.with_suffix(f".{os.getpid()}")
         try:
             draft.write_bytes(self._registry.snapshot())

@@ -20,8 +20,8 @@ CONNECT_SECONDS = 5.0
 MAX_CONNECTIONS = 1024
 MAX_ANSWER = 64 * 1024 * 1024
 """Bytes of an answer that is read as a whole."""
-STREAM_SECONDS = 3600.0
-"""Seconds a stream may last, however lively."""
+STREAM_SECONDS = 3000.0
+"""Seconds a stream may last, however lively: less than the hour after which its hold is taken for lost."""
 
 DEFAULT_HEADERS = {"accept": "*/*", "accept-encoding": "identity", "user-agent": f"lockgate/{__version__}"}
 """What a request should carry where it says nothing else: an answer comes as it is, not compressed."""

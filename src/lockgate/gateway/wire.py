@@ -15,6 +15,8 @@ import msgspec
 from lockgate.errors import InputError, UpstreamError
 from lockgate.results import Usage
 
+MAX_MODEL = 256
+"""Characters of a model's name."""
 MAX_EVENT = 16 * 1024 * 1024
 """Bytes of one server-sent event that are kept while waiting for its end."""
 
@@ -63,12 +65,15 @@ def read_chat(body: bytes) -> ChatCall:
         if (limit := _field(fields, name, int | None, None)) is not None
     ]
     n = _field(fields, "n", int | None, None)
+    model: str = _field(fields, "model", str, ...)
+    if len(model) > MAX_MODEL:
+        raise InputError(f"'model' has {len(model)} characters", remedy=f"use at most {MAX_MODEL}")
     for name, value in (("max_tokens", min(limits, default=1)), ("n", 1 if n is None else n)):
         if value < 1:
             raise InputError(f"{name!r} is {value!r}", remedy="it is at least 1")
     return ChatCall(
         fields=fields,
-        model=_field(fields, "model", str, ...),
+        model=model,
         stream=bool(_field(fields, "stream", bool | None, None)),
         wants_usage=bool(stream_options and stream_options.get("include_usage")),
         max_tokens=max(limits) if limits else None,

@@ -35,7 +35,12 @@ class Worker:
         self._app = app
         self._upstream = Upstream()
         self._directory = Directory(app.control, app.keys, app.clock)
-        self._shared = SharedMetrics(registry, app.home / "run" / "metrics", index)
+        self._shared = SharedMetrics(
+            registry,
+            app.home / "run" / "metrics",
+            index,
+            refresh=lambda: metrics.spans_dropped.set(app.spans.dropped),
+        )
         self._proxy = Proxy(
             providers=Providers(app.project, app.clock),
             directory=self._directory,

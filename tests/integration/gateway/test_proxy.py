@@ -514,6 +514,15 @@ def test_metrics_count_calls_tokens_and_money(gateway: RunningGateway, model: Fa
         text = answer.read().decode()
     assert 'gen_ai_client_operation_duration_seconds_count{gen_ai_operation_name="chat"' in text
     assert "lockgate_cost_usd_total" in text
+    assert "lockgate_spans_dropped 0" in text
+
+
+def test_refusals_are_counted_by_the_kind_of_limit(gateway: RunningGateway) -> None:
+    for number in range(2):
+        credential = token(gateway, run_id=f"run_{number}", max_llm_calls=0)
+        assert post(gateway, chat(), authorization=f"Bearer {credential}")[0] == 429
+    with urllib.request.urlopen(gateway.url + "/metrics", timeout=10) as answer:
+        assert 'lockgate_refusals_total{environment="dev",limit="run"} 2' in answer.read().decode()
 
 
 def test_a_request_id_that_could_break_a_header_is_replaced(gateway: RunningGateway) -> None:

@@ -90,6 +90,7 @@ def test_a_call_that_does_not_stream_gets_no_stream_options() -> None:
         (b'{"model":"a/b"}', "'messages'"),
         (b'{"messages":[]}', "'model'"),
         (b'{"model":7,"messages":[]}', "'model' is '7'"),
+        (chat(model="a/" + "b" * 300), "302 characters"),
         (b'{"model":"a/b","messages":[],"n":0}', "'n' is 0"),
         (b'{"model":"a/b","messages":[],"n":"3"}', "'n'"),
         (b'{"model":"a/b","messages":[],"max_tokens":-1}', "'max_tokens' is -1"),
