@@ -20,7 +20,7 @@ from lockgate.demo.screen import Screen
 from lockgate.errors import Conflict, InputError, Unavailable
 
 AGENT = "refund-triage"
-START_SECONDS = 60.0
+START_SECONDS = 120.0
 LATER = ("v2", "v3", "v4")
 """Agent files that join the project when their chapter comes."""
 
@@ -109,7 +109,7 @@ class Stage:
                 cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
         deadline = time.monotonic() + START_SECONDS
-        while not self._ready():
+        while not (self._ready() and self._model_ready()):
             if self._up.poll() is not None or time.monotonic() > deadline:
                 said = (home / "up.log").read_text(errors="replace")[-800:]
                 raise Unavailable(f"lockgate up did not start:\n{said}", remedy=f"see {home / 'up.log'}")
@@ -135,6 +135,14 @@ class Stage:
                 return bool(answer.status == 200)
         except (urllib.error.URLError, OSError):
             return False
+
+    def _model_ready(self) -> bool:
+        from lockgate.gateway.local_model import running
+        from lockgate.project.service import load_project, resolve_provider
+
+        project = load_project(self.folder)
+        wanted = [name for name, given in project.config.providers.items() if given.kind == "local"]
+        return all(running(project.home, resolve_provider(project, name, "prod")) for name in wanted)
 
     # --- commands ---------------------------------------------------------------------------------------------
 

@@ -11,7 +11,6 @@ import importlib.util
 import os
 import subprocess
 import sys
-import threading
 import time
 import urllib.error
 import urllib.request
@@ -30,10 +29,12 @@ SLOTS = 4
 """Requests decoded at once: on two cores, batches of four answer about twice as fast as one at a time."""
 SLOT_TOKENS = 4096
 START_SECONDS = 120.0
+CLAIM_SECONDS = 0.5
+"""How often a server looks whether it is the one that is named."""
 
 
 class Served(msgspec.Struct, frozen=True, kw_only=True):
-    """A local model that runs: what its state file says. ``base_url`` ends with ``/v1``."""
+    """A local model that runs: what its state file says. ``base_url`` ends with ``/v1``; empty while it starts."""
 
     pid: int
     base_url: str
@@ -46,12 +47,19 @@ def state_file(home: Path, provider: str) -> Path:
 
 def running(home: Path, provider: ResolvedProvider) -> Served | None:
     """The model server of this provider, if it runs and has the right weights."""
+    served = _stated(state_file(home, provider.name))
+    if served is None or served.weights != (provider.weights or weights.DEFAULT) or not served.base_url:
+        return None
+    return served if _healthy(served.base_url) else None
+
+
+def _stated(state: Path) -> Served | None:
+    """What the state file says, if that process lives."""
     try:
-        served = msgspec.json.decode(state_file(home, provider.name).read_bytes(), type=Served)
+        served = msgspec.json.decode(state.read_bytes(), type=Served)
     except (FileNotFoundError, msgspec.DecodeError):
         return None
-    wanted = provider.weights or weights.DEFAULT
-    return served if served.weights == wanted and alive(served.pid) and _healthy(served.base_url) else None
+    return served if alive(served.pid) else None
 
 
 def command(project: Project, provider: ResolvedProvider, *, parent: int) -> tuple[str, ...]:
@@ -70,7 +78,7 @@ def ensure_local_model(
 
     Weights are downloaded first if need be. Raises :class:`MissingExtra` without xllamacpp.
     """
-    served = running(project.home, provider)
+    served = running(project.home, provider) or _wait_for_another(project.home, provider)
     if served is not None:
         yield served.base_url
         return
@@ -91,6 +99,19 @@ def ensure_local_model(
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
+
+
+def _wait_for_another(home: Path, provider: ResolvedProvider) -> Served | None:
+    """The server that somebody is starting just now: two at once would only slow each other down."""
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        stated = _stated(state_file(home, provider.name))
+        if stated is None or stated.weights != (provider.weights or weights.DEFAULT):
+            return None
+        if stated.base_url:
+            return running(home, provider)
+        time.sleep(0.1)
+    return None
 
 
 def check_installed() -> None:
@@ -126,6 +147,9 @@ def serve(name: str, root: Path, state: Path, parent: int) -> None:
     """The child's main: load the weights, listen on a free port, say where, and stay until the parent ends."""
     die_with_parent(parent=parent)
     check_installed()
+    state.parent.mkdir(parents=True, exist_ok=True)
+    starting = Served(pid=os.getpid(), base_url="", weights=name)
+    _claim(state, starting)
     path = weights.find(name, root=root, progress=_log_progress())
     import xllamacpp
 
@@ -141,11 +165,21 @@ def serve(name: str, root: Path, state: Path, parent: int) -> None:
     params.verbosity = 1
     server = xllamacpp.Server(params)
     served = Served(pid=os.getpid(), base_url=f"{server.listening_address}/v1", weights=name)
-    state.parent.mkdir(parents=True, exist_ok=True)
-    temporary = state.with_name(f".{state.name}.{os.getpid()}")
+    while True:
+        _claim(state, served)
+        time.sleep(CLAIM_SECONDS)
+
+
+def _claim(state: Path, served: Served) -> None:
+    """Say where this server is, unless another one that lives has said so: then be there when that one ends."""
+    stated = _stated(state)
+    if stated == served:
+        return
+    if stated is not None and stated.pid != served.pid and (not stated.base_url or _healthy(stated.base_url)):
+        return
+    temporary = state.with_name(f".{state.name}.{served.pid}")
     temporary.write_bytes(msgspec.json.encode(served))
     os.replace(temporary, state)
-    threading.Event().wait()
 
 
 def _log_progress() -> weights.Progress:

@@ -67,8 +67,11 @@ def local_base_url(home: Path, name: str) -> str:
     """Where the local model server of a provider listens; :class:`Unavailable` while none runs."""
     path = home / "run" / f"local-model-{name}.json"
     try:
-        return msgspec.json.decode(path.read_bytes(), type=_LocalModel).base_url.rstrip("/")
-    except (FileNotFoundError, msgspec.DecodeError) as missing:
+        base_url = msgspec.json.decode(path.read_bytes(), type=_LocalModel).base_url
+    except (FileNotFoundError, msgspec.DecodeError):
+        base_url = ""
+    if not base_url:
         raise Unavailable(
-            f"the local model server of provider {name!r} is not running", remedy="lockgate up starts it"
-        ) from missing
+            f"the local model server of provider {name!r} is not ready", remedy="lockgate up starts it; wait a moment"
+        )
+    return base_url.rstrip("/")
