@@ -17,9 +17,9 @@ from lockgate.demo.screen import Screen
 from lockgate.demo.stage import AGENT, Stage
 from lockgate.demo.traffic import Customers, read_messages
 
-DECISION_SECONDS = 90
+DECISION_SECONDS = 100
 """How long one rollout may take before the demo goes on without a decision."""
-TRIAL_CALLS = 24
+TRIAL_CALLS = 60
 """The trial budget of chapter 5 is worth about so many answers."""
 
 
@@ -126,13 +126,13 @@ class Story:
         self.stage.run("approvals", "approve", one["id"], "--reason", "photo of the damage seen")
         with self.screen.waiting("the run continues where it stopped"):
             done = _until(lambda: self._run(one["run_id"])["status"] != "suspended", 30)
-        refunds = self._refunds(one["run_id"])
+        refunds = self._refunds(one["arguments"])
         self.screen.fact(
             f"run {one['run_id']} is {self._run(one['run_id'])['status']}; refunds recorded for it: {refunds}"
         )
         self.screen.say("\nThe same approval a second time:")
         again = self.stage.run("approvals", "approve", one["id"], expect=(0, 1, 2))
-        return done and refunds == 1 and again != 0 and self._refunds(one["run_id"]) == 1
+        return done and refunds == 1 and again != 0 and self._refunds(one["arguments"]) == 1
 
     def _spend(self) -> bool:
         assert self.customers is not None
@@ -156,7 +156,11 @@ class Story:
         _until(lambda: len(self._alerts("staging")) >= 2, 10)
         self.stage.run("budgets", "--agent", AGENT)
         self.stage.run("alerts", "list")
-        spent = next(row for row in self.stage.ask("budgets") if row["account"] == f"agent:staging:{AGENT}")
+        spent = next(
+            row
+            for row in self.stage.ask("budgets")
+            if row["account"] == f"agent:staging:{AGENT}" and row["unit"] == "usd"
+        )
         self.screen.fact(f"spent ${spent['settled_usd']:.6f} of ${spent['cap_usd']:.6f}")
         return stopped and spent["settled_usd"] <= spent["cap_usd"] and len(self._alerts("staging")) >= 2
 
@@ -233,9 +237,10 @@ class Story:
         run: dict[str, Any] = found.get("run", found)
         return run
 
-    def _refunds(self, run_id: str) -> int:
+    def _refunds(self, arguments: dict[str, Any]) -> int:
+        """How often exactly this refund stands in the tool's own file."""
         path = self.stage.folder / "data" / "refunds.jsonl"
-        return sum(run_id in line for line in _lines(path))
+        return sum(msgspec.json.decode(line) == arguments for line in _lines(path))
 
     def _alerts(self, environment: str) -> list[dict[str, Any]]:
         return [alert for alert in self.stage.ask("alerts", "list") if environment in alert["subject"] + alert["key"]]
