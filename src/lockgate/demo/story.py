@@ -19,7 +19,7 @@ from lockgate.demo.traffic import Customers, read_messages
 
 DECISION_SECONDS = 100
 """How long one rollout may take before the demo goes on without a decision."""
-TRIAL_CALLS = 60
+TRIAL_CALLS = 40
 """The trial budget of chapter 5 is worth about so many answers."""
 
 
@@ -150,19 +150,26 @@ class Story:
         self.stage.run("deploy", f"{AGENT}@4", "--env", "staging")
         key = self.stage.ask("keys", "create", "--tenant", "trial", "--env", "staging", "--name", "trial")["key"]
         trial = Customers(self.stage.url, key, AGENT, self.customers.messages, at_once=2)
+        seen: dict[str, str] = {}
+
+        def refused() -> bool:
+            seen.update({alert["severity"]: alert["message"] for alert in self._alerts("staging")})
+            return trial.answers["failed"] + trial.answers["unserved"] > 0
+
         with self.screen.waiting("customers write until the budget is spent"), trial.writing():
-            stopped = _until(lambda: trial.answers["failed"] + trial.answers["unserved"] > 0, 90)
+            stopped = _until(refused, 90)
+        _until(lambda: refused() and "critical" in seen, 10)
+        for severity in ("warning", "critical"):
+            self.screen.fact(f"alert, {severity}: {seen.get(severity, 'none')}")
         self.screen.fact(f"answered: {trial.served}; then: {(trial.refusals or ['nothing was refused'])[0]}")
-        _until(lambda: len(self._alerts("staging")) >= 2, 10)
         self.stage.run("budgets", "--agent", AGENT)
-        self.stage.run("alerts", "list")
         spent = next(
             row
             for row in self.stage.ask("budgets")
             if row["account"] == f"agent:staging:{AGENT}" and row["unit"] == "usd"
         )
         self.screen.fact(f"spent ${spent['settled_usd']:.6f} of ${spent['cap_usd']:.6f}")
-        return stopped and spent["settled_usd"] <= spent["cap_usd"] and len(self._alerts("staging")) >= 2
+        return stopped and spent["settled_usd"] <= spent["cap_usd"] and set(seen) >= {"warning", "critical"}
 
     # --- 6 ----------------------------------------------------------------------------------------------------
 

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from lockgate.rollouts.model import Rollout
     from lockgate.rollouts.service import Rollouts
 
+SAY_SECONDS = 5.0
+"""How often a watched rollout says where it stands, when nothing happens to it."""
+
 rollout = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
@@ -259,7 +262,7 @@ def _follow(rollouts: Rollouts, rollout_id: str, *, timeout: float, json: bool) 
     """Print what happens until it is over; the exit code that says how."""
     from lockgate.rollouts.view import describe, draw, line
 
-    shown, last = 0, ""
+    shown, last, say_at = 0, "", 0.0
     stop_at = time.monotonic() + timeout if timeout else None
     while True:
         found = rollouts.status(rollout_id)
@@ -267,9 +270,9 @@ def _follow(rollouts: Rollouts, rollout_id: str, *, timeout: float, json: bool) 
             for event in found.events[shown:]:
                 console().print(f"{_clock(event.at)}  {event.kind}: {event.message}", markup=False)
             now = line(found)
-            if now != last:
+            if now != last and time.monotonic() >= say_at:
                 console().print(f"{_clock(time.time())}  {now}", markup=False, style="dim")
-                last = now
+                last, say_at = now, time.monotonic() + SAY_SECONDS
         shown = len(found.events)
         over = not found.rollout.live
         if over or (stop_at is not None and time.monotonic() >= stop_at):
