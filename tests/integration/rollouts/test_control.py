@@ -165,7 +165,7 @@ async def test_errors_are_problem_details_that_name_what_is_wrong(
 
 
 async def test_runs_approvals_and_alerts_are_listed(api: Api) -> None:
-    api.app.alerts.raise_alert("k", "budget", "warning", "agent:dev:triage", "70 %")
+    api.app.alerts.raise_alert("k", "drift", "warning", "agent:dev:triage", "70 %")  # a kind no tick closes
     assert await api("GET", "/api/v1/runs") == (200, [])
     assert await api("GET", "/api/v1/approvals") == (200, [])
     _, (alert,) = await api("GET", "/api/v1/alerts")
