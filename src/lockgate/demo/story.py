@@ -55,20 +55,10 @@ class Story:
         messages = read_messages(self.stage.folder / "traffic" / "messages.jsonl")
         self.customers = Customers(self.stage.url, key, AGENT, messages)
         with self.screen.waiting("a first customer writes"):
-            status, answer = self._first_answer(messages[0].message)
+            status, answer = _first_answer(self.customers, messages[0].message)
         self.screen.fact(f"asked: {messages[0].message}")
         self.screen.fact(f"answered (HTTP {status}): {_short(answer)}")
         self._note("v1 passes its gate and serves prod", passed and status in (200, 202))
-
-    def _first_answer(self, message: str) -> tuple[int, dict[str, Any]]:
-        """Gateways learn of a deployment within half a second."""
-        assert self.customers is not None
-        for _ in range(10):
-            status, answer = self.customers.send(message, session="customer-first")
-            if status != 404:
-                break
-            time.sleep(0.3)
-        return status, answer
 
     # --- 2 ----------------------------------------------------------------------------------------------------
 
@@ -150,6 +140,7 @@ class Story:
         self.stage.run("deploy", f"{AGENT}@4", "--env", "staging")
         key = self.stage.ask("keys", "create", "--tenant", "trial", "--env", "staging", "--name", "trial")["key"]
         trial = Customers(self.stage.url, key, AGENT, self.customers.messages, at_once=2)
+        _first_answer(trial, trial.messages[0].message)
         seen: dict[str, str] = {}
 
         def refused() -> bool:
@@ -254,6 +245,16 @@ class Story:
 
     def _note(self, outcome: str, happened: bool) -> None:
         self.outcomes.append((outcome, f"{self.screen.seconds():.0f} s", happened))
+
+
+def _first_answer(customers: Customers, message: str) -> tuple[int, dict[str, Any]]:
+    """The answer to a first message. Gateways learn of a deployment within half a second."""
+    for _ in range(10):
+        status, answer = customers.send(message, session="customer-first")
+        if status != 404:
+            break
+        time.sleep(0.3)
+    return status, answer
 
 
 def _lines(path: Path) -> list[str]:
