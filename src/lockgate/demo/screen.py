@@ -13,20 +13,18 @@ from lockgate.console import console
 
 
 class Screen:
-    """Prints a story. Keeps the time of each chapter for the summary."""
+    """Prints a story, its chapters numbered, and keeps the time since it began."""
 
     def __init__(self) -> None:
         self.began = time.monotonic()
-        self.chapters: list[tuple[str, float]] = []
+        self._chapter = 0
         self._console = console()
 
     def chapter(self, title: str, text: str) -> None:
         """A heading, and what happens under it."""
-        self.chapters.append((title, time.monotonic()))
+        self._chapter += 1
         self._console.print()
-        self._console.print(
-            Rule(Text(f" {len(self.chapters)} · {title} ", style="bold cyan"), align="left", style="cyan")
-        )
+        self._console.print(Rule(Text(f" {self._chapter} · {title} ", style="bold cyan"), align="left", style="cyan"))
         self.say(text)
 
     def say(self, text: str) -> None:

@@ -146,7 +146,7 @@ class Stage:
 
     # --- commands ---------------------------------------------------------------------------------------------
 
-    def run(self, *arguments: str, expect: tuple[int, ...] = (0,), indent: str = "") -> int:
+    def run(self, *arguments: str, expect: tuple[int, ...] = (0,)) -> int:
         """Run ``lockgate …`` for the reader to see, output and all; the exit code, if it is one of ``expect``."""
         self.screen.command(_spoken(arguments))
         with self.screen.paused():
