@@ -96,7 +96,7 @@ def eval_command(
         card = _evaluate(app, candidate, rubric, golden, env, other, model_override=model_override, fresh=fresh)
     except Unavailable as failure:
         if markdown is not None:  # a pull request's comment says so, instead of showing an older verdict
-            from lockgate.evals.scorecard import no_verdict
+            from lockgate.evals.reports.markdown import no_verdict
 
             _write(markdown, no_verdict(candidate.agent, candidate.label, failure.message))
         raise
@@ -414,13 +414,13 @@ def _show(card: Scorecard, json: bool, markdown: Path | None) -> None:
 
 
 def _draw(card: Scorecard) -> None:
-    from lockgate.evals.scorecard import draw
+    from lockgate.evals.reports.terminal import draw
 
     draw(card, console())
 
 
 def _markdown(card: Scorecard) -> str:
-    from lockgate.evals.scorecard import markdown
+    from lockgate.evals.reports.markdown import markdown
 
     return markdown(card)
 

@@ -46,6 +46,9 @@ RECORDED = (
 FEW = 40
 """Below this many cases a verdict rests on little: it is warned of."""
 
+MANY = 200
+"""Above this many cases a gate on every change gets slow and dear, and nobody knows them all any more."""
+
 MAX_LINE = 4_000_000
 
 _FIELDS = tuple(field.name for field in msgspec.structs.fields(Case))

@@ -9,7 +9,8 @@ import pytest
 
 from lockgate.evals.figures import show, signed
 from lockgate.evals.model import Change, Interval, MetricCard, Scorecard, Slice, Unit
-from lockgate.evals.scorecard import draw, markdown
+from lockgate.evals.reports.markdown import markdown
+from lockgate.evals.reports.terminal import draw
 
 
 def metric(name: str, **fields: Any) -> MetricCard:

@@ -1,0 +1,1 @@
+"""Scorecards as people and programs read them, one file a form."""

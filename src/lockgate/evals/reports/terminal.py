@@ -1,0 +1,66 @@
+"""The scorecard on a terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lockgate.evals.model import Scorecard, Verdict
+from lockgate.evals.reports.words import (
+    WORDS,
+    baseline,
+    difference,
+    facts,
+    ids,
+    listed,
+    ordered,
+    score,
+    wanted,
+    word,
+    worst_slices,
+)
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_STYLES: dict[Verdict | None, str] = {"pass": "green", "fail": "bold red", "inconclusive": "yellow", None: "dim"}
+
+
+def draw(card: Scorecard, console: Console) -> None:
+    """The scorecard on a terminal."""
+    from rich.table import Table
+    from rich.text import Text
+
+    console.print(
+        Text.assemble((WORDS[card.verdict], _STYLES[card.verdict]), f"  {card.label}", ("  eval gate", "dim"))
+    )
+    compared = any(metric.difference is not None for metric in card.metrics)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("metric", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    for column in ("score", "wanted", *(("baseline", "difference") if compared else ())):
+        table.add_column(column, overflow="fold")
+    for metric in ordered(card):
+        cells = [score(metric, around=not compared), wanted(metric)]
+        if compared:
+            cells += [baseline(metric), difference(metric)]
+        table.add_row(
+            Text(metric.name, style="" if metric.blocking else "dim"),
+            Text(word(metric), style=_STYLES[metric.verdict]),
+            *cells,
+        )
+    console.print(table)
+    for reason in card.reasons if card.verdict != "pass" else ():
+        console.print(Text(f"  {reason}"))
+    if rows := worst_slices(card):
+        console.print(Text("worst kinds of case:", style="bold"))
+        for part in rows:
+            before = "" if part.baseline_mean is None else f" (baseline {part.baseline_mean:.2f})"
+            console.print(Text(f"  {part.kind} {part.name}: {part.metric} {part.mean:.2f}{before}, {part.cases} cases"))
+    for title, changes in (("newly broken", card.broken), ("newly fixed", card.fixed)):
+        if changes:
+            console.print(Text.assemble((f"{title}: ", "bold"), listed(changes, "")))
+    if card.flaky:
+        console.print(Text.assemble(("flaky: ", "bold"), ids(card.flaky, "")))
+    for warning in card.warnings:
+        console.print(Text.assemble(("warning: ", "yellow"), warning))
+    console.print(Text(" · ".join(facts(card)), style="dim"))
