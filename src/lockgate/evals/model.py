@@ -150,7 +150,7 @@ def _digest(value: Any) -> str:
 
 
 class Interval(msgspec.Struct, frozen=True):
-    """A 90 % interval: each end is a bound at level 5 %."""
+    """A mean's two bounds, each at the scorecard's ``level``: at 5 %, a 90 % interval."""
 
     low: float
     high: float
@@ -186,6 +186,11 @@ class MetricCard(msgspec.Struct, frozen=True, kw_only=True):
     unscored: int = 0
     errors: int = 0
     missing: int = 0
+    units: int = 0  # clusters: cases that share one count as one observation
+    judge_mean: float | None = None  # as the judge has it, where ``mean`` is corrected by people's labels
+    labels: int = 0  # answers that people have scored, from which it is corrected
+    more_cases: int | None = None  # about so many more would settle it, where trials cannot
+    more_trials: int | None = None  # about so many more trials a case would
 
 
 class Slice(msgspec.Struct, frozen=True, kw_only=True):
@@ -206,6 +211,83 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     metric: str
     before: float
     after: float
+
+
+class Flaky(msgspec.Struct, frozen=True, kw_only=True):
+    """A case that one trial gets right and another wrong, and how much its trials vary."""
+
+    case_id: str
+    metric: str
+    lowest: float
+    highest: float
+    sd: float  # standard deviation between its trials
+    trials: int
+
+
+class Look(msgspec.Struct, frozen=True, kw_only=True):
+    """One look at the data, in a design that was fixed before the first trial ran."""
+
+    what: str  # "25 of 60 cases", "bought: 31 cases × 3 more trials"
+    trials: int  # of the candidate, so far
+    calls: int  # trials of both versions run for this look
+    level: float  # what each bound was allowed to err at this look
+    verdict: Verdict
+
+
+class MutantCard(msgspec.Struct, frozen=True, kw_only=True):
+    """A version made worse on purpose, and whether the gate saw it."""
+
+    name: str
+    what: str
+    verdict: Verdict
+    reason: str
+    trials_run: int = 0
+
+    @property
+    def caught(self) -> bool:
+        return self.verdict == "fail"
+
+
+class SelfCheck(msgspec.Struct, frozen=True, kw_only=True):
+    """How often the gate is wrong on this project's own data.
+
+    ``false_blocks`` of ``gates`` said *fail* of a version held against itself (A/A): cases drawn again by cluster,
+    trials dealt out to the two sides at random.
+    """
+
+    gates: int
+    false_blocks: int
+    false_block_rate: float
+    false_block_interval: Interval
+    level: float  # what it may be
+    inconclusive: int  # of the same gates
+    mutants: list[MutantCard] = msgspec.field(default_factory=list)
+    not_tried: list[str] = msgspec.field(default_factory=list)  # mutants that could not be made, and why
+
+    @property
+    def catch_rate(self) -> float | None:
+        return sum(mutant.caught for mutant in self.mutants) / len(self.mutants) if self.mutants else None
+
+
+class Quantiles(msgspec.Struct, frozen=True, kw_only=True):
+    """How long runs took, in seconds; runs that failed are in."""
+
+    p50: float
+    p90: float
+    p95: float
+    p99: float
+    highest: float
+
+
+class TagCost(msgspec.Struct, frozen=True, kw_only=True):
+    """What runs of one kind of case cost, in USD a run."""
+
+    tag: str
+    runs: int
+    mean_usd: float
+    highest_usd: float
+    baseline_mean_usd: float | None = None
+    mean_seconds: float = 0.0
 
 
 class Scorecard(msgspec.Struct, frozen=True, kw_only=True):
@@ -243,6 +325,18 @@ class Scorecard(msgspec.Struct, frozen=True, kw_only=True):
     warnings: list[str] = msgspec.field(default_factory=list)
     started_at: float = 0.0
     left_behind: int = 0  # trials that did not end when they were cancelled
+    kind: Literal["quality", "safety", "fallback", "compare"] = "quality"
+    clusters: int = 0
+    level: float = 0.05  # of each bound; smaller when the data were looked at more than once
+    looks: list[Look] = msgspec.field(default_factory=list)  # more than one: stopped early, or trials were bought
+    bought_trials: int = 0
+    flaky_cases: list[Flaky] = msgspec.field(default_factory=list)
+    latency: Quantiles | None = None
+    baseline_latency: Quantiles | None = None
+    baseline_cost_nano: int | None = None
+    costs: list[TagCost] = msgspec.field(default_factory=list)  # by tag, the dearest first
+    attestation: str | None = None
+    self_check: SelfCheck | None = None
 
     @property
     def mean_cost_usd(self) -> float:
