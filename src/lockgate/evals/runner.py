@@ -27,6 +27,7 @@ from lockgate.evals.gate import ERROR, MISSING, SCORED, SKIPPED, UNSCORED, Grid
 from lockgate.evals.model import Case, Metric, Rubric, Score, Status, Subject
 from lockgate.evals.rubric import failed_score, to_score
 from lockgate.evals.scorers import SCORERS, Mark, Sample, Scorer
+from lockgate.evals.statistics import Floats
 from lockgate.evals.store import CHUNK, TrialRecord, TrialStore
 from lockgate.results import RunResult
 
@@ -90,6 +91,8 @@ class Outcome(msgspec.Struct, kw_only=True):
     cost_nano: int = 0  # of all trials, cached ones included
     stopped: bool = False  # the limit was reached before all were run
     left_behind: int = 0  # trials that did not end when they were cancelled
+    costs: Floats = msgspec.field(default_factory=lambda: np.empty((0, 0)))  # USD by case and trial; NaN: did not run
+    seconds: Floats = msgspec.field(default_factory=lambda: np.empty((0, 0)))
 
     @property
     def failed(self) -> int:
@@ -183,6 +186,8 @@ class _Work:
                 for scoring in scorings
             },
             total=len(cases) * trials,
+            costs=np.full(shape, np.nan),
+            seconds=np.full(shape, np.nan),
         )
         self.unsaved: list[TrialRecord] = []
         self.saver = ThreadPoolExecutor(1, thread_name_prefix="eval-store")
@@ -292,6 +297,7 @@ class _Work:
             self.outcome.failures[result.error_type or "failed"] += 1
         if failed and result.error_type in NOT_THE_AGENT:
             return  # neither kept nor scored: missing
+        self.outcome.costs[row, trial], self.outcome.seconds[row, trial] = result.cost_nano / 1e9, result.seconds
         rows: list[tuple[str, float | None, str, str]] = []
         for scoring in self.scorings:
             digest = self._score_digest(scoring, row)
