@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+DATE = r"^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$"
 
 
 class Strict(BaseModel):
@@ -29,21 +30,114 @@ class Provider(Strict):
     timeout: float = Field(default=120.0, gt=0, description="Seconds until a model call is given up.")
 
 
-class EnvironmentPolicy(Strict):
-    """What an environment refuses."""
+class FloatingAllowance(Strict):
+    """A model name that may float, and who said so."""
 
+    model: str = Field(description="`PROVIDER/NAME`, or `*`.")
+    by: str = Field(min_length=1, description="Who allows it: goes into the audit log with every deployment.")
+    reason: str = Field(default="", description="Why.")
+    until: str | None = Field(
+        default=None, pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$", description="The last day (UTC) it holds, `2027-01-31`."
+    )
+
+
+Level = Literal["observe", "warn", "enforce"]
+"""What happens to a version that a policy has something against: it is written down, warned of, or refused."""
+
+
+class EnvironmentPolicy(Strict):
+    """What an environment asks of a version, and what it does about one that falls short."""
+
+    level: Level = Field(
+        default="enforce",
+        description="`enforce` refuses what falls short; `warn` lets it in with an alert; `observe` only writes it down.",
+    )
     require_owner: bool = Field(default=True, description="Refuse an agent that nobody owns.")
     require_pinned_model: bool = Field(default=True, description="Refuse a model name that can be moved.")
+    allow_floating: list[FloatingAllowance] = Field(
+        default=[], description="Exceptions to it, each by somebody's name."
+    )
     require_gate: bool = Field(default=True, description="Refuse what has no passing attestation of the eval gate.")
+    gate_max_days: float | None = Field(
+        default=None, gt=0, description="An attestation older than so many days no longer counts; default: any age."
+    )
+
+
+class Budgets(Strict):
+    """Daily budgets of one agent in one environment, in place of its file's. Part of no identity."""
+
+    daily_usd: float | None = Field(default=None, ge=0, description="USD a day.")
+    daily_tokens: int | None = Field(default=None, ge=0, description="Tokens a day.")
+
+
+class Placement(Strict):
+    """One agent in one environment: which version, and how it gets there."""
+
+    version: int | str = Field(
+        description="A file version (3), a digest (`sha256:…`, or 12 of its hex digits), or the path of an agent file."
+    )
+    strategy: Literal["rollout", "direct"] = Field(
+        default="rollout", description="`rollout`: by the agent's phases. `direct`: as soon as a host is ready."
+    )
+    level: Level | None = Field(default=None, description="In place of the environment's policy level, for this agent.")
+    providers: dict[str, Provider] = Field(
+        default_factory=dict, description="Overrides by provider name, for this agent alone."
+    )
+    budgets: Budgets = Field(default_factory=Budgets, description="In place of the agent file's daily budgets.")
+    rollout: dict[str, Any] = Field(
+        default_factory=dict, description="Keys of the agent file's rollout block that are different here."
+    )
+
+
+class Mirror(Strict):
+    """Real traffic of another environment, run again here as shadows, which cannot act."""
+
+    source: str = Field(alias="from", description="The environment whose runs are mirrored.")
+    share: float = Field(default=100.0, gt=0, le=100, description="Percent of its runs.")
+    agents: list[str] | None = Field(default=None, description="Only these; default: every agent that serves in both.")
 
 
 class Environment(Strict):
     """One of dev, staging, prod: the same version flows through all of them."""
 
+    file: str | None = Field(default=None, description="A YAML file that says the rest, in place of the keys here.")
+    agents: dict[str, Placement] = Field(default_factory=dict, description="What serves here, by agent.")
+    mirror: Mirror | None = Field(default=None, description="Shadow another environment's real traffic here.")
     providers: dict[str, Provider] = Field(default_factory=dict, description="Overrides by provider name.")
     policy: EnvironmentPolicy | None = Field(
         default=None, description="Default: everything required in `prod`, else nothing."
     )
+
+
+class GitOps(Strict):
+    """The git branch that says what ought to serve; the control plane follows it."""
+
+    repository: str = Field(default=".", description="A path (from the project) or a URL (https, ssh, file).")
+    branch: str = Field(default="main", description="The branch to follow.")
+    folder: str = Field(default=".", description="The project's folder inside the repository.")
+    environments: list[str] | None = Field(default=None, description="Only these; default: each that names agents.")
+    poll: float = Field(default=30.0, ge=1, description="Seconds between two looks at the repository.")
+    revert_drift: bool = Field(default=False, description="Take back changes made by hand.")
+    token: str | None = Field(default=None, description="A secret reference: the password for an https repository.")
+    webhook_secret: str | None = Field(
+        default=None, description="A secret reference: what pushes are signed with (HMAC-SHA256)."
+    )
+
+
+class TrustedKey(Strict):
+    """Whose signature on a verdict of the eval gate counts. A public key alone may stand in its place."""
+
+    public: str = Field(
+        pattern=r"^ed25519:[A-Za-z0-9+/]{43}=$", description="The public key, as `lockgate attest keys` prints it."
+    )
+    environments: list[str] | None = Field(default=None, description="Where it counts; default: in all of them.")
+    until: str | None = Field(
+        default=None, pattern=DATE, description="The last day (UTC) on which it counts, such as `2027-01-31`."
+    )
+
+
+def _public_alone(value: Any) -> Any:
+    return {"public": value} if isinstance(value, str) else value
 
 
 class ProjectConfig(Strict):
@@ -54,11 +148,19 @@ class ProjectConfig(Strict):
     providers: dict[str, Provider] = Field(
         default_factory=dict, description="By name. openai, anthropic, ollama and local need no entry."
     )
+    trusted_keys: dict[str, Annotated[TrustedKey, BeforeValidator(_public_alone)]] = Field(
+        default_factory=dict,
+        description="By name. Where none is given for an environment, this machine's own key counts there.",
+    )
     prices: str | None = Field(default=None, description="A YAML file of prices, over the bundled table.")
+    deprecations: str | None = Field(
+        default=None, description="A YAML file of models' announced ends, over the bundled table."
+    )
     environments: dict[str, Environment] = Field(
         default_factory=lambda: {"dev": Environment(), "staging": Environment(), "prod": Environment()},
         description="By name. Default: dev, staging, prod.",
     )
+    gitops: GitOps | None = Field(default=None, description="Follow a git branch. Default: nothing is followed.")
 
 
 class Project(msgspec.Struct, frozen=True, kw_only=True):

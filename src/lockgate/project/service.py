@@ -39,7 +39,7 @@ def load_project(start: Path | None = None) -> Project:
             remedy="lockgate init NAME makes a project; or change into one",
         )
     document = read_yaml(root / PROJECT_FILE, shown_as=PROJECT_FILE)
-    config = validate(document, ProjectConfig)
+    config = _with_files(validate(document, ProjectConfig), document, root)
     _check(document, config, root)
     home = os.environ.get("LOCKGATE_HOME")
     return Project(root=root, home=Path(home).expanduser().absolute() if home else root / ".lockgate", config=config)
@@ -57,6 +57,14 @@ def _check(document: Document, config: ProjectConfig, root: Path) -> None:
                     f"the environment overrides a provider {provider!r} that the project does not have",
                     remedy=did_you_mean(provider, [*config.providers, *WELL_KNOWN]),
                 )
+    for name, key in config.trusted_keys.items():
+        for environment_name in key.environments or ():
+            if environment_name not in config.environments:
+                raise document.error(
+                    ("trusted_keys", name, "environments"),
+                    f"the key {name!r} is trusted in {environment_name!r}, which is no environment of this project",
+                    remedy=did_you_mean(environment_name, list(config.environments)),
+                )
     for group, providers in groups:
         for name, given in providers.items():
             if given.api_key is None:
@@ -65,10 +73,10 @@ def _check(document: Document, config: ProjectConfig, root: Path) -> None:
                 check_reference(given.api_key)
             except InputError as wrong:
                 raise document.error((*group, name, "api_key"), wrong.message, remedy=wrong.remedy) from None
-    if config.prices is not None and not (root / config.prices).is_file():
-        raise document.error(
-            ("prices",), f"prices is {config.prices!r}: no such file", remedy="create it, or remove the key"
-        )
+    for key in ("prices", "deprecations"):
+        named = getattr(config, key)
+        if named is not None and not (root / named).is_file():
+            raise document.error((key,), f"{key} is {named!r}: no such file", remedy="create it, or remove the key")
 
 
 def prices_file(project: Project) -> Path | None:

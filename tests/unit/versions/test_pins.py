@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import date
+
 import pytest
 
+from lockgate.project.model import FloatingAllowance
 from lockgate.versions.model import ModelRef
-from lockgate.versions.pins import floating
+from lockgate.versions.pins import allowed, floating, floating_image
 
 HOSTED, OLLAMA, LOCAL_SERVER = "https://api.openai.com/v1", "http://127.0.0.1:11434/v1", "http://127.0.0.1:8000/v1"
 
@@ -37,3 +40,36 @@ def test_a_date_pins_a_hosted_name_and_nothing_pins_a_tag(kind: str, url: str, n
 
 def test_a_revision_pins_any_name() -> None:
     assert floating("openai", OLLAMA, ModelRef(provider="p", name="llama3.1:70b", revision="sha256:aa")) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "pinned"),
+    [
+        ("claude-opus-4-8", True),
+        ("claude-sonnet-4-6", True),
+        ("claude-sonnet-5-5", True),
+        ("claude-sonnet-4-5", False),
+        ("claude-opus-4-1", False),
+        ("claude-sonnet-4-0", False),
+    ],
+)
+def test_anthropic_s_dateless_names_are_snapshots_from_4_6_on(name: str, pinned: bool) -> None:
+    model = ModelRef(provider="anthropic", name=name)
+    assert (floating("anthropic", "https://api.anthropic.com/v1", model) is None) is pinned
+
+
+def test_an_image_is_pinned_by_its_digest_alone() -> None:
+    assert floating_image("ghcr.io/acme/agent:v3@sha256:" + "a" * 64) is None
+    assert floating_image("ghcr.io/acme/agent:v3") is not None
+    assert floating_image("ghcr.io/acme/agent@sha256:abc") is not None
+
+
+def test_a_floating_name_is_allowed_by_name_until_its_day() -> None:
+    rules = [FloatingAllowance(model="openai/gpt-4o", by="maria", until="2027-01-31")]
+    model = ModelRef(provider="openai", name="gpt-4o")
+    found = allowed(rules, model, date(2027, 1, 31))
+    assert found is not None
+    assert found.by == "maria"
+    assert allowed(rules, model, date(2027, 2, 1)) is None
+    assert allowed(rules, ModelRef(provider="other", name="gpt-4o"), date(2027, 1, 1)) is None
+    assert allowed([FloatingAllowance(model="*", by="maria")], model, date(2099, 1, 1)) is not None
