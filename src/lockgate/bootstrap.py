@@ -25,11 +25,12 @@ if TYPE_CHECKING:
     from lockgate.limits.prices import Prices
     from lockgate.limits.service import Ledger
     from lockgate.rollouts.service import Rollouts
+    from lockgate.runtime.model import ModelClient
     from lockgate.storage.blobs import BlobStore
     from lockgate.storage.engine import Database
     from lockgate.telemetry.writer import SpanWriter
     from lockgate.tools.service import Approvals
-    from lockgate.versions.model import VersionRef
+    from lockgate.versions.model import AgentVersion, VersionRef
     from lockgate.versions.service import Versions
 
 
@@ -165,6 +166,12 @@ class App:
         from lockgate.subjects import open_subject
 
         return open_subject(self, behaviour_digest, environment, model_override=model_override)
+
+    def models(self, version: AgentVersion, environment: str) -> AbstractAsyncContextManager[ModelClient]:
+        """The version's models, ready to be asked; see :func:`lockgate.subjects.open_models`."""
+        from lockgate.subjects import open_models
+
+        return open_models(self, version, environment)
 
     def judge(self, settings: JudgeSettings, environment: str) -> AbstractAsyncContextManager[Ask]:
         """The judge's model, ready to be asked; see :func:`lockgate.subjects.open_judge`."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from lockgate.evals.model import JudgeSettings
     from lockgate.evals.scorers.judge import Ask
     from lockgate.runtime.direct import Endpoint
+    from lockgate.runtime.model import ModelClient
 
 JUDGE_SECONDS = 120.0
 """Until a judge that does not answer is given up."""
@@ -31,9 +32,6 @@ async def open_subject(
 
     ``model_override`` is ``provider:name``. A provider of kind ``local`` is started, or joined when it runs already.
     """
-    import aiohttp
-
-    from lockgate.runtime.direct import DirectClient
     from lockgate.runtime.local import LocalRunner
 
     version = app.versions.load(behaviour_digest)
@@ -41,6 +39,23 @@ async def open_subject(
         version = override_model(version, model_override)
     code = app.home / "run" / "code" / version.behaviour_digest.removeprefix("sha256:")[:12]
     app.versions.materialise(version, code)
+    async with open_models(app, version, environment) as client:
+        runner = LocalRunner(version, client, code, environment=environment)
+
+        async def subject(case: Case, trial: int) -> RunResult:
+            return await runner.run(case.input, fixtures=case.metadata.get("fixtures", ()))
+
+        yield subject
+        runner.close()
+
+
+@asynccontextmanager
+async def open_models(app: App, version: AgentVersion, environment: str) -> AsyncIterator[ModelClient]:
+    """The version's models, ready to be asked at the providers its environment resolves."""
+    import aiohttp
+
+    from lockgate.runtime.direct import DirectClient
+
     with ExitStack() as stack:
         endpoints: dict[str, Endpoint] = {}
         kinds: dict[str, str] = {}
@@ -53,14 +68,7 @@ async def open_subject(
 
         price(version.model, Usage())  # an unknown price is one clear error now, not a failure of every trial
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
-            client = DirectClient(session, endpoints.__getitem__, price)
-            runner = LocalRunner(version, client, code, environment=environment)
-
-            async def subject(case: Case, trial: int) -> RunResult:
-                return await runner.run(case.input, fixtures=case.metadata.get("fixtures", ()))
-
-            yield subject
-            runner.close()
+            yield DirectClient(session, endpoints.__getitem__, price)
 
 
 @asynccontextmanager

@@ -20,6 +20,7 @@ from lockgate.results import RunResult
 if TYPE_CHECKING:
     from lockgate.bootstrap import App
     from lockgate.runtime.model import Step
+    from lockgate.runtime.replay import Replay
 
 GATEWAY_URL = "LOCKGATE_GATEWAY_URL"
 API_KEY = "LOCKGATE_API_KEY"
@@ -206,35 +207,74 @@ def show_run(
     emit({**row, "steps": steps}, json, render)
 
 
-def replay(run_id: Annotated[str, typer.Argument(metavar="RUN", help="The run's id.")], json: JsonFlag = False) -> None:
-    """Re-run a recorded run step for step, from its version and its record: no model, no tool, no network.
+def replay(
+    run_id: Annotated[str, typer.Argument(metavar="RUN", help="The run's id.")],
+    live_model: Annotated[
+        bool,
+        typer.Option("--live-model/--recorded", help="Ask the model anew, or answer everything from the record."),
+    ] = False,
+    other: Annotated[
+        str | None,
+        typer.Option("--version", metavar="OTHER", help="Another version: AGENT@3, a digest, or an agent file."),
+    ] = None,
+    live_reads: Annotated[
+        bool, typer.Option("--live-reads", help="With --live-model: carry out reads that the record does not have.")
+    ] = False,
+    environment: Annotated[
+        str | None, typer.Option("--env", help="With --live-model: whose providers are asked; default: the run's own.")
+    ] = None,
+    json: JsonFlag = False,
+) -> None:
+    """Re-run a recorded run from its version and its record: no model, no tool, no network.
 
-    Exit code 1 at the first difference.
+    With --version, stops at the first step where that version asks for something else, and shows it. With
+    --live-model, asks the model from the first step (or from where the versions part); tools still answer from the
+    record, and no write is carried out. Exit code 0 when it goes and ends as the run did, 1 when it does not.
 
-    Example: lockgate replay run_01k9x7c1r5
+    Example: lockgate replay run_01k9x7c1r5 --version refund-triage@4
     """
     from lockgate.bootstrap import open_app
     from lockgate.runtime import service
     from lockgate.runtime.loader import Code
     from lockgate.runtime.replay import replay as replay_run
+    from lockgate.runtime.replay_view import draw_replay
 
+    if not live_model and (live_reads or environment):
+        flag = "--live-reads" if live_reads else "--env"
+        raise InputError(f"{flag} says something only with --live-model", remedy="add --live-model, or leave it out")
     app = open_app()
     row = service.read_run(app.control, run_id)
     steps = service.read_steps(app.control, run_id)
-    version = app.versions.load(row["behaviour_digest"])
+    version = app.versions.load(row["behaviour_digest"] if other is None else app.versions.find(other))
+    if version.agent != row["agent"]:
+        raise InputError(
+            f"{run_id} is a run of {row['agent']!r}, and {other!r} is a version of {version.agent!r}",
+            remedy=f"name a version of {row['agent']}",
+        )
     folder = code_folder(app, version.behaviour_digest)
     app.versions.materialise(version, folder)
+    asked = [step.seq for step in steps if step.kind == "tool" and app.approvals.of_step(run_id, step.seq)]
     os.chdir(app.project.root)
-    found = asyncio.run(replay_run(version, row, steps, Code(folder)))
 
-    def render() -> None:
-        if found.exact:
-            said = f"Exact: all {found.steps} steps, and the same end ({found.error_type or found.status})."
-        else:
-            said = f"Diverged after {found.replayed} of {found.steps} steps: {found.divergence}"
-        console().print(said, markup=False)
+    async def again() -> Replay:
+        code, approved = Code(folder), frozenset(asked)
+        if not live_model:
+            return await replay_run(version, row, steps, code, approved=approved)
+        where = environment or row["environment"]
+        async with app.models(version, where) as models:
+            return await replay_run(
+                version,
+                row,
+                steps,
+                code,
+                live=models,
+                live_reads=live_reads,
+                approved=approved,
+                environment=where,
+            )
 
-    emit({**msgspec.to_builtins(found), "exact": found.exact}, json, render)
+    found = asyncio.run(again())
+    emit({**msgspec.to_builtins(found), "exact": found.exact}, json, lambda: draw_replay(found, steps))
     if not found.exact:
         raise typer.Exit(1)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
@@ -20,7 +20,7 @@ from lockgate.runtime.failures import PASSING, model_failure
 from lockgate.runtime.journal import Journal
 from lockgate.runtime.loader import Code
 from lockgate.runtime.model import Completion, ModelClient, Recorder, Step, Suspend, ToolMode, wire_name
-from lockgate.runtime.toolcalls import ToolCalls, end_step
+from lockgate.runtime.toolcalls import Fate, ToolCalls, end_step
 from lockgate.runtime.tracing import Tracer
 from lockgate.tools.contracts import plain
 from lockgate.tools.policy import Policy
@@ -48,7 +48,10 @@ class RunContext:
         environment: str,
         run_id: str = "",
         model_timeout: float = MODEL_TIMEOUT,
+        recheck: Callable[[Step, Fate], str | None] | None = None,
     ) -> None:
+        """``recheck`` (of a replay) is shown each tool call that the record answers, with what the version would make
+        of it; what it returns says how the two differ."""
         self.version = version
         self.run_id = run_id
         self.environment = environment
@@ -70,6 +73,7 @@ class RunContext:
         self._recorder = recorder
         self._clock = clock
         self._model_timeout = model_timeout
+        self._recheck = recheck
         self._deadline = time.monotonic() + version.limits.max_seconds
         self._turn_lock = asyncio.Lock()
         self._facts: Any = None
@@ -181,6 +185,10 @@ class RunContext:
             contract = self.version.tool(name)
             effect = contract.effect if contract else None
             step, fresh = self.journal.take("tool", name, asked, effect=effect, now=self._clock())
+            if not fresh and self._recheck is not None:
+                difference = self._recheck(step, self._calls.fate(step, self._facts))
+                if difference is not None:
+                    step, fresh = self.journal.diverge(step, difference, now=self._clock()), True
             if step.status in ("started", "waiting"):
                 await self._settle(step, fresh)
             return self._account(step)

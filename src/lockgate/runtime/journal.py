@@ -9,19 +9,45 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+
 from lockgate.errors import Diverged
 from lockgate.runtime.model import Step, StepKind
 from lockgate.tools.contracts import hash_of
 
 
-class Journal:
-    """``recorded`` answers first; then steps are new. ``sealed``: nothing may be new (an exact replay)."""
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """One step as it is asked for."""
 
-    def __init__(self, recorded: Sequence[Step] = (), *, sealed: bool = False) -> None:
+    kind: StepKind
+    name: str
+    request: Any
+
+
+class Divergence(msgspec.Struct, frozen=True, kw_only=True):
+    """The first step at which a replay and its record part. ``expected`` is None where the record has no more steps,
+    ``got`` where the replay asks for none. ``message`` says it in words."""
+
+    seq: int
+    expected: Asked | None
+    got: Asked | None
+    message: str
+
+
+class Journal:
+    """``recorded`` answers first; then steps are new.
+
+    ``sealed``: nothing may be new (an exact replay). ``fork``: a run that asks for something else than was recorded
+    leaves the record there, and its further steps are new. Either way ``divergence`` tells where.
+    """
+
+    def __init__(self, recorded: Sequence[Step] = (), *, sealed: bool = False, fork: bool = False) -> None:
         self.steps: list[Step] = list(recorded)
+        self.divergence: Divergence | None = None
         self._recorded = len(self.steps)
         self._next = 0
         self._sealed = sealed
+        self._fork = fork
 
     @property
     def replaying(self) -> bool:
@@ -40,29 +66,51 @@ class Journal:
         asked = request_hash(kind, name, request)
         if self.replaying:
             step = self.steps[self._next]
-            if step.request_hash != asked:
-                raise Diverged(
-                    f"step {step.seq} was recorded as {kind_and_name(step.kind, step.name)}, and the replay asks for "
-                    f"{kind_and_name(kind, name)}{_difference(step.request, request)}"
-                )
-            self._next += 1
-            return step, False
-        if self._sealed:
-            raise Diverged(
-                f"the record ends after {self._next} steps, and the replay asks for {kind_and_name(kind, name)}"
+            if step.request_hash == asked:
+                self._next += 1
+                return step, False
+            self._part(
+                Asked(kind=kind, name=name, request=request),
+                f"step {step.seq} was recorded as {kind_and_name(step.kind, step.name)}, and the replay asks for "
+                f"{kind_and_name(kind, name)}{_difference(step.request, request)}",
             )
+        elif self._sealed or (self._fork and self.divergence is None):
+            self._part(
+                Asked(kind=kind, name=name, request=request),
+                f"the record ends after {self._next} steps, and the replay asks for {kind_and_name(kind, name)}",
+            )
+        return self._new(kind, name, request, effect, now), True
+
+    def diverge(self, step: Step, message: str, *, now: float = 0.0) -> Step:
+        """``step``, the last that was answered from the record, would end otherwise now. Raises :class:`Diverged`; a
+        fork gives a new step in its place."""
+        self._next -= 1
+        self._part(Asked(kind=step.kind, name=step.name, request=step.request), message)
+        return self._new(step.kind, step.name, step.request, step.effect, now)
+
+    def _new(self, kind: StepKind, name: str, request: Any, effect: str | None, now: float) -> Step:
         step = Step(
             seq=self._next,
             kind=kind,
             name=name,
-            request_hash=asked,
+            request_hash=request_hash(kind, name, request),
             request=request,
             effect=effect,
             started_at=now,
         )
         self.steps.append(step)
         self._next += 1
-        return step, True
+        return step
+
+    def _part(self, got: Asked, message: str) -> None:
+        """Here the replay and the record part. Raises :class:`Diverged`, unless this journal may fork."""
+        recorded = self.steps[self._next] if self.replaying else None
+        expected = recorded and Asked(kind=recorded.kind, name=recorded.name, request=recorded.request)
+        self.divergence = Divergence(seq=self._next, expected=expected, got=got, message=message)
+        if not self._fork:
+            raise Diverged(message)
+        del self.steps[self._next :]
+        self._recorded = self._next
 
 
 def request_hash(kind: StepKind, name: str, request: Any) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -15,12 +15,16 @@ from lockgate.runtime.calling import call_function
 from lockgate.runtime.loader import Code
 from lockgate.runtime.model import Answer, Recorder, Step, Suspend, ToolMode
 from lockgate.tools.contracts import argument_problem, plain, result_problem
-from lockgate.tools.model import Approval
+from lockgate.tools.model import Approval, Ruling
 from lockgate.tools.policy import Policy
 from lockgate.versions.model import AgentVersion, ToolContract
 
 LARGEST_RESULT = 1024 * 1024
 """Bytes of one result as JSON: it goes to the model, and into the record."""
+
+
+Fate = Literal["unknown_tool", "invalid_arguments", "policy_refused", "approval", "call"]
+"""What the version's contract and policy make of a call, before anything is asked of anybody."""
 
 
 class ToolCalls:
@@ -65,10 +69,23 @@ class ToolCalls:
         if failure is not None and not isinstance(failure, ToolFailed):
             raise failure
 
-    async def _call_or_answer(
-        self, step: Step, contract: ToolContract, approval: Approval | None, facts: Any
-    ) -> RunFailed | None:
-        ruling = self._policy.rule(
+    def fate(self, step: Step, facts: Any) -> Fate:
+        """What this version makes of a recorded call. Nothing is called."""
+        contract = self._version.tool(step.name)
+        if contract is None or contract.python is None:
+            return "unknown_tool"
+        if argument_problem(contract, step.request):
+            return "invalid_arguments"
+        match self._rule(contract, step, facts).effect:
+            case "deny":
+                return "policy_refused"
+            case "approval":
+                return "approval"
+            case _:
+                return "call"
+
+    def _rule(self, contract: ToolContract, step: Step, facts: Any) -> Ruling:
+        return self._policy.rule(
             self._version.agent,
             contract,
             step.request,
@@ -76,6 +93,11 @@ class ToolCalls:
             facts=facts,
             facts_schema=self._version.guardrails.output_schema,
         )
+
+    async def _call_or_answer(
+        self, step: Step, contract: ToolContract, approval: Approval | None, facts: Any
+    ) -> RunFailed | None:
+        ruling = self._rule(contract, step, facts)
         if ruling.effect == "deny":
             return ToolFailed("policy_refused", f"tool {contract.name!r} was refused: {ruling.reason}")
         if approval is not None:

@@ -74,3 +74,26 @@ def test_a_request_means_the_same_after_it_was_stored(request: Any) -> None:
     journal = Journal(recorded(("tool", "t", request)).steps)
     stored = msgspec.json.decode(msgspec.json.encode(request))
     assert journal.take("tool", "t", stored)[1] is False
+
+
+def test_a_fork_leaves_the_record_where_the_run_asks_for_something_else() -> None:
+    first = Journal()
+    for number in range(3):
+        first.take("tool", "read", {"n": number})
+    fork = Journal(first.steps, fork=True)
+    assert fork.take("tool", "read", {"n": 0})[1] is False
+    step, fresh = fork.take("tool", "read", {"n": 9})
+    assert (fresh, step.seq) == (True, 1)
+    assert fork.divergence is not None
+    assert fork.divergence.expected is not None
+    assert (fork.divergence.seq, fork.divergence.expected.request) == (1, {"n": 1})
+    assert fork.take("tool", "read", {"n": 2}) == (fork.steps[2], True)
+    assert len(fork.steps) == 3
+
+
+def test_a_sealed_journal_tells_where_it_parted() -> None:
+    sealed = Journal([], sealed=True)
+    with pytest.raises(Diverged):
+        sealed.take("model", "m", {})
+    assert sealed.divergence is not None
+    assert sealed.divergence.expected is None
