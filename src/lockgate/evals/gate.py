@@ -9,6 +9,7 @@ pass.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from statistics import NormalDist
 from typing import Any, NamedTuple
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lockgate.evals.figures import show, signed
-from lockgate.evals.model import Case, Change, Interval, Metric, MetricCard, Rubric, Slice, Verdict
+from lockgate.evals.model import Case, Change, Flaky, Interval, Metric, MetricCard, Rubric, Slice, Verdict
 from lockgate.evals.statistics import (
     Estimate,
     Floats,
@@ -42,6 +43,8 @@ SMALL_SLICE = 3
 """A slice of fewer cases is not shown; larger ones are pulled towards the whole by :data:`SHRINK` cases."""
 SHRINK = 4
 SHOWN = 20
+SURE = 0.8
+"""What is advised should bring the squared bound to this share of what is needed, not just to it."""
 
 ALPHA = 0.05
 
@@ -63,6 +66,7 @@ class Decision(NamedTuple):
     broken: list[Change]
     fixed: list[Change]
     flaky: list[str]
+    flaky_cases: list[Flaky]
 
 
 class _Judged(NamedTuple):
@@ -74,21 +78,34 @@ class _Judged(NamedTuple):
 
 
 def decide(
-    rubric: Rubric, cases: Sequence[Case], candidate: dict[str, Grid], baseline: dict[str, Grid] | None
+    rubric: Rubric,
+    cases: Sequence[Case],
+    candidate: dict[str, Grid],
+    baseline: dict[str, Grid] | None,
+    *,
+    alpha: float = ALPHA,
 ) -> Decision:
-    """The verdict on ``candidate``, alone or against ``baseline`` (metric name → grid, a row for each of ``cases``)."""
-    judged = [_measure(metric, rubric, cases, candidate[metric.name], baseline) for metric in rubric.metrics]
+    """The verdict on ``candidate``, alone or against ``baseline`` (metric name → grid, a row for each of ``cases``).
+
+    ``alpha`` is what each bound may err with: less than 5 % where this is one look of several.
+    """
+    clusters = np.array([f"c{case.cluster}" if case.cluster else f"i{case.id}" for case in cases])
+    judged = [
+        _measure(metric, rubric, cases, candidate[metric.name], baseline, clusters, alpha) for metric in rubric.metrics
+    ]
     tested = {one.card.name: one.card.p_worse for one in judged if one.metric.blocking and one.card.p_worse is not None}
-    surely_worse = holm(tested, ALPHA)
+    surely_worse = holm(tested, alpha)
     advisory_worse = {
         one.card.name
         for one in judged
-        if not one.metric.blocking and one.card.p_worse is not None and one.card.p_worse <= ALPHA
+        if not one.metric.blocking and one.card.p_worse is not None and one.card.p_worse <= alpha
     }
     cards = []
     for one in judged:
         verdict, reason = _judge(one, candidate[one.metric.name], cases, one.card.name in surely_worse | advisory_worse)
-        cards.append(msgspec.structs.replace(one.card, verdict=verdict, reason=reason))
+        needed = _needed(one) if verdict == "inconclusive" else {}
+        cards.append(msgspec.structs.replace(one.card, verdict=verdict, reason=reason, **needed))
+    flaky = _flaky(judged, cases, candidate)
     blocking = [card for card in cards if card.blocking]
     verdicts = {card.verdict for card in blocking}
     overall: Verdict = "fail" if "fail" in verdicts else "inconclusive" if "inconclusive" in verdicts else "pass"
@@ -99,16 +116,22 @@ def decide(
         cards,
         _slices(judged, cases),
         *_changes(judged, cases),
-        _flaky(judged, cases, candidate),
+        list(dict.fromkeys(one.case_id for one in flaky)),
+        flaky,
     )
 
 
 def _measure(
-    metric: Metric, rubric: Rubric, cases: Sequence[Case], grid: Grid, baseline: dict[str, Grid] | None
+    metric: Metric,
+    rubric: Rubric,
+    cases: Sequence[Case],
+    grid: Grid,
+    baseline: dict[str, Grid] | None,
+    clusters: NDArray[np.str_],
+    alpha: float,
 ) -> _Judged:
     means = _case_means(metric, grid)
     kept = ~np.isnan(means)
-    clusters = np.array([f"c{case.cluster}" if case.cluster else f"i{case.id}" for case in cases])
     emphasis = np.array([_emphasis(case, rubric.slices) for case in cases])
     counts = {name: int(np.count_nonzero(grid.status == code)) for name, code in _COUNTED.items()}
     known: dict[str, Any] = {
@@ -128,12 +151,13 @@ def _measure(
     }
     if not kept.any():
         return _Judged(metric, MetricCard(**known), means)
-    whole = estimate(by_cluster(means[kept], clusters[kept], emphasis[kept]), (0, 1) if metric.bounded else None)
+    whole = estimate(by_cluster(means[kept], clusters[kept], emphasis[kept]), (0, 1) if metric.bounded else None, alpha=alpha)
     traffic = emphasis[kept] * np.array([case.weight for case, keep in zip(cases, kept, strict=True) if keep])
     parts = spread(grid.values[kept])
     known |= {
         "mean": whole.mean,
         "interval": Interval(whole.low, whole.high),
+        "units": whole.units,
         "traffic_mean": float(np.average(means[kept], weights=traffic)),
         "case_sd": parts.case,
         "trial_sd": parts.trial,
@@ -148,15 +172,15 @@ def _measure(
         return _Judged(metric, MetricCard(**known), means)
     room = _room(metric, means[both], other[both], clusters[both], emphasis[both])
     change = by_cluster(means[both] - other[both], clusters[both], emphasis[both])
-    around = estimate(change, (-1, 1) if metric.bounded else None)
+    around = estimate(change, (-1, 1) if metric.bounded else None, alpha=alpha)
     known |= {
         "baseline_mean": float(np.average(other[both], weights=emphasis[both])),
         "difference": around.mean,
         "difference_interval": Interval(around.low, around.high),
         "p_worse": p_below_zero(room, _room_bounds(metric)) if metric.bounded or metric.margin is not None else None,
-        "detectable": detectable(standard_error(change), len(change.sums), bounded=metric.bounded),
+        "detectable": detectable(standard_error(change), len(change.sums), bounded=metric.bounded, alpha=alpha),
     }
-    return _Judged(metric, MetricCard(**known), means, other, estimate(room, _room_bounds(metric)))
+    return _Judged(metric, MetricCard(**known), means, other, estimate(room, _room_bounds(metric), alpha=alpha))
 
 
 _COUNTED = {"scored": SCORED, "skipped": SKIPPED, "unscored": UNSCORED, "errors": ERROR, "missing": MISSING}
@@ -297,20 +321,51 @@ def _against_baseline(one: _Judged, worse: bool) -> tuple[Verdict | None, str]:
     assert one.room is not None
     if one.room.low >= 0:
         return "pass", f"within the margin {allowed} of the baseline: {moved}"
-    return "inconclusive", f"{moved} does not settle the margin {allowed}; {_what_helps(card, one.room)}"
+    return "inconclusive", f"{moved} does not settle the margin {allowed}; {_what_helps(one)}"
 
 
-def _what_helps(card: MetricCard, room: Estimate) -> str:
+def _what_helps(one: _Judged) -> str:
     """Whether more trials or more cases would settle it: trials cannot buy away the cases' own variance."""
-    if room.mean <= 0:
+    assert one.room is not None
+    if one.room.mean <= 0:
         return "as it stands it is worse: more cases would likely show that"
-    trials = max(1, round((card.scored + card.errors) / max(1, card.cases)))
-    case, trial = (card.case_sd or 0.0) ** 2, (card.trial_sd or 0.0) ** 2
-    if trial / trials > case:
-        return "run more trials (--trials)"
-    error = max(room.error, (room.mean - room.low) / NormalDist().inv_cdf(1 - ALPHA))
-    more = more_needed(error, room.units, room.mean)
-    return f"add about {more} cases" if more else "add cases"
+    needed = _needed(one)
+    if needed.get("more_trials"):
+        return f"run about {needed['more_trials']} more trials a case (--buy-trials)"
+    return f"add about {needed['more_cases']} cases" if needed.get("more_cases") else "add cases"
+
+
+def _needed(one: _Judged) -> dict[str, int | None]:
+    """About how many more trials a case would settle the metric or, where none would, how many more cases.
+
+    Of the squared distance from the mean to its bound, the cases' share stays whatever number of trials is run.
+    """
+    card = one.card
+    gap, reach = _gap(one)
+    if gap <= 0 or reach <= 0:
+        return {}
+    trials = max(1.0, (card.scored + card.errors) / max(1, card.cases))
+    case, trial = (card.case_sd or 0.0) ** 2, (card.trial_sd or 0.0) ** 2 / trials
+    share = case / (case + trial) if case + trial > 0 else 1.0
+    if trials > 1 and reach**2 * share < SURE * gap**2:
+        left = SURE * gap**2 / reach**2 - share
+        return {"more_trials": max(1, math.ceil(trials * (1 - share) / left - trials))}
+    units = one.room.units if one.room is not None else card.units
+    return {"more_cases": more_needed(reach / NormalDist().inv_cdf(1 - ALPHA), units, gap)}
+
+
+def _gap(one: _Judged) -> tuple[float, float]:
+    """How far the estimate is on the good side, and how far its bound reaches the other way."""
+    if one.room is not None and one.metric.margin is not None and one.room.low < 0:
+        return one.room.mean, one.room.mean - one.room.low
+    metric, card = one.metric, one.card
+    if card.mean is None or card.interval is None:
+        return 0.0, 0.0
+    if metric.minimum is not None:
+        return card.mean - metric.minimum, card.mean - card.interval.low
+    if metric.maximum is not None:
+        return metric.maximum - card.mean, card.interval.high - card.mean
+    return 0.0, 0.0
 
 
 # --- where it hurts -------------------------------------------------------------------------------------------
@@ -368,13 +423,26 @@ def _changes(judged: Sequence[_Judged], cases: Sequence[Case]) -> tuple[list[Cha
     return broken, fixed
 
 
-def _flaky(judged: Sequence[_Judged], cases: Sequence[Case], grids: dict[str, Grid]) -> list[str]:
-    """Cases that one trial gets right and another wrong, on a blocking metric."""
-    rows: set[int] = set()
+def _flaky(judged: Sequence[_Judged], cases: Sequence[Case], grids: dict[str, Grid]) -> list[Flaky]:
+    """Cases that one trial gets right and another wrong, on a blocking metric; the most variable first."""
+    found: list[Flaky] = []
     for one in judged:
         values = grids[one.metric.name].values
-        if one.metric.bounded and one.metric.blocking and values.shape[1] > 1:
-            some = ~np.isnan(values).all(axis=1)
-            swing = np.nanmax(values[some], axis=1) - np.nanmin(values[some], axis=1)
-            rows.update(np.flatnonzero(some)[swing >= 0.5].tolist())
-    return [cases[row].id for row in sorted(rows)]
+        if not (one.metric.bounded and one.metric.blocking and values.shape[1] > 1):
+            continue
+        some = np.flatnonzero(~np.isnan(values).all(axis=1))
+        lowest, highest = np.nanmin(values[some], axis=1), np.nanmax(values[some], axis=1)
+        for place in np.flatnonzero(highest - lowest >= 0.5).tolist():
+            row = values[some[place]]
+            row = row[~np.isnan(row)]
+            found.append(
+                Flaky(
+                    case_id=cases[some[place]].id,
+                    metric=one.metric.name,
+                    lowest=float(lowest[place]),
+                    highest=float(highest[place]),
+                    sd=float(row.std(ddof=1)),
+                    trials=len(row),
+                )
+            )
+    return sorted(found, key=lambda one: -one.sd)

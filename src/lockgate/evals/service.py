@@ -6,18 +6,20 @@ import hashlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
 from lockgate.clock import Clock
 from lockgate.errors import InputError, LockgateError, NotFound, Unavailable
 from lockgate.evals import golden, store
-from lockgate.evals.gate import decide
-from lockgate.evals.model import Case, Metric, Rubric, Scorecard, Subject
+from lockgate.evals.gate import ALPHA, Decision, decide
+from lockgate.evals.model import Case, Look, Metric, MetricCard, Rubric, Scorecard, Subject
+from lockgate.evals.operations import costs_by_tag, quantiles
 from lockgate.evals.rubric import check_decides, make_scorer, needs_judge, with_field_metrics
 from lockgate.evals.runner import Outcome, Progress, Spend, prepare, run_trials
 from lockgate.evals.scorers.judge import Ask, JudgeReply
+from lockgate.evals.sequential import buying
 from lockgate.evals.store import TrialStore
 from lockgate.ids import new_id
 from lockgate.money import show_usd, to_nano
@@ -68,10 +70,14 @@ class Evals:
         open_judge: OpenAsk | None = None,
         model_override: str | None = None,
         fresh: bool = False,
+        buy_trials: int | None = None,
+        kind: Literal["quality", "safety", "fallback", "compare"] = "quality",
         watch: Watch | None = None,
     ) -> Scorecard:
         """Run the golden set on the candidate, and on the baseline what of it is missing there, and decide.
 
+        ``buy_trials``: while the verdict is inconclusive and trials can settle it, run more, up to so many a case. The
+        looks are fixed beforehand, and share one level (:mod:`lockgate.evals.sequential`).
         ``fresh`` forgets the candidate's earlier trials first.
         ``root`` is what paths in the rubric are from. Raises :class:`~lockgate.errors.InputError` when the rubric
         decides nothing or a judge is missing, :class:`~lockgate.errors.Unavailable` when too little could be run.
@@ -107,11 +113,11 @@ class Evals:
 
             scorings = prepare(full, make)
 
-            async def run(contender: Contender, effective: str) -> Outcome:
+            async def run(contender: Contender, effective: str, trials: int) -> Outcome:
                 return await run_trials(
                     contender.open,
                     dataset.cases,
-                    rubric.trials,
+                    trials,
                     scorings,
                     concurrency=rubric.concurrency,
                     timeout=rubric.timeout,
@@ -121,18 +127,41 @@ class Evals:
                     clock=self._clock,
                 )
 
-            outcome = await run(candidate, effective)
-            other = None if baseline is None else await run(baseline, baseline.effective_digest)
-        if outcome.not_the_agent >= COULD_NOT * outcome.total:
-            raise _could_not(outcome)
-        decision = decide(full, dataset.cases, outcome.grids, None if other is None else other.grids)
+            looks: list[Look] = []
+            design = buying(rubric.trials, buy_trials or rubric.trials, ALPHA)
+            for trials, level in design:
+                bought = await run(candidate, effective, trials)
+                if looks and bought.stopped:
+                    break  # a round that was not run whole is no look: the last one stands
+                outcome = bought
+                if outcome.not_the_agent >= COULD_NOT * outcome.total:
+                    raise _could_not(outcome)
+                other = None if baseline is None else await run(baseline, baseline.effective_digest, trials)
+                if looks and other is not None and other.stopped:
+                    break
+                decision = decide(
+                    full, dataset.cases, outcome.grids, None if other is None else other.grids, alpha=level
+                )
+                looks.append(_look(decision, outcome, other, trials, level))
+                if decision.verdict != "inconclusive" or not _trials_help(decision.metrics, trials):
+                    break
         card = Scorecard(
             **row,
             label=candidate.label,
             environment=environment,
             dataset=dataset.name,
             cases=len(dataset.cases),
-            trials=rubric.trials,
+            trials=outcome.total // max(1, len(dataset.cases)),
+            kind=kind,
+            clusters=len({case.cluster or f"\0{case.id}" for case in dataset.cases}),
+            level=looks[-1].level,
+            looks=looks,
+            bought_trials=outcome.total - rubric.trials * len(dataset.cases),
+            flaky_cases=decision.flaky_cases,
+            latency=quantiles(outcome.seconds),
+            baseline_latency=None if other is None else quantiles(other.seconds),
+            baseline_cost_nano=None if other is None else other.cost_nano,
+            costs=costs_by_tag(dataset.cases, outcome, other),
             verdict=decision.verdict,
             reasons=decision.reasons,
             metrics=decision.metrics,
@@ -175,6 +204,22 @@ class Evals:
         return msgspec.convert(found, Scorecard)
 
 
+def _look(decision: Decision, outcome: Outcome, other: Outcome | None, trials: int, level: float) -> Look:
+    return Look(
+        what=f"{trials} trials a case",
+        trials=outcome.total,
+        calls=outcome.ran + (other.ran if other else 0),
+        level=level,
+        verdict=decision.verdict,
+    )
+
+
+def _trials_help(cards: Sequence[MetricCard], trials: int) -> bool:
+    """Whether more trials can settle every open metric; after one trial nobody knows how much trials vary."""
+    still_open = [card for card in cards if card.blocking and card.verdict == "inconclusive"]
+    return trials == 1 or all(card.more_trials for card in still_open)
+
+
 def _kept_under(candidate: Contender, model_override: str | None) -> str:
     """Trials on another model are kept apart: they say nothing of the version's own."""
     if model_override is None:
@@ -183,8 +228,8 @@ def _kept_under(candidate: Contender, model_override: str | None) -> str:
 
 
 def _counted(ask: Ask, spend: Spend) -> Ask:
-    async def counted(messages: list[dict[str, str]], schema: dict[str, Any]) -> JudgeReply:
-        reply = await ask(messages, schema)
+    async def counted(messages: list[dict[str, str]], schema: dict[str, Any], *, member: int = 0) -> JudgeReply:
+        reply = await (ask(messages, schema, member=member) if member else ask(messages, schema))
         spend.nano += reply.cost_nano
         return reply
 

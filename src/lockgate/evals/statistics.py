@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from statistics import NormalDist
 from typing import Any, NamedTuple
 
@@ -173,9 +174,15 @@ class _Draws(NamedTuple):
 
 def _draw(units: Units) -> _Draws:
     """Dirichlet weights (exponential ones: a ratio needs no scaling) for all clusters and one more of average size."""
-    random = np.random.default_rng(_SEED)
     count = len(units.sums)
-    draws = max(DRAWS // 5, min(DRAWS, 1_500_000 // count))
+    weights, more = _weights(count)
     # einsum, not @: a thin product is slowed down, not sped up, by the threads of a BLAS on a busy machine
-    found = np.einsum("dc,ck->dk", random.standard_exponential((draws, count)), np.column_stack(units))
-    return _Draws(found[:, 0], found[:, 1], random.standard_exponential(draws) * units.sizes.mean())
+    found = np.einsum("dc,ck->dk", weights, np.column_stack(units))
+    return _Draws(found[:, 0], found[:, 1], more * units.sizes.mean())
+
+
+@lru_cache(maxsize=2)  # one gate asks for the same number of clusters again and again
+def _weights(count: int) -> tuple[Floats, Floats]:
+    random = np.random.default_rng(_SEED)
+    draws = max(DRAWS // 5, min(DRAWS, 1_500_000 // count))
+    return random.standard_exponential((draws, count)), random.standard_exponential(draws)

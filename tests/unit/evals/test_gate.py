@@ -199,7 +199,7 @@ def test_more_trials_are_advised_when_the_trials_disagree_and_more_cases_when_th
     rng = np.random.default_rng(1)
     noisy = (rng.random((60, 2)) < 0.5).astype(float)
     noisy_before = (rng.random((60, 2)) < 0.45).astype(float)
-    assert "run more trials" in verdict({"margin": 0.05}, noisy, noisy_before)[1].reason
+    assert "more trials a case (--buy-trials)" in verdict({"margin": 0.05}, noisy, noisy_before)[1].reason
     uneven, uneven_before = right(40, 60), right(20, 40) + right(15, 20)
     assert "add about" in verdict({"margin": 0.02}, uneven, uneven_before)[1].reason
 
