@@ -38,23 +38,26 @@ class Providers:
     def __init__(self, project: Project, clock: Clock) -> None:
         self._project = project
         self._clock = clock
-        self._targets: dict[tuple[str, str], tuple[float, Target]] = {}
+        self._targets: dict[tuple[str, str, str | None], tuple[float, Target]] = {}
 
     def names(self) -> list[str]:
         return provider_names(self._project)
 
-    def target(self, environment: str, name: str) -> Target:
-        """Raises InputError for an unknown provider, Unavailable when its secret or its server is not there."""
+    def target(self, environment: str, name: str, agent: str | None = None) -> Target:
+        """The provider as ``agent``'s runs, or plain callers, use it.
+
+        Raises InputError for an unknown provider, Unavailable when its secret or its server is not there.
+        """
         now = self._clock()
-        known = self._targets.get((environment, name))
+        known = self._targets.get((environment, name, agent))
         if known is not None and now - known[0] < _LASTS:
             return known[1]
-        target = self._resolve(environment, name)
-        self._targets[environment, name] = (now, target)
+        target = self._resolve(environment, name, agent)
+        self._targets[environment, name, agent] = (now, target)
         return target
 
-    def _resolve(self, environment: str, name: str) -> Target:
-        provider = resolve_provider(self._project, name, environment)
+    def _resolve(self, environment: str, name: str, agent: str | None) -> Target:
+        provider = resolve_provider(self._project, name, environment, agent)
         base = local_base_url(self._project.home, name) if provider.kind == "local" else provider.base_url
         headers = {**DEFAULT_HEADERS, "content-type": "application/json"}
         key = resolve_secret(provider.api_key, self._project.root)

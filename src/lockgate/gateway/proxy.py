@@ -77,7 +77,7 @@ class Proxy:
                 f"'model' is {call.model!r}",
                 remedy="write provider/name, such as openai/gpt-4o-mini, or agent:name to run an agent",
             )
-        target = self.providers.target(identity.environment, provider)
+        target = self.providers.target(identity.environment, provider, identity.run.agent if identity.run else None)
         one = _Call(self, exchange, identity, call, target, model)
         try:
             with exchange.watch():

@@ -50,7 +50,7 @@ class EnvironmentPolicy(Strict):
 
     level: Level = Field(
         default="enforce",
-        description="`enforce` refuses what falls short; `warn` lets it in with an alert; `observe` only writes it down.",
+        description="`enforce` refuses what falls short, `warn` lets it in and says so, `observe` only writes it down.",
     )
     require_owner: bool = Field(default=True, description="Refuse an agent that nobody owns.")
     require_pinned_model: bool = Field(default=True, description="Refuse a model name that can be moved.")

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from lockgate.errors import InputError
-from lockgate.project.model import EnvironmentPolicy, Project, ProjectConfig, Provider, ResolvedProvider
+from lockgate.project.model import Environment, EnvironmentPolicy, Project, ProjectConfig, Provider, ResolvedProvider
 from lockgate.project.secrets import check_reference
 from lockgate.project.yamlfile import Document, did_you_mean, read_yaml, validate
 
@@ -45,6 +45,27 @@ def load_project(start: Path | None = None) -> Project:
     return Project(root=root, home=Path(home).expanduser().absolute() if home else root / ".lockgate", config=config)
 
 
+def _with_files(config: ProjectConfig, document: Document, root: Path) -> ProjectConfig:
+    """The configuration with each environment that names a file read from it."""
+    if all(environment.file is None for environment in config.environments.values()):
+        return config
+    environments = dict(config.environments)
+    for name, environment in config.environments.items():
+        if environment.file is None:
+            continue
+        place = ("environments", name, "file")
+        if environment.model_fields_set != {"file"}:
+            raise document.error(place, f"{name} has a file and other keys", remedy="put the other keys into the file")
+        path = root / environment.file
+        if not path.resolve().is_relative_to(root.resolve()):
+            raise document.error(place, f"{environment.file!r} is outside the project", remedy="move it inside")
+        read = validate(read_yaml(path, shown_as=environment.file), Environment)
+        if read.file is not None:
+            raise document.error(place, f"{environment.file!r} names another file", remedy="write the keys there")
+        environments[name] = read
+    return config.model_copy(update={"environments": environments})
+
+
 def _check(document: Document, config: ProjectConfig, root: Path) -> None:
     groups: list[tuple[tuple[str, ...], dict[str, Provider]]] = [(("providers",), config.providers)]
     for name, environment in config.environments.items():
@@ -57,6 +78,15 @@ def _check(document: Document, config: ProjectConfig, root: Path) -> None:
                     f"the environment overrides a provider {provider!r} that the project does not have",
                     remedy=did_you_mean(provider, [*config.providers, *WELL_KNOWN]),
                 )
+        mirrored = environment.mirror
+        if mirrored is not None and (mirrored.source == name or mirrored.source not in config.environments):
+            raise document.error(
+                ("environments", name, "mirror", "from"),
+                f"{name} mirrors {mirrored.source!r}, which is not another environment of this project",
+                remedy=did_you_mean(mirrored.source, [one for one in config.environments if one != name]),
+            )
+        for agent, placement in environment.agents.items():
+            groups.append((("environments", name, "agents", agent, "providers"), placement.providers))
     for name, key in config.trusted_keys.items():
         for environment_name in key.environments or ():
             if environment_name not in config.environments:
@@ -89,14 +119,17 @@ def provider_names(project: Project) -> list[str]:
     return sorted({*project.config.providers, *WELL_KNOWN})
 
 
-def resolve_provider(project: Project, name: str, environment: str) -> ResolvedProvider:
-    """The provider as this environment has it: its override, else the project's, else the well-known one."""
+def resolve_provider(project: Project, name: str, environment: str, agent: str | None = None) -> ResolvedProvider:
+    """The provider as this environment has it for ``agent``: the agent's override there, else the environment's, else
+    the project's, else the well-known one."""
     known = project.config.environments
     if environment not in known:
         raise InputError(
             f"no environment {environment!r} in {PROJECT_FILE}", remedy=did_you_mean(environment, list(known))
         )
-    found = known[environment].providers.get(name) or project.config.providers.get(name) or WELL_KNOWN.get(name)
+    placement = known[environment].agents.get(agent or "")
+    own = placement.providers.get(name) if placement else None
+    found = own or known[environment].providers.get(name) or project.config.providers.get(name) or WELL_KNOWN.get(name)
     if found is None:
         raise InputError(
             f"no provider {name!r} in {PROJECT_FILE}",
@@ -112,14 +145,18 @@ def resolve_provider(project: Project, name: str, environment: str) -> ResolvedP
     )
 
 
-def environment_policy(project: Project, environment: str) -> EnvironmentPolicy:
-    """What the environment refuses: its own policy, else everything in ``prod`` and nothing elsewhere."""
+def environment_policy(project: Project, environment: str, agent: str | None = None) -> EnvironmentPolicy:
+    """What the environment refuses: its own policy, else everything in ``prod`` and nothing elsewhere.
+
+    ``agent``: with the level that its placement there has, if it has one of its own.
+    """
     known = project.config.environments
     if environment not in known:
         raise InputError(
             f"no environment {environment!r} in {PROJECT_FILE}", remedy=did_you_mean(environment, list(known))
         )
-    policy = known[environment].policy
-    if policy is not None:
-        return policy
-    return EnvironmentPolicy() if environment == "prod" else NOTHING_REQUIRED
+    policy = known[environment].policy or (EnvironmentPolicy() if environment == "prod" else NOTHING_REQUIRED)
+    placement = known[environment].agents.get(agent or "")
+    if placement is not None and placement.level is not None:
+        return policy.model_copy(update={"level": placement.level})
+    return policy
