@@ -97,6 +97,8 @@ def _kind(kind: str) -> Callable[[RunContext, Any], Awaitable[Any]]:
         from lockgate.runtime.langgraph_kind import run_langgraph
 
         return run_langgraph
+    if kind == "image":
+        raise RunFailed("code_error", "an agent in a container image is not run by this host")
     return run_native
 
 

@@ -22,6 +22,7 @@ from lockgate.versions.model import (
     Framework,
     Guardrails,
     ModelRef,
+    Reference,
     ToolContract,
 )
 
@@ -44,6 +45,7 @@ _MEDIA = {
     "retrieval": "application/vnd.lockgate.retrieval.v1+json",
     "memory": "application/vnd.lockgate.memory.v1+json",
     "dependencies": "application/vnd.lockgate.dependencies.v1+json",
+    "references": "application/vnd.lockgate.references.v1+json",
     "code": "application/vnd.lockgate.code.v1+text",
 }
 _KINDS = {media: kind for kind, media in _MEDIA.items()}
@@ -65,7 +67,7 @@ def pack(version: AgentVersion, code: Mapping[str, bytes]) -> Bundle:
     layers: list[tuple[str, str, bytes]] = [
         ("model", "model.json", canonical(_models(version))),
         ("prompt", "prompt.md", version.system_prompt.encode()),
-        ("framework", "framework.json", canonical({**_fields(version.framework), "handler": version.handler})),
+        ("framework", "framework.json", canonical(_framework(version))),
         ("limits", "limits.json", canonical(_fields(version.limits))),
         ("guardrails", "guardrails.json", canonical(_guardrails(version.guardrails))),
     ]
@@ -82,6 +84,9 @@ def pack(version: AgentVersion, code: Mapping[str, bytes]) -> Bundle:
         layers.append(("memory", "memory.json", canonical(version.memory)))
     if version.dependencies:
         layers.append(("dependencies", "dependencies.json", canonical(version.dependencies)))
+    if version.references:
+        listed = [_fields(one) for one in sorted(version.references, key=lambda one: one.name)]
+        layers.append(("references", "references.json", canonical(listed)))
     layers += [("code", f"code/{nfc(path)}", data) for path, data in code.items()]
     return _assemble(version.agent, layers)
 
@@ -165,6 +170,7 @@ def unpack(digest: str, get: Callable[[str], bytes], *, file_version: int = 0) -
         retrieval=_decode(one["retrieval"], dict[str, Any], digest) if "retrieval" in one else None,
         memory=_decode(one["memory"], dict[str, Any], digest) if "memory" in one else None,
         dependencies=_decode(one["dependencies"], dict[str, str], digest) if "dependencies" in one else {},
+        references=_decode(one["references"], tuple[Reference, ...], digest) if "references" in one else (),
         code=code,
     )
 
@@ -256,6 +262,11 @@ def _models(version: AgentVersion) -> dict[str, Any]:
         "fallbacks": [_fields(model) for model in version.fallbacks],
         "triage": None if version.triage is None else _fields(version.triage),
     }
+
+
+def _framework(version: AgentVersion) -> dict[str, Any]:
+    fields = {**_fields(version.framework), "handler": version.handler}
+    return fields if version.framework.image is not None else {k: v for k, v in fields.items() if k != "image"}
 
 
 def _guardrails(guardrails: Guardrails) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
@@ -43,6 +44,36 @@ def read_prompt(root: Path, name: str) -> tuple[str, PromptSpec | None]:
         return read_text(path, shown_as=name), None
     prompt = validate(read_yaml(path, shown_as=name), PromptSpec)
     return prompt.template, prompt
+
+
+_PLACE = re.compile(r"\{\{\s*([A-Za-z_][A-Za-z0-9_]*)\s*\}\}")
+
+
+def fill(template: str, declared: Mapping[str, str | None], values: Mapping[str, str]) -> str:
+    """The template with ``{{name}}`` replaced. Without declared variables it is plain text, braces and all.
+
+    Raises :class:`InputError` for a name that is used, given or needed without the other.
+    """
+    unknown = sorted(set(values) - set(declared))
+    if unknown:
+        raise InputError(
+            f"the prompt declares no variable {unknown[0]!r}", remedy="declare it under `variables:` of the prompt file"
+        )
+    if not declared:
+        return template
+    known = {name: values.get(name, default) for name, default in declared.items()}
+    for name in dict.fromkeys(_PLACE.findall(template)):
+        if name not in known:
+            raise InputError(
+                f"the template uses {{{{{name}}}}}, which is not declared",
+                remedy=f"declare `{name}` under `variables:`, or correct the name",
+            )
+    missing = next((name for name, value in known.items() if value is None), None)
+    if missing is not None:
+        raise InputError(
+            f"the prompt's variable {missing!r} has no value", remedy=f"give it under `variables: {{{missing}: …}}`"
+        )
+    return _PLACE.sub(lambda place: str(known[place[1]]), template)
 
 
 def read_rubric(root: Path, name: str) -> RubricSpec:

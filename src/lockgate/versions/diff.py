@@ -69,6 +69,11 @@ def compare(before: Snapshot, after: Snapshot) -> BehaviourDiff:
         *_values("retrieval", old.retrieval or {}, new.retrieval or {}),
         *_values("memory", old.memory or {}, new.memory or {}),
         *_values("dependencies", old.dependencies, new.dependencies),
+        *_values(
+            "references",
+            {one.name: one.digest for one in old.references},
+            {one.name: one.digest for one in new.references},
+        ),
         *_texts("code", before.code, after.code),
         *_settings(before.settings, after.settings),
     ]

@@ -14,7 +14,7 @@ from lockgate.versions import layout
 from lockgate.versions.bundle import Bundle, pack
 from lockgate.versions.digest import nfc, sha256
 from lockgate.versions.model import Finding, LockChange, LockedVersion
-from lockgate.versions.resolve import digest_for, ollama_digests
+from lockgate.versions.resolve import digest_for, image_digest, ollama_digests
 from lockgate.versions.source import AgentSource, Revisions, read_agent
 
 Key = tuple[str, int]
@@ -62,7 +62,10 @@ class Names:
     def _revision(self, file: str, provider: str, name: str) -> str | None:
         label = f"{provider}/{name}"
         before = self._locked.get(file, {}).get(label)
-        answer = self._ask(provider) if self.online else None
+        if provider == "image":
+            answer = self._ask_registry(name) if self.online else None
+        else:
+            answer = self._ask(provider) if self.online else None
         now = None if answer is None else digest_for(name, answer)
         if now is not None and before is not None and now != before:
             self._note(file, f"{label} was {before[:19]}, and is {now[:19]} now", "run the gate on it before it serves")
@@ -70,6 +73,12 @@ class Names:
             reason = "its server does not answer" if answer is None else "its server does not have it"
             self._note(file, f"{label} stays {before[:19]} as last locked: {reason}", "lock again when it does")
         return now or before
+
+    def _ask_registry(self, image: str) -> dict[str, str] | None:
+        if image not in self._answers:
+            digest = image_digest(image)
+            self._answers[image] = None if digest is None else {image: digest}
+        return self._answers[image]
 
     def _ask(self, provider: str) -> dict[str, str] | None:
         found = self.project.config.providers.get(provider) or WELL_KNOWN.get(provider)

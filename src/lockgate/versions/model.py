@@ -40,8 +40,9 @@ class ToolContract(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 class Framework(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What runs the agent. ``entrypoint`` is ``package.module:object``."""
 
-    kind: Literal["native", "python", "langgraph"] = "native"
+    kind: Literal["native", "python", "langgraph", "image"] = "native"
     entrypoint: str | None = None
+    image: str | None = None  # pinned: NAME@sha256:…
 
 
 class Guardrails(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -50,6 +51,14 @@ class Guardrails(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     pii_redaction: bool = False
     injection: Literal["off", "flag", "block"] = "off"
     output_schema: dict[str, Any] | None = None
+
+
+class Reference(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that defines the behaviour and is too large to carry: weights, an adapter, a data set."""
+
+    name: str
+    kind: str
+    digest: str
 
 
 class ActionLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,6 +93,7 @@ class AgentVersion(msgspec.Struct, frozen=True, kw_only=True):
     memory: dict[str, Any] | None = None
     code: dict[str, str] = msgspec.field(default_factory=dict)  # POSIX path → blob digest
     dependencies: dict[str, str] = msgspec.field(default_factory=dict)  # dependency lock file → its digest
+    references: tuple[Reference, ...] = ()  # by name
     policy_digest: str = ""  # of the policies alone: approvals are bound to it
 
     def tool(self, name: str) -> ToolContract | None:

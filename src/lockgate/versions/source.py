@@ -24,10 +24,11 @@ from lockgate.versions.model import (
     Framework,
     Guardrails,
     ModelRef,
+    Reference,
     ToolContract,
 )
 from lockgate.versions.owners import PLACES, owner_of
-from lockgate.versions.pins import floating
+from lockgate.versions.pins import floating, floating_image
 from lockgate.versions.spec import AgentFile, AgentSpec, MetricRule, ModelSpec, RubricSpec
 
 DEPENDENCY_LOCKS = ("uv.lock", "poetry.lock", "pdm.lock", "pylock.toml", "requirements.lock", "requirements.txt")
@@ -96,9 +97,7 @@ class _Reader:
             fallbacks=fallbacks,
             triage=triage,
             system_prompt=prompt,
-            framework=Framework(kind=spec.framework.kind, entrypoint=spec.framework.entrypoint)
-            if spec.framework
-            else Framework(),
+            framework=self.framework(),
             tools=tools,
             handler=spec.handler,
             guardrails=self.guardrails(),
@@ -107,6 +106,7 @@ class _Reader:
             retrieval=self.retrieval(),
             memory=None if spec.memory is None else {"ttl": spec.memory.ttl},
             dependencies=self.dependencies() if code else {},
+            references=self.references(),
         )
         settings = self.settings()
         self.secrets({self.file: read_text(self.root / self.file, shown_as=self.file), **self.texts(version, code)})
@@ -143,7 +143,7 @@ class _Reader:
                     f"the prompt was written for {key} {theirs!r}, the agent has {ours!r}, which is what counts",
                     f"set agent.model.{'name' if key == 'model' else key}, or correct the prompt file",
                 )
-        return text
+        return contracts.fill(text, {} if prompt is None else prompt.variables, self.spec.variables)
 
     # --- models -----------------------------------------------------------------------------------------------
 
@@ -249,7 +249,7 @@ class _Reader:
                 folder = contracts.inside(self.root, tool.python.rpartition(":")[0]).parent
                 found.update(contracts.collect_code(self.root, folder))
         framework = self.spec.framework
-        if framework is not None and framework.kind != "native":
+        if framework is not None and framework.kind not in ("native", "image"):
             if framework.entrypoint is None:
                 raise self.document.error(
                     ("agent", "framework"),
@@ -260,6 +260,64 @@ class _Reader:
             place = ("agent", "framework", "entrypoint")
             found.update(self.at(place, lambda: contracts.entrypoint_code(self.root, entrypoint)))
         return found
+
+    def framework(self) -> Framework:
+        spec = self.spec.framework
+        if spec is None:
+            return Framework()
+        place = ("agent", "framework")
+        if (spec.kind == "image") != (spec.image is not None):
+            raise self.document.error(
+                place,
+                f"framework kind {spec.kind!r} {'needs' if spec.kind == 'image' else 'has no'} image",
+                remedy="write {kind: image, image: NAME@sha256:…}",
+            )
+        image = spec.image
+        if image is not None and floating_image(image) is not None:
+            digest = self.revisions("image", image)
+            if digest is None:
+                self.warn(
+                    "pin",
+                    (*place, "image"),
+                    f"the image {image!r} is not pinned: {floating_image(image)}",
+                    "write NAME@sha256:…; its registry did not say what the tag stands for",
+                )
+            else:
+                image = f"{image}@{digest}"
+        return Framework(kind=spec.kind, entrypoint=spec.entrypoint, image=image)
+
+    def references(self) -> tuple[Reference, ...]:
+        found: dict[str, Reference] = {}
+        for number, spec in enumerate(self.spec.references):
+            place = ("agent", "references", number)
+            if spec.name in found:
+                raise self.document.error(place, f"the reference {spec.name!r} stands twice", remedy="rename one")
+            digest = spec.digest
+            if spec.path is not None:
+                here = self.tree(spec.path, place)
+                if digest is not None and digest != here:
+                    raise self.document.error(
+                        place,
+                        f"{spec.path!r} is {here}, not {digest}",
+                        remedy="restore the file, or correct `digest:`",
+                    )
+                digest = here
+            if digest is None:
+                raise self.document.error(
+                    place, f"the reference {spec.name!r} has neither digest nor path", remedy="add `digest: sha256:…`"
+                )
+            found[spec.name] = Reference(name=spec.name, kind=spec.kind, digest=digest)
+        return tuple(found[name] for name in sorted(found))
+
+    def tree(self, name: str, place: tuple[str | int, ...]) -> str:
+        """The digest of a file's bytes, or of a folder's files; read piece by piece, whatever their size."""
+        path: Path = self.at(place, lambda: contracts.inside(self.root, name))
+        if path.is_file():
+            return self.file_digest(path, place)
+        paths = sorted(one for one in path.rglob("*") if one.is_file())
+        if not paths:
+            raise self.document.error(place, f"{name!r} is not here", remedy="create it, or correct the path")
+        return tree_digest({one.relative_to(path).as_posix(): self.file_digest(one, place) for one in paths})
 
     def dependencies(self) -> dict[str, str]:
         for name in DEPENDENCY_LOCKS:

@@ -81,11 +81,18 @@ class AgentModel(ModelSpec):
 class FrameworkSpec(Strict):
     """What runs the agent."""
 
-    kind: Literal["native", "python", "langgraph"] = Field(default="native", description="`native` is our own loop.")
+    kind: Literal["native", "python", "langgraph", "image"] = Field(
+        default="native", description="`native` is our own loop; `image`: a container, for any language."
+    )
     entrypoint: str | None = Field(
         default=None,
         pattern=r"^[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*$",
         description="`package.module:object`, from the project's root. Its package is part of the version.",
+    )
+    image: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]*(@sha256:[0-9a-f]{64})?$",
+        description="The container image, `ghcr.io/acme/agent@sha256:…`; a tag is resolved when the agent is locked.",
     )
 
 
@@ -110,6 +117,22 @@ class RetrievalSpec(Strict):
     """What the agent looks things up in."""
 
     knowledge_base: str = Field(min_length=1, description="A knowledge base with its snapshot, `kb/NAME@SNAPSHOT`.")
+
+
+class ReferenceSpec(Strict):
+    """Something too large to carry that defines the behaviour all the same: it is part of it by its digest."""
+
+    name: str = Field(pattern=NAME, description="What it is called.")
+    kind: Literal["weights", "adapter", "fine_tuning_data", "feedback_data", "other"] = Field(
+        default="other", description="What it is."
+    )
+    digest: str | None = Field(
+        default=None, pattern=r"^sha256:[0-9a-f]{64}$", description="Its sha256; default: of what `path` names."
+    )
+    path: RelativePath | None = Field(
+        default=None, description="A file or folder of the project; hashed when the agent is locked."
+    )
+    uri: str | None = Field(default=None, description="Where it is kept, for people; not part of the identity.")
 
 
 class MemorySpec(Strict):
@@ -283,6 +306,10 @@ class AgentSpec(Strict):
     system_prompt: RelativePath | None = Field(
         default=None, description="A text file, or a prompt YAML; paths are from the project's root."
     )
+    variables: dict[str, str] = Field(default={}, description="Values for the prompt's declared variables.")
+    references: list[ReferenceSpec] = Field(
+        default=[], description="Weights, adapters and data sets: part of the version by their digests."
+    )
     tools: list[Annotated[ToolUseSpec, BeforeValidator(_named, json_schema_input_type=str | ToolUseSpec)]] = Field(
         default=[], description="Names, or names with `approval`."
     )
@@ -341,7 +368,10 @@ class PromptSpec(Strict):
 
     name: str = Field(description="The prompt's name.")
     version: str | int | float | None = Field(default=None, description="The prompt's own version.")
-    template: str = Field(description="The prompt's text.")
+    template: str = Field(description="The prompt's text; with `variables`, `{{name}}` stands for a variable's value.")
+    variables: dict[str, str | None] = Field(
+        default={}, description="Declared variables with their defaults; `null`: the agent file must give a value."
+    )
     objective: str | None = Field(default=None, description="What it is for.")
     owner: str | None = Field(default=None, description="Who answers for it.")
     model: str | None = Field(default=None, description="The model it was written for; the agent file decides.")
