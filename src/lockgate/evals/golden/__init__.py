@@ -2,6 +2,30 @@
 
 from __future__ import annotations
 
-from lockgate.evals.golden.jsonl import FEW, MANY, append_case, dataset_digest, parse_case, read_cases, warnings
+from lockgate.evals.golden.jsonl import (
+    FEW,
+    MANY,
+    append_case,
+    append_cases,
+    case_of,
+    check_lines,
+    dataset_digest,
+    parse_case,
+    read_cases,
+    warnings,
+    write_cases,
+)
 
-__all__ = ["FEW", "MANY", "append_case", "dataset_digest", "parse_case", "read_cases", "warnings"]
+__all__ = [
+    "FEW",
+    "MANY",
+    "append_case",
+    "append_cases",
+    "case_of",
+    "check_lines",
+    "dataset_digest",
+    "parse_case",
+    "read_cases",
+    "warnings",
+    "write_cases",
+]

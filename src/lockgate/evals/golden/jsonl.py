@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
@@ -51,7 +51,7 @@ MANY = 200
 
 MAX_LINE = 4_000_000
 
-_FIELDS = tuple(field.name for field in msgspec.structs.fields(Case))
+FIELDS = tuple(field.name for field in msgspec.structs.fields(Case))
 
 
 def read_cases(path: Path, *, shown_as: str | None = None) -> list[Case]:
@@ -60,30 +60,56 @@ def read_cases(path: Path, *, shown_as: str | None = None) -> list[Case]:
     Raises :class:`InputError` naming file and line for the first thing wrong: nothing is skipped.
     """
     shown = shown_as or str(path)
-    try:
-        raw = path.read_bytes()
-    except FileNotFoundError:
-        raise InputError("no such golden set", path=shown, remedy="create it, or name another with --dataset") from None
-    except OSError as failure:
-        raise InputError(f"cannot be read: {failure.strerror}", path=shown, remedy="give a readable file") from None
+    raw = _bytes(path, shown)
     cases: list[Case] = []
-    first: dict[str, int] = {}
-    for number, line in enumerate(raw.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
-        if not line.strip():
-            continue
-        case = parse_case(line, path=shown, line=number)
-        if case.id in first:
-            raise InputError(
-                f"the id {case.id!r} stands twice, first on line {first[case.id]}",
-                path=shown,
-                line=number,
-                remedy="give each case an id of its own (a case without one gets it from its input)",
-            )
-        first[case.id] = number
+    for number, case, failure in _lines(raw, shown):
+        if failure is not None:
+            raise failure
+        assert case is not None, number
         cases.append(case)
     if not cases:
         raise InputError("no cases in the golden set", path=shown, remedy='add lines such as {"id": …, "input": …}')
     return cases
+
+
+def check_lines(path: Path, *, shown_as: str | None = None) -> tuple[list[tuple[int, Case]], list[InputError]]:
+    """Every line that is a case, with its number, and an error for every one that is not."""
+    shown = shown_as or str(path)
+    found = list(_lines(_bytes(path, shown), shown))
+    return (
+        [(number, case) for number, case, _ in found if case is not None],
+        [failure for _, _, failure in found if failure is not None],
+    )
+
+
+def _lines(raw: bytes, shown: str) -> Iterator[tuple[int, Case | None, InputError | None]]:
+    first: dict[str, int] = {}
+    for number, line in enumerate(raw.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            case = parse_case(line, path=shown, line=number)
+            if case.id in first:
+                raise InputError(
+                    f"the id {case.id!r} stands twice, first on line {first[case.id]}",
+                    path=shown,
+                    line=number,
+                    remedy="give each case an id of its own (a case without one gets it from its input)",
+                )
+        except InputError as failure:
+            yield number, None, failure
+            continue
+        first[case.id] = number
+        yield number, case, None
+
+
+def _bytes(path: Path, shown: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise InputError("no such golden set", path=shown, remedy="create it, or name another with --dataset") from None
+    except OSError as failure:
+        raise InputError(f"cannot be read: {failure.strerror}", path=shown, remedy="give a readable file") from None
 
 
 def parse_case(raw: bytes, *, path: str, line: int) -> Case:
@@ -109,14 +135,27 @@ def parse_case(raw: bytes, *, path: str, line: int) -> Case:
         wrong("nested too deep", "flatten the case")
     if not isinstance(data, dict):
         wrong(f"a {_kind(data)} instead of an object: {_short(data)}", 'write {"id": …, "input": …}')
+    return _case(data, wrong)
+
+
+def case_of(data: dict[str, Any], *, path: str, line: int | None = None) -> Case:
+    """A case from the fields of one, by our names or the aliases; ``path`` and ``line`` are for messages."""
+
+    def wrong(message: str, remedy: str) -> NoReturn:
+        raise InputError(message, path=path, line=line, remedy=remedy)
+
+    return _case(data, wrong)
+
+
+def _case(data: dict[str, Any], wrong: Any) -> Case:
     fields: dict[str, Any] = {}
     recorded: dict[str, Any] = {}
     for key, value in data.items():
         name = ALIASES.get(key, key)
         if name in RECORDED:
             recorded[name] = value
-        elif name not in _FIELDS:
-            close = get_close_matches(key, [*_FIELDS, *ALIASES], n=1, cutoff=0.75)
+        elif name not in FIELDS:
+            close = get_close_matches(key, [*FIELDS, *ALIASES], n=1, cutoff=0.75)
             meant = f"did you mean {close[0]!r}? Else " if close else ""
             wrong(f"unknown key {key!r}", f"{meant}put it under `metadata`")
         elif name in fields:
@@ -181,12 +220,28 @@ def append_case(path: Path, case: Case) -> None:
 
     Raises :class:`Conflict` when the id is there already, :class:`InputError` when the file cannot be read.
     """
+    append_cases(path, [case])
+
+
+def append_cases(path: Path, cases: Sequence[Case]) -> None:
+    """Add cases as the last lines, all or none; see :func:`append_case`."""
     old = b""
-    if path.exists():
-        if any(known.id == case.id for known in read_cases(path)):
-            raise Conflict(f"{path} has a case {case.id!r} already", remedy="give the new case another id")
+    if path.exists() and path.stat().st_size:
+        known = {case.id for case in read_cases(path)}
+        for case in cases:
+            if case.id in known:
+                raise Conflict(f"{path} has a case {case.id!r} already", remedy="give the new case another id")
         old = path.read_bytes()
-    new = old + (b"" if not old or old.endswith(b"\n") else b"\n") + msgspec.json.encode(case) + b"\n"
+    lines = b"".join(msgspec.json.encode(case) + b"\n" for case in cases)
+    _replace(path, old + (b"" if not old or old.endswith(b"\n") else b"\n") + lines)
+
+
+def write_cases(path: Path, cases: Sequence[Case]) -> None:
+    """The file anew, a case a line; a crash leaves the old file or the new one."""
+    _replace(path, b"".join(msgspec.json.encode(case) + b"\n" for case in cases))
+
+
+def _replace(path: Path, new: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -194,7 +249,7 @@ def append_case(path: Path, case: Case) -> None:
             file.write(new)
             file.flush()
             os.fsync(file.fileno())
-        if old:
+        if path.exists():
             os.chmod(temporary, path.stat().st_mode & 0o777)
         os.replace(temporary, path)
     finally:
