@@ -151,7 +151,9 @@ def _measure(
     }
     if not kept.any():
         return _Judged(metric, MetricCard(**known), means)
-    whole = estimate(by_cluster(means[kept], clusters[kept], emphasis[kept]), (0, 1) if metric.bounded else None, alpha=alpha)
+    whole = estimate(
+        by_cluster(means[kept], clusters[kept], emphasis[kept]), (0, 1) if metric.bounded else None, alpha=alpha
+    )
     traffic = emphasis[kept] * np.array([case.weight for case, keep in zip(cases, kept, strict=True) if keep])
     parts = spread(grid.values[kept])
     known |= {

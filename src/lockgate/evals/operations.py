@@ -79,7 +79,7 @@ def cost_bounds(
         limit = None if before is None else before / 1e9 / max(1, card.cases * card.trials) * (1 + increase)
         found.append(_bound(card, f"a run, at most {increase:+.0%} on the baseline", mean, limit, "usd"))
     known = {one.tag: one for one in card.costs}
-    limits = {tag: a_run for tag in known} if every_tag and a_run is not None else {}
+    limits = dict.fromkeys(known, a_run) if every_tag and a_run is not None else {}
     for tag, most in {**limits, **by_tag}.items():
         cost = known.get(tag)
         found.append(_bound(card, f"tag {tag}", None if cost is None else cost.mean_usd, most, "usd"))
@@ -91,7 +91,7 @@ def cost_bounds(
 
 
 def latency_bounds(card: Scorecard, limits: dict[str, float], increase: float | None) -> list[Bound]:
-    """``limits``: seconds by quantile (``p50``, ``p90``, ``p95``, ``p99``); ``increase``: of p95 over the baseline's."""
+    """``limits``: seconds by quantile (``p95`` …); ``increase``: of p95, over the baseline's."""
     found = []
     for name, most in limits.items():
         found.append(_bound(card, name, None if card.latency is None else getattr(card.latency, name), most, "seconds"))

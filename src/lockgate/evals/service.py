@@ -13,16 +13,18 @@ import msgspec
 from lockgate.clock import Clock
 from lockgate.errors import InputError, LockgateError, NotFound, Unavailable
 from lockgate.evals import golden, store
-from lockgate.evals.gate import ALPHA, Decision, decide
-from lockgate.evals.model import Case, Look, Metric, MetricCard, Rubric, Scorecard, Subject
+from lockgate.evals.gate import ALPHA, Decision, Grid, decide
+from lockgate.evals.model import Case, Look, Metric, MetricCard, MutantCard, Rubric, Scorecard, SelfCheck, Subject
 from lockgate.evals.operations import costs_by_tag, quantiles
 from lockgate.evals.rubric import check_decides, make_scorer, needs_judge, with_field_metrics
 from lockgate.evals.runner import Outcome, Progress, Spend, prepare, run_trials
 from lockgate.evals.scorers.judge import Ask, JudgeReply
+from lockgate.evals.selfcheck import MUTATIONS, Mutation, false_blocks
 from lockgate.evals.sequential import buying
-from lockgate.evals.store import TrialStore
+from lockgate.evals.store import CHUNK, TrialStore
 from lockgate.ids import new_id
 from lockgate.money import show_usd, to_nano
+from lockgate.results import RunResult
 from lockgate.storage.engine import Database
 
 COULD_NOT = 0.5
@@ -36,6 +38,14 @@ class Contender(NamedTuple):
     label: str
     behaviour_digest: str
     effective_digest: str
+    open: Callable[[], AbstractAsyncContextManager[Subject]]
+
+
+class Mutant(NamedTuple):
+    """A version made worse on purpose, for :meth:`Evals.self_check`."""
+
+    name: str
+    what: str
     open: Callable[[], AbstractAsyncContextManager[Subject]]
 
 
@@ -185,6 +195,89 @@ class Evals:
         store.finish_evaluation(self._control, card, ended_at=self._clock())
         return card
 
+    async def self_check(
+        self,
+        candidate: Contender,
+        rubric: Rubric,
+        dataset: GoldenSet,
+        *,
+        root: Path,
+        mutants: Sequence[Mutant] = (),
+        open_judge: OpenAsk | None = None,
+        watch: Watch | None = None,
+    ) -> SelfCheck:
+        """How often the gate blocks the version held against itself, and which of the ``mutants`` it catches.
+
+        Mutants of answers are made of the version's own trials and cost nothing but the judge; ``mutants`` are versions
+        made worse on purpose, and run. Trials are kept, so that a second check runs none.
+        """
+        twice = msgspec.structs.replace(rubric, trials=max(2, rubric.trials))
+        full = with_field_metrics(twice, dataset.cases)
+        spend = Spend(limit=None if rubric.max_usd is None else to_nano(rubric.max_usd))
+        own = TrialStore(self._control, candidate.effective_digest)
+        digests = [case.digest for case in dataset.cases]
+        async with AsyncExitStack() as stack:
+            ask = None
+            if needs_judge(rubric) and open_judge is not None:
+                ask = _counted(await stack.enter_async_context(open_judge()), spend)
+            scorings = prepare(full, lambda metric: make_scorer(metric, root, ask=ask, judge=rubric.judge))
+
+            async def run(label: str, store: TrialStore, trials: int, opened: Any) -> Outcome:
+                return await run_trials(
+                    opened,
+                    dataset.cases,
+                    trials,
+                    scorings,
+                    concurrency=rubric.concurrency,
+                    timeout=rubric.timeout,
+                    store=store,
+                    spend=spend,
+                    progress=None if watch is None else lambda progress: watch(label, progress),
+                    clock=self._clock,
+                )
+
+            healthy = await run(candidate.label, own, twice.trials, candidate.open)
+            if healthy.not_the_agent >= COULD_NOT * healthy.total:
+                raise _could_not(healthy)
+            if healthy.stopped:
+                raise Unavailable("max_usd was reached before each case had two trials", remedy="raise max_usd")
+            check = false_blocks(full, dataset.cases, healthy.grids)
+            found: list[MutantCard] = []
+            skipped: list[str] = []
+            results = {
+                key: result
+                for start in range(0, len(digests), CHUNK)
+                for key, result in own.results(digests[start : start + CHUNK]).items()
+            }
+            for mutation in MUTATIONS:
+                if mutation.name == "tools not called" and not any(one.tools_used for one in results.values()):
+                    skipped.append(f"{mutation.name}: the agent calls none")
+                    continue
+                subject = _mutated(mutation, dataset.cases, digests, results)
+                store = TrialStore(self._control, _kept_under(candidate, f"self-check: {mutation.name}"))
+                store.forget(digests)  # made of the version's own trials as they are now
+                outcome = await run(mutation.name, store, twice.trials, lambda subject=subject: ready(subject))
+                decision = decide(full, dataset.cases, outcome.grids, healthy.grids)
+                found.append(_mutant_card(mutation.name, mutation.what, decision, 0))
+            for mutant in mutants:
+                store = TrialStore(self._control, _kept_under(candidate, f"self-check: {mutant.name}: {mutant.what}"))
+                outcome = await run(mutant.name, store, rubric.trials, mutant.open)
+                if outcome.stopped or outcome.not_the_agent:
+                    skipped.append(f"{mutant.name}: not all of its trials could be run")
+                    continue
+                before = {
+                    name: Grid(*(part[:, : rubric.trials] for part in grid)) for name, grid in healthy.grids.items()
+                }
+                decision = decide(full, dataset.cases, outcome.grids, before)
+                found.append(_mutant_card(mutant.name, mutant.what, decision, outcome.ran))
+        return msgspec.structs.replace(check, mutants=found, not_tried=skipped)
+
+    def keep_self_check(self, card: Scorecard, check: SelfCheck) -> Scorecard:
+        """The scorecard with what the gate found of itself, kept in the place of the first."""
+        whole = msgspec.structs.replace(card, self_check=check)
+        store.finish_evaluation(self._control, whole, ended_at=self._clock())
+        return whole
+
     def last(self, effective_digest: str | None = None, *, agent: str | None = None) -> Scorecard | None:
         """The newest finished evaluation: of a version, of an agent, or of all."""
         found = store.last_scorecard(self._control, effective_digest=effective_digest, agent=agent)
@@ -202,6 +295,26 @@ class Evals:
         if found is None:
             raise NotFound(f"no finished evaluation {id!r}", remedy="lockgate eval")
         return msgspec.convert(found, Scorecard)
+
+
+def _mutated(
+    mutation: Mutation, cases: Sequence[Case], digests: list[str], results: dict[tuple[str, int], RunResult]
+) -> Subject:
+    place = {case.id: row for row, case in enumerate(cases)}
+    missing = RunResult(status="failed", error_type="no_answer", error="the version itself has no such trial")
+
+    async def subject(case: Case, trial: int) -> RunResult:
+        row = place[case.id]
+        mine = results.get((digests[row], trial), missing)
+        other = results.get((digests[(row + 1) % len(digests)], trial), missing)
+        return msgspec.structs.replace(mutation.change(mine, other), cost_nano=0)
+
+    return subject
+
+
+def _mutant_card(name: str, what: str, decision: Decision, ran: int) -> MutantCard:
+    reason = decision.reasons[0] if decision.reasons else ""
+    return MutantCard(name=name, what=what, verdict=decision.verdict, reason=reason, trials_run=ran)
 
 
 def _look(decision: Decision, outcome: Outcome, other: Outcome | None, trials: int, level: float) -> Look:

@@ -15,7 +15,7 @@ from lockgate.errors import InputError, NotFound, Unavailable
 from lockgate.evals.model import Case, Scorecard
 from lockgate.evals.rubric import parse_rubric
 from lockgate.evals.scorers.judge import Ask, JudgeReply
-from lockgate.evals.service import Contender, Evals, GoldenSet, ready
+from lockgate.evals.service import Contender, Evals, GoldenSet, Mutant, ready
 from lockgate.evals.store import TrialRecord, TrialStore
 from lockgate.results import RunResult, Usage
 from lockgate.storage import schema
@@ -133,7 +133,7 @@ def test_the_judges_calls_count_towards_what_was_spent(evals: Evals) -> None:
         yield ask
 
     options: dict[str, Any] = {"open_judge": judge, "block": {"judge": {"provider": "ollama", "name": "j"}}}
-    card = evaluate(evals, contender(right), {"faithfulness": 0.8}, **options)
+    card = evaluate(evals, contender(right), {"helpfulness": 0.8}, **options)
     assert (card.verdict, card.spent_nano, card.cost_nano) == ("pass", 50 * 8000, 50 * 1000)
     assert card.judge == "ollama:j"
 
@@ -152,3 +152,35 @@ def test_writing_a_trial_twice_keeps_the_first(control: Database) -> None:
     assert store.results(["sha256:c", "sha256:none"]) == {("sha256:c", 0): first}
     assert store.scores(["sha256:c"], ["s", "t"]) == {("sha256:c", 0, "s"): (0.5, "scored", "why")}
     assert TrialStore(control, "sha256:f").results(["sha256:c"]) == {}
+
+
+def test_an_open_verdict_buys_trials_up_to_its_cap_at_levels_fixed_beforehand(evals: Evals) -> None:
+    card = evaluate(
+        evals,
+        contender(right),
+        {"exact_match": {"margin": 0.06}},
+        baseline=contender(right, "sha256:old"),
+        buy_trials=4,
+        block={"trials": 2},
+    )
+    assert (card.verdict, len(card.looks), card.bought_trials) == ("inconclusive", 1, 0)  # trials cannot settle it
+    assert card.metric("exact_match").more_cases  # type: ignore[union-attr]
+    assert card.level == pytest.approx(0.025)
+    fine = evaluate(evals, contender(right), {"exact_match": {"margin": 0.2}}, baseline=contender(right, "sha256:old"))
+    assert (fine.verdict, fine.level, len(fine.looks)) == ("pass", 0.05, 1)
+
+
+def test_the_gate_checks_itself_on_the_versions_own_trials(evals: Evals) -> None:
+    rubric = parse_rubric({"thresholds": {"exact_match": 0.8}}, Path())
+    broken = Mutant("prompt cut", "half of the prompt", contender(wrong).open)
+    check = asyncio.run(evals.self_check(contender(right), rubric, GOLDEN, root=Path(), mutants=[broken]))
+    assert check.false_blocks == 0
+    assert {mutant.name: mutant.caught for mutant in check.mutants} == {
+        "output cut": True,
+        "answers shuffled": True,
+        "no answer": True,
+        "prompt cut": True,
+    }
+    assert check.catch_rate == 1
+    assert check.not_tried == ["tools not called: the agent calls none"]
+    assert evals.last() is None  # nothing of it stands as an evaluation of the version
