@@ -13,8 +13,10 @@ import typer
 from lockgate.console import JsonFlag, console, emit, table
 
 if TYPE_CHECKING:
+    from lockgate.bootstrap import App
     from lockgate.versions.diff import BehaviourDiff
-    from lockgate.versions.model import Finding, LockResult
+    from lockgate.versions.estimate import Cost
+    from lockgate.versions.model import Finding, LockResult, ModelRef
     from lockgate.versions.store import VersionRow
 
 versions = typer.Typer(
@@ -87,7 +89,13 @@ def warn(findings: Sequence[Finding]) -> None:
 
 
 def diff(
-    before: Annotated[str, typer.Argument(help="A version: AGENT, AGENT@3, a digest, or an agent file.")],
+    before: Annotated[
+        str,
+        typer.Argument(
+            help="AGENT, AGENT@3, a digest, an agent file, a git revision (HEAD~1, HEAD~1:agents/x.yaml), "
+            "or an environment (prod, AGENT@prod)."
+        ),
+    ],
     after: Annotated[str | None, typer.Argument(help="Another; default: the first one's file as it stands.")] = None,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="For a pull request.")] = False,
     json: JsonFlag = False,
@@ -96,28 +104,59 @@ def diff(
 
     Example: lockgate diff refund-triage@2 refund-triage@3
     """
+    import msgspec
+
     from lockgate.bootstrap import open_app
     from lockgate.versions import diff as diffs
+    from lockgate.versions.estimate import weigh
+    from lockgate.versions.snapshots import pair
 
-    store = open_app().versions
-    other = after or store.locked(before).file
-    found = diffs.compare(store.snapshot(before), store.snapshot(other))
+    app = open_app()
+
+    def serves(environment: str, agent: str) -> str | None:
+        stable = app.stable(environment, agent)
+        return None if stable is None else stable.behaviour_digest
+
+    old, new = pair(app.versions, before, after, serves)
+    cost = _pricer(app)
+    found = msgspec.structs.replace(
+        diffs.compare(old, new), before_weight=weigh(old.version, cost), after_weight=weigh(new.version, cost)
+    )
     if as_markdown and not json:
         sys.stdout.write(diffs.markdown(found))
     else:
         emit(found, json, lambda: _draw_diff(found))
 
 
+def _pricer(app: App) -> Cost:
+    from lockgate.errors import InputError
+    from lockgate.project.service import WELL_KNOWN
+    from lockgate.results import Usage
+
+    def cost(model: ModelRef, input_tokens: int, output_tokens: int) -> float | None:
+        provider = app.project.config.providers.get(model.provider) or WELL_KNOWN.get(model.provider)
+        usage = Usage(input_tokens=input_tokens, output_tokens=output_tokens)
+        try:
+            nano = app.prices.cost("openai" if provider is None else provider.kind, model.provider, model.name, usage)
+        except InputError:
+            return None
+        return nano / 1e9
+
+    return cost
+
+
 def _draw_diff(found: BehaviourDiff) -> None:
     from rich.text import Text
 
-    from lockgate.versions.diff import one_line
+    from lockgate.versions.diff import one_line, weights
 
     digests = f"{short(found.before_digest)} → {short(found.after_digest)}"
     same = "same behaviour" if found.same_behaviour else digests
     console().print(f"{found.before} → {found.after}  ({same})", markup=False)
     if not found.changes:
         console().print("no difference")
+    for line in weights(found):
+        console().print(f"  {line}", markup=False, soft_wrap=True)
     styles = {"loosened": "bold red", "breaking": "bold red", "tightened": "green", "compatible": "green"}
     for change in found.changes:
         console().print(Text(f"  {one_line(change)}", style=styles.get(change.mark, "")), soft_wrap=True)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from lockgate.versions.estimate import Weight
 from lockgate.versions.model import ActionLimits, AgentSettings, AgentVersion, Guardrails, ToolContract
 
 Mark = Literal["", "loosened", "tightened", "breaking", "compatible"]
@@ -47,6 +48,8 @@ class BehaviourDiff(msgspec.Struct, frozen=True, kw_only=True):
     after_digest: str
     same_behaviour: bool
     changes: list[Change]
+    before_weight: Weight | None = None
+    after_weight: Weight | None = None
 
     @property
     def loosened(self) -> list[Change]:
@@ -96,6 +99,8 @@ def markdown(diff: BehaviourDiff) -> str:
     out = [title, "", same if diff.same_behaviour else f"`{diff.before_digest[:19]}` → `{diff.after_digest[:19]}`"]
     if diff.loosened:
         out += ["", "**Loosened:** " + "; ".join(one_line(change) for change in diff.loosened)]
+    if weights(diff):
+        out += ["", *(f"- {line}" for line in weights(diff))]
     table = [change for change in diff.changes if not change.hunks]
     if table:
         out += ["", "| part | what | before | after | |", "|---|---|---|---|---|"]
@@ -107,6 +112,30 @@ def markdown(diff: BehaviourDiff) -> str:
             fence = "`" * (max([2, *(len(run) for line in change.hunks for run in re.findall("`+", line))]) + 1)
             out += ["", f"**{change.part}: {change.what}**", "", f"{fence}diff", *change.hunks, fence]
     return "\n".join(out) + "\n"
+
+
+def weights(diff: BehaviourDiff) -> list[str]:
+    """``prompt: about 120 → 180 tokens (+60)``, and the same for tools and USD; empty where nothing changed."""
+    old, new = diff.before_weight, diff.after_weight
+    if old is None or new is None or old == new:
+        return []
+    out = []
+    for what, before, after in (
+        ("prompt", old.prompt_tokens, new.prompt_tokens),
+        ("tools", old.tool_tokens, new.tool_tokens),
+    ):
+        if before != after:
+            out.append(f"{what}: about {before:,} → {after:,} tokens ({after - before:+,})")
+    if old.max_usd is None or new.max_usd is None:
+        if old.max_usd != new.max_usd:
+            out.append("cost: no price is known for one of the models")
+    elif old.max_usd != new.max_usd:
+        share = f", {new.max_usd / old.max_usd - 1:+.0%}" if old.max_usd else ""
+        out.append(
+            f"a model call, at most: {old.max_usd:.6f} → {new.max_usd:.6f} USD "
+            f"({new.max_usd - old.max_usd:+.6f}{share}), before the user's own text"
+        )
+    return out
 
 
 def one_line(change: Change) -> str:

@@ -1,0 +1,120 @@
+"""What a diff compares: a file, a git revision, a digest, a locked version, or what an environment serves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from lockgate.errors import InputError, NotFound
+from lockgate.project.model import Project
+from lockgate.versions import lockfile
+from lockgate.versions.bundle import unpack
+from lockgate.versions.diff import Snapshot
+from lockgate.versions.locking import Names, pack_file
+from lockgate.versions.revisions import commit_of, project_at
+from lockgate.versions.source import agent_files
+
+if TYPE_CHECKING:
+    from lockgate.versions.service import Versions
+
+Serves = Callable[[str, str], str | None]
+"""``(environment, agent)`` → the behaviour digest that serves there, None when none does."""
+
+_FILES = (".yaml", ".yml")
+
+
+def pair(versions: Versions, before: str, after: str | None, serves: Serves) -> tuple[Snapshot, Snapshot]:
+    """Both sides. A side that names no agent (``HEAD~1``, ``prod``) takes the other's, else the project's only one;
+    without ``after`` it is the first one's file as it stands."""
+    named = [agent for ref in (before, after) if ref is not None and (agent := _agent(versions, ref)) is not None]
+    agent = named[0] if named else _only(versions)
+    first = snapshot(versions, before, agent, serves)
+    second = after or _file_of(versions.project, first.version.agent)
+    return first, snapshot(versions, second, agent, serves)
+
+
+def snapshot(versions: Versions, ref: str, agent: str, serves: Serves) -> Snapshot:
+    """One side, by any kind of name."""
+    project = versions.project
+    environment = ref.rpartition("@")[2]
+    if environment in project.config.environments and not ref.endswith(_FILES):
+        name = ref.rpartition("@")[0] or agent
+        digest = serves(environment, name)
+        if digest is None:
+            raise NotFound(f"{name!r} does not serve in {environment!r}", remedy=f"lockgate deploy {name} --env …")
+        return msgspec.structs.replace(versions.snapshot(digest), label=ref)
+    if _revision(versions, ref) is not None:
+        return _in_git(project, ref, agent)
+    return versions.snapshot(ref)
+
+
+def _revision(versions: Versions, ref: str) -> str | None:
+    """The revision in ``REV:path.yaml`` or ``REV``; None when the ref is something else."""
+    revision, colon, path = ref.partition(":")
+    if colon and path.endswith(_FILES):
+        return revision
+    if colon or ref.endswith(_FILES) or "@sha256" in ref or ref in _locked_names(versions):
+        return None
+    name, at, wanted = ref.partition("@")
+    if at and name in _locked_names(versions) and not wanted.startswith("{"):
+        return None
+    return ref if commit_of(versions.project.root, ref) is not None else None
+
+
+def _in_git(project: Project, ref: str, agent: str) -> Snapshot:
+    revision, _, path = ref.partition(":")
+    with project_at(project, revision) as then:
+        file = path or _file_of(then, agent)
+        if not (then.root / file).is_file():
+            raise NotFound(f"{revision!r} has no file {file!r}", remedy=f"git ls-tree -r {revision} -- agents")
+        names = Names(then, lockfile.read_lock(then.root), online=False)
+        packed = pack_file(then.root / file, then, names)
+    get = packed.bundle.blobs.__getitem__
+    version = unpack(packed.entry.digest, get, file_version=packed.entry.version)
+    code = {name: get(digest).decode() for name, digest in version.code.items()}
+    return Snapshot(label=ref, version=version, settings=packed.source.settings, code=code)
+
+
+def _agent(versions: Versions, ref: str) -> str | None:
+    """The agent that a ref names by itself."""
+    if ref.partition("@")[0] in _locked_names(versions):
+        return ref.partition("@")[0]
+    if ref.endswith(_FILES):
+        path = Path(ref.partition(":")[2] or ref)
+        return next(
+            (entry.agent for entry in lockfile.read_lock(versions.project.root) if entry.file == path.as_posix()), None
+        )
+    return None
+
+
+def _locked_names(versions: Versions) -> set[str]:
+    return {entry.agent for entry in lockfile.read_lock(versions.project.root)}
+
+
+def _only(versions: Versions) -> str:
+    names = _locked_names(versions)
+    if len(names) == 1:
+        return names.pop()
+    return ""
+
+
+def _file_of(project: Project, agent: str) -> str:
+    """The agent's file with the highest version: as locked, else the only agent file there is."""
+    entries = [entry for entry in lockfile.read_lock(project.root) if entry.agent == agent]
+    here = [entry for entry in entries if (project.root / entry.file).is_file()]
+    if here:
+        return max(here, key=lambda entry: entry.version).file
+    files = _relative(project, agent_files(project.root))
+    if len(files) == 1:
+        return files[0]
+    raise InputError(
+        f"which agent's? {'no agent is named' if not agent else f'{agent!r} is not locked there'}",
+        remedy="name one side AGENT@VERSION, or write REVISION:agents/NAME.yaml",
+    )
+
+
+def _relative(project: Project, files: Iterable[Path]) -> list[str]:
+    return [path.relative_to(project.root).as_posix() for path in files]
