@@ -179,7 +179,7 @@ class Unavailable(LockgateError):
 
 class UpstreamError(Unavailable):
     """A provider failed. ``sent`` is False only when the request surely never left this machine:
-    then nothing was billed and another try is safe."""
+    then nothing was billed and another try is safe. ``retry_after``: the seconds the provider asked to wait."""
 
     status = 502
     code = "upstream_error"
@@ -190,11 +190,13 @@ class UpstreamError(Unavailable):
         *,
         sent: bool,
         upstream_status: int | None = None,
+        retry_after: float | None = None,
         remedy: str | None = None,
     ) -> None:
         super().__init__(message, remedy=remedy)
         self.sent = sent
         self.upstream_status = upstream_status
+        self.retry_after = retry_after
 
 
 class Diverged(LockgateError):

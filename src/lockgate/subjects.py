@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lockgate.evals.model import JudgeSettings
     from lockgate.evals.scorers.judge import Ask
     from lockgate.runtime.direct import Endpoint
-    from lockgate.runtime.model import ModelClient
+    from lockgate.runtime.model import Completion, ModelClient
 
 JUDGE_SECONDS = 120.0
 """Until a judge that does not answer is given up."""
@@ -55,6 +55,7 @@ async def open_models(app: App, version: AgentVersion, environment: str) -> Asyn
     import aiohttp
 
     from lockgate.runtime.direct import DirectClient
+    from lockgate.runtime.metered import MeteredClient
 
     with ExitStack() as stack:
         endpoints: dict[str, Endpoint] = {}
@@ -68,7 +69,18 @@ async def open_models(app: App, version: AgentVersion, environment: str) -> Asyn
 
         price(version.model, Usage())  # an unknown price is one clear error now, not a failure of every trial
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
-            yield DirectClient(session, endpoints.__getitem__, price)
+            direct = DirectClient(session, endpoints.__getitem__, price)
+
+            def bound(model: ModelRef, request_bytes: int, tokens: int) -> int:
+                return app.prices.bound(
+                    kinds[model.provider],
+                    model.provider,
+                    model.name,
+                    request_bytes=request_bytes,
+                    max_output_tokens=tokens,
+                )
+
+            yield MeteredClient(direct, bound)
 
 
 @asynccontextmanager
@@ -76,6 +88,7 @@ async def open_judge(app: App, settings: JudgeSettings, environment: str) -> Asy
     """Make the judge's model ready to be asked, at the provider its environment resolves."""
     import aiohttp
 
+    from lockgate.evals.running.meter import METER
     from lockgate.evals.scorers.judge import JudgeReply
     from lockgate.runtime.direct import DirectClient
 
@@ -97,6 +110,21 @@ async def open_judge(app: App, settings: JudgeSettings, environment: str) -> Asy
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
             client = DirectClient(session, lambda _: endpoint, price)
 
+            async def metered(body: dict[str, Any]) -> Completion:
+                meter = METER.get()
+                if meter is None:
+                    return await client.complete(model, body, timeout=JUDGE_SECONDS)
+                size = len(msgspec.json.encode(body))
+                answer: Completion = await meter.call(
+                    lambda: client.complete(model, body, timeout=JUDGE_SECONDS),
+                    bound=lambda: app.prices.bound(
+                        kind, provider, name, request_bytes=size, max_output_tokens=model.max_tokens
+                    ),
+                    timeout=JUDGE_SECONDS,
+                    judge=True,
+                )
+                return answer
+
             async def ask(messages: list[dict[str, str]], schema: dict[str, Any]) -> JudgeReply:
                 form = {"name": "verdict", "schema": schema, "strict": True}
                 body: dict[str, Any] = {
@@ -107,7 +135,7 @@ async def open_judge(app: App, settings: JudgeSettings, environment: str) -> Asy
                 }
                 if model.seed is not None:
                     body["seed"] = model.seed
-                completion = await client.complete(model, body, timeout=JUDGE_SECONDS)
+                completion = await metered(body)
                 text = completion.message.get("content")
                 return JudgeReply(text=text if isinstance(text, str) else "", cost_nano=completion.cost_nano)
 

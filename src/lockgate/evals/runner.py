@@ -12,11 +12,11 @@ import hashlib
 import logging
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -26,9 +26,11 @@ from lockgate.errors import InputError, LockgateError, Unavailable
 from lockgate.evals.gate import ERROR, MISSING, SCORED, SKIPPED, UNSCORED, Grid
 from lockgate.evals.model import Case, Metric, Rubric, Score, Status, Subject
 from lockgate.evals.rubric import failed_score, to_score
+from lockgate.evals.running.meter import METER, Caps, Meter, Spend
+from lockgate.evals.running.pace import Pace
 from lockgate.evals.scorers import SCORERS, Mark, Sample, Scorer
 from lockgate.evals.statistics import Floats
-from lockgate.evals.store import CHUNK, TrialRecord, TrialStore
+from lockgate.evals.store import CHUNK, CallRecord, TrialRecord, TrialStore
 from lockgate.results import RunResult
 
 _LOG = logging.getLogger(__name__)
@@ -44,6 +46,8 @@ SCORER_SECONDS = 30.0
 """Seconds a scorer of the project's own may take."""
 BATCH_SECONDS = 0.05
 """Between two writes: what a kill may cost."""
+TRIES = 8
+"""Times a trial is begun anew because of a provider's rate limit, before it is left for another evaluation."""
 BACKLOG = 2000
 """Finished trials that may wait to be stored; past it, no new ones start."""
 
@@ -67,17 +71,6 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     failed: int
     cost_nano: int
     seconds: float
-
-
-class Spend(msgspec.Struct, kw_only=True):
-    """What one evaluation has spent on both versions and the judge, in nano-USD; no trial starts past ``limit``."""
-
-    nano: int = 0
-    limit: int | None = None
-
-    @property
-    def reached(self) -> bool:
-        return self.limit is not None and self.nano >= self.limit
 
 
 class Outcome(msgspec.Struct, kw_only=True):
@@ -108,7 +101,7 @@ def prepare(rubric: Rubric, make: Callable[[Metric], Scorer]) -> list[Scoring]:
     found = []
     for metric in rubric.metrics:
         judge = rubric.judge if SCORERS[metric.scorer].runs == "judge" else None
-        decisive = [metric.scorer, metric.options, msgspec.to_builtins(judge), rubric.sources]
+        decisive = [metric.scorer, metric.options, metric.version, msgspec.to_builtins(judge), rubric.sources]
         digest = hashlib.sha256(msgspec.json.encode(decisive, order="sorted")).hexdigest()
         found.append(Scoring(metric, make(metric), digest))
     return found
@@ -124,22 +117,24 @@ async def run_trials(
     timeout: float,
     store: TrialStore,
     spend: Spend | None = None,
+    caps: Caps | None = None,
     progress: Callable[[Progress], None] | None = None,
     clock: clocks.Clock = clocks.system,
 ) -> Outcome:
     """Run each case ``trials`` times and score it with every metric.
 
     ``open_subject`` is only entered when something is left to run. A trial that takes longer than ``timeout`` seconds,
-    or raises, is a failed trial; one that met a failing provider is missing, and counted in ``failures``.
+    or raises, is a failed trial; one that met a failing provider is missing, and counted in ``failures``. So is one
+    that ``caps`` (what a trial may use) cut short. Fewer than ``concurrency`` run while a provider limits its rate.
     Raises :class:`Unavailable` when results cannot be stored, :class:`InputError` when a case cannot be run at all.
     """
-    work = _Work(cases, trials, scorings, store, timeout, spend or Spend(), clock)
+    work = _Work(cases, trials, scorings, store, concurrency, timeout, spend or Spend(), caps, clock)
     reporter = asyncio.create_task(_report(work, progress)) if progress else None
     try:
         await work.take_stored()
         if work.pending:
             async with open_subject() as subject:
-                await work.run(subject, concurrency)
+                await work.run(subject)
     finally:
         work.close()
         if reporter is not None:
@@ -164,8 +159,10 @@ class _Work:
         trials: int,
         scorings: Sequence[Scoring],
         store: TrialStore,
+        concurrency: int,
         timeout: float,
         spend: Spend,
+        caps: Caps | None,
         clock: clocks.Clock,
     ) -> None:
         self.cases = cases
@@ -174,6 +171,12 @@ class _Work:
         self.store = store
         self.timeout = timeout
         self.spend = spend
+        self.caps = caps
+        self.pace = Pace(concurrency)
+        self.concurrency = concurrency
+        self.under_way: dict[tuple[int, int], Meter] = {}
+        self.kept_calls: dict[tuple[str, int], dict[str, list[Any]]] = {}
+        self.tries: Counter[tuple[int, int]] = Counter()
         self.clock = clock
         self.digests = [case.digest for case in cases]
         self.expectations = [case.expectation_digest for case in cases]
@@ -189,6 +192,7 @@ class _Work:
             costs=np.full(shape, np.nan),
             seconds=np.full(shape, np.nan),
         )
+        self.asks = any(SCORERS[scoring.metric.scorer].runs != "inline" for scoring in scorings)
         self.unsaved: list[TrialRecord] = []
         self.saver = ThreadPoolExecutor(1, thread_name_prefix="eval-store")
         self.room = asyncio.Event()
@@ -201,7 +205,7 @@ class _Work:
             total=outcome.total,
             cached=outcome.cached,
             failed=outcome.failed,
-            cost_nano=self.spend.nano,
+            cost_nano=self.spend.total,
             seconds=time.monotonic() - self.started,
         )
 
@@ -226,36 +230,71 @@ class _Work:
             await self._save()
         self.pending = [(row, trial) for trial, row in sorted(missing)]
 
-    async def run(self, subject: Subject, concurrency: int) -> None:
-        todo = iter(self.pending)
+    async def run(self, subject: Subject) -> None:
+        todo = deque(self.pending)
+        self.pending = []
+        self.kept_calls = await asyncio.to_thread(self.store.calls)
         try:
             async with asyncio.TaskGroup() as group:
                 saver = group.create_task(self._keep_saving())
                 workers = [
-                    group.create_task(self._worker(subject, todo)) for _ in range(min(concurrency, len(self.pending)))
+                    group.create_task(self._worker(subject, todo)) for _ in range(min(self.concurrency, len(todo)))
                 ]
                 await asyncio.wait(workers)
                 saver.cancel()
         except* LockgateError as failures:
             raise failures.exceptions[0] from None
 
-    async def _worker(self, subject: Subject, todo: Iterator[tuple[int, int]]) -> None:
-        for row, trial in todo:
-            if self.spend.reached:
-                self.outcome.stopped = True
-                return
+    async def _worker(self, subject: Subject, todo: deque[tuple[int, int]]) -> None:
+        while todo:
             await self.room.wait()
-            result = await self._run_one(subject, self.cases[row], trial)
-            self.outcome.ran += 1
-            self.spend.nano += result.cost_nano
-            await self._take(row, trial, result, {}, stored=False)
+            await self.pace.start()
+            try:
+                if self.spend.reached:
+                    self.outcome.stopped = True
+                    return
+                if todo:
+                    await self._trial(subject, todo, *todo.popleft())
+            finally:
+                self.pace.end()
 
-    async def _run_one(self, subject: Subject, case: Case, trial: int) -> RunResult:
-        """One trial, which ends whatever the subject does."""
+    async def _trial(self, subject: Subject, todo: deque[tuple[int, int]], row: int, trial: int) -> None:
+        """Run one trial, or put it back when a provider would not have it now."""
+        meter = Meter(self.spend, self.pace, self.caps)
+        meter.recorded = self.kept_calls.pop((self.digests[row], trial), {})
+        meter.stored = bool(meter.recorded)
+        self.under_way[row, trial] = meter
+        METER.set(meter)
+        began = time.monotonic()
+        try:
+            result = await self._run_one(subject, self.cases[row], trial, meter)
+            del self.under_way[row, trial]
+            spent = meter.close()
+            self.spend.nano += max(spent, result.cost_nano - meter.replayed_nano)
+            if result.error_type == "rate_limited" and self.tries[row, trial] + 1 < TRIES:
+                self.tries[row, trial] += 1
+                self.pace.limited(None, sent_at=began)
+                meter.keep_for_later(self.kept_calls, (self.digests[row], trial))
+                todo.append((row, trial))
+                return
+            if result.error_type == "budget_exceeded" and self.spend.reached:
+                self.outcome.stopped = True
+            self.pace.succeeded()
+            self.outcome.ran += 1
+            await self._take(row, trial, result, {}, stored=False)
+        finally:
+            self.spend.nano += meter.close()
+            self.under_way.pop((row, trial), None)
+
+    async def _run_one(self, subject: Subject, case: Case, trial: int, meter: Meter) -> RunResult:
+        """One trial, which ends whatever the subject does. Waiting for a provider's rate limit is not held against
+        it."""
         began = time.monotonic()
         task = asyncio.ensure_future(subject(case, trial))
         try:
             done, _ = await asyncio.wait((task,), timeout=self.timeout)
+            while not done and (left := self.timeout + meter.waited - (time.monotonic() - began)) > 0:
+                done, _ = await asyncio.wait((task,), timeout=left)
         except asyncio.CancelledError:
             task.cancel()
             raise
@@ -277,7 +316,9 @@ class _Work:
             message = f"{type(failure).__name__}: {failure}"[:500]
             return RunResult(status="failed", error_type="subject_error", error=message, seconds=took)
         result = task.result()
-        return result if result.seconds > 0 else msgspec.structs.replace(result, seconds=took)
+        if result.seconds > 0 and not meter.waited:
+            return result
+        return msgspec.structs.replace(result, seconds=max(0.0, (result.seconds or took) - meter.waited))
 
     async def _take(
         self,
@@ -298,6 +339,9 @@ class _Work:
         if failed and result.error_type in NOT_THE_AGENT:
             return  # neither kept nor scored: missing
         self.outcome.costs[row, trial], self.outcome.seconds[row, trial] = result.cost_nano / 1e9, result.seconds
+        if not stored and self.asks:  # paid for: kept even if a judge, or the process, fails before it is scored
+            self.unsaved.append(TrialRecord(self.digests[row], case.id, trial, result, self.clock(), []))
+            stored = True
         rows: list[tuple[str, float | None, str, str]] = []
         for scoring in self.scorings:
             digest = self._score_digest(scoring, row)
@@ -355,20 +399,31 @@ class _Work:
 
     async def _save(self) -> None:
         batch, self.unsaved = self.unsaved, []
-        if batch:
+        calls = self._paid_calls()
+        if batch or calls:
             try:
-                await asyncio.get_running_loop().run_in_executor(self.saver, self.store.save, batch)
+                await asyncio.get_running_loop().run_in_executor(self.saver, self.store.save, batch, calls)
             except Exception as failure:  # whatever the driver raises: a full disk, a lost server
                 raise _cannot_store(failure) from failure
         self.room.set()
+
+    def _paid_calls(self) -> list[CallRecord]:
+        """What trials under way have paid for since the last save: an attempt cut off goes on from there."""
+        found = []
+        for (row, trial), meter in self.under_way.items():
+            fresh, meter.fresh = meter.fresh, []
+            meter.stored = meter.stored or bool(fresh)
+            found += [CallRecord(self.digests[row], trial, key, number, answer) for key, number, answer in fresh]
+        return found
 
     def close(self) -> None:
         """Store what is left, also when the evaluation was interrupted."""
         self.saver.shutdown(wait=True)
         batch, self.unsaved = self.unsaved, []
-        if batch:
+        calls = self._paid_calls()
+        if batch or calls:
             try:
-                self.store.save(batch)
+                self.store.save(batch, calls)
             except Exception as failure:  # as above
                 raise _cannot_store(failure) from failure
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
-from sqlalchemy import Insert, Table, select, update
+from sqlalchemy import Connection, Insert, Table, bindparam, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from lockgate.evals.model import Scorecard
 from lockgate.results import RunResult
 from lockgate.storage.engine import Database
-from lockgate.storage.schema import eval_runs, trial_scores, trials
+from lockgate.storage.schema import eval_runs, trial_calls, trial_scores, trials
 
 CHUNK = 400
 """Cases asked for in one query: below every engine's limit on parameters."""
@@ -29,12 +29,23 @@ class TrialRecord(msgspec.Struct, frozen=True):
     scores: list[tuple[str, float | None, str, str]]  # scorer digest, value, status, reason
 
 
+class CallRecord(NamedTuple):
+    """One answer of a model that a trial under way has paid for. ``number``: how often the same was asked before."""
+
+    case_digest: str
+    trial: int
+    asked: str
+    number: int
+    answer: Any
+
+
 class TrialStore:
     """Trials of one version (its effective digest). Writing one twice keeps the first."""
 
     def __init__(self, control: Database, effective_digest: str) -> None:
         self._control = control
         self._effective = effective_digest
+        self._keeps_calls = True
 
     def results(self, case_digests: Sequence[str]) -> dict[tuple[str, int], RunResult]:
         """What is there already, by case digest and trial."""
@@ -59,17 +70,33 @@ class TrialStore:
                 if row.scorer_digest in wanted
             }
 
+    def calls(self) -> dict[tuple[str, int], dict[str, list[Any]]]:
+        """What trials that were cut off had paid for: by case digest and trial, answers in order by what was asked."""
+        query = (
+            select(trial_calls)
+            .where(trial_calls.c.effective_digest == self._effective)
+            .order_by(trial_calls.c.asked, trial_calls.c.number)
+        )
+        found: dict[tuple[str, int], dict[str, list[Any]]] = {}
+        with self._control.read() as connection:
+            for row in connection.execute(query):
+                answers = found.setdefault((row.case_digest, row.trial), {}).setdefault(row.asked, [])
+                if len(answers) == row.number:
+                    answers.append(row.answer)
+        return found
+
     def forget(self, case_digests: Sequence[str]) -> None:
         """Drop the trials of these cases, and their scores."""
         with self._control.write() as connection:
-            for table in (trial_scores, trials):
+            for table in (trial_scores, trial_calls, trials):
                 for start in range(0, len(case_digests), CHUNK):
                     some = case_digests[start : start + CHUNK]
                     of_these = table.c.case_digest.in_(some) & (table.c.effective_digest == self._effective)
                     connection.execute(table.delete().where(of_these))
 
-    def save(self, records: Sequence[TrialRecord]) -> None:
-        """Store a batch, in one transaction."""
+    def save(self, records: Sequence[TrialRecord], calls: Sequence[CallRecord] = ()) -> None:
+        """Store a batch, in one transaction, with what was paid for in trials that are still under way. A trial's
+        calls go when its result is there."""
         ran = [
             {
                 "effective_digest": self._effective,
@@ -95,11 +122,24 @@ class TrialStore:
             for record in records
             for digest, value, status, reason in record.scores
         ]
+        paid = [{"effective_digest": self._effective, **call._asdict()} for call in calls]
         with self._control.write() as connection:
+            if paid:
+                self._keeps_calls = True
+                connection.execute(_insert_new(self._control, trial_calls), paid)
             if ran:
                 connection.execute(_insert_new(self._control, trials), ran)
+                if self._keeps_calls:
+                    self._drop_calls(connection, ran)
             if scored:
                 connection.execute(_insert_new(self._control, trial_scores), scored)
+
+    def _drop_calls(self, connection: Connection, ran: Sequence[dict[str, Any]]) -> None:
+        of_one = trial_calls.c.case_digest == bindparam("of_case"), trial_calls.c.trial == bindparam("of_trial")
+        statement = trial_calls.delete().where(trial_calls.c.effective_digest == self._effective, *of_one)
+        connection.execute(statement, [{"of_case": row["case_digest"], "of_trial": row["trial"]} for row in ran])
+        left = select(trial_calls.c.trial).where(trial_calls.c.effective_digest == self._effective).limit(1)
+        self._keeps_calls = connection.execute(left).first() is not None
 
 
 def start_evaluation(control: Database, row: dict[str, Any]) -> None:

@@ -57,7 +57,13 @@ def failure_of(status: int, headers: Mapping[str, str], data: bytes, model: Mode
         return LimitExceeded(said, limit=str(error.get("limit", "")), retry_after=retry_after)
     if status in (401, 403):
         return Refused(said)
-    return UpstreamError(said, sent=error.get("sent") is not False, upstream_status=status)
+    named = headers.get("retry-after")
+    return UpstreamError(
+        said,
+        sent=error.get("sent") is not False,
+        upstream_status=status,
+        retry_after=None if named is None else _seconds(named),
+    )
 
 
 def _error(data: bytes) -> dict[str, Any]:

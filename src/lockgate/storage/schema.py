@@ -87,6 +87,15 @@ versions = Table(
     Index("versions_by_agent", "agent", "created_at"),
 )
 
+version_commits = Table(
+    "version_commits",
+    control,
+    Column("behaviour_digest", String, primary_key=True),
+    Column("git_commit", String, primary_key=True),  # a clean commit that the version was locked from
+    Column("seen_at", Double, nullable=False),
+    Index("version_commits_by_commit", "git_commit"),
+)
+
 attestations = Table(
     "attestations",
     control,
@@ -210,6 +219,44 @@ digest_holds = Table(
     Column("held_by", String, nullable=False),
     Column("held_at", Double, nullable=False),
     PrimaryKeyConstraint("environment", "agent", "effective_digest"),
+)
+
+gitops_source = Table(
+    "gitops_source",
+    control,
+    Column("name", String, primary_key=True),
+    Column("seen_commit", String, nullable=False),  # the branch's newest
+    Column("applied_commit", String, nullable=False),  # the newest that could be read
+    Column("error", Text, nullable=False),  # what is wrong with the newest
+    Column("checked_at", Double, nullable=False),
+    Column("woken_at", Double, nullable=False),
+)
+
+gitops_states = Table(
+    "gitops_states",
+    control,
+    Column("environment", String, nullable=False),
+    Column("agent", String, nullable=False),
+    Column("wanted_behaviour", String, nullable=False),
+    Column("wanted_effective", String, nullable=False),
+    Column("commit", String, nullable=False),
+    Column("status", String, nullable=False),  # Synced | OutOfSync | Progressing | Degraded
+    Column("message", Text, nullable=False),
+    Column("synced_at", Double),  # since it is wanted
+    Column("updated_at", Double, nullable=False),
+    PrimaryKeyConstraint("environment", "agent"),
+)
+
+operational_settings = Table(
+    "operational_settings",
+    control,
+    Column("revision", _Sequence, primary_key=True, autoincrement=True),
+    Column("key", String, nullable=False),
+    Column("value", JSON),  # null: back to the default
+    Column("at", Double, nullable=False),
+    Column("changed_by", String, nullable=False),
+    Column("reason", Text, nullable=False),
+    Index("operational_settings_by_key", "key", "revision"),
 )
 
 # --- runs -----------------------------------------------------------------------------------------------------
@@ -351,6 +398,18 @@ trials = Table(
     Column("result", JSON, nullable=False),  # a RunResult
     Column("finished_at", Double, nullable=False),
     PrimaryKeyConstraint("effective_digest", "case_digest", "trial"),
+)
+
+trial_calls = Table(  # of trials under way: what a trial cut off has paid for; gone when its result is stored
+    "trial_calls",
+    control,
+    Column("effective_digest", String, nullable=False),
+    Column("case_digest", String, nullable=False),
+    Column("trial", Integer, nullable=False),
+    Column("asked", String, nullable=False),  # digest of the request
+    Column("number", Integer, nullable=False),  # how often the trial had asked the same before
+    Column("answer", JSON, nullable=False),
+    PrimaryKeyConstraint("effective_digest", "case_digest", "trial", "asked", "number"),
 )
 
 trial_scores = Table(

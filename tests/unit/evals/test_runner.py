@@ -20,7 +20,7 @@ from lockgate.evals.rubric import make_scorer
 from lockgate.evals.runner import Outcome, Progress, Spend, prepare, run_trials
 from lockgate.evals.scorers.judge import JudgeReply
 from lockgate.evals.scorers.sample import Mark, Sample, Scorer
-from lockgate.evals.store import TrialRecord, TrialStore
+from lockgate.evals.store import CallRecord, TrialRecord, TrialStore
 from lockgate.results import RunResult
 from lockgate.storage.engine import Database, open_database
 
@@ -214,7 +214,7 @@ async def test_an_interrupted_evaluation_keeps_what_it_finished(database: Databa
 class FullDisk(TrialStore):
     """A store whose disk is full."""
 
-    def save(self, records: Sequence[TrialRecord]) -> None:
+    def save(self, records: Sequence[TrialRecord], calls: Sequence[CallRecord] = ()) -> None:
         raise OSError("database or disk is full")
 
 
@@ -272,24 +272,24 @@ async def test_a_judge_is_asked_once_a_trial_and_again_only_where_it_gave_no_ver
         asked += 1
         return JudgeReply(text=replies[asked - 1])
 
-    metric = Metric(name="faithfulness", scorer="faithfulness")
+    metric = Metric(name="helpfulness", scorer="helpfulness")
 
     def make(wanted: Metric) -> Scorer:
         return make_scorer(wanted, Path(), ask=ask)
 
     first = await run(database, Opened(), metrics=[metric], make=make, concurrency=1)
-    assert (asked, (first.grids["faithfulness"].status == UNSCORED).sum()) == (6, 1)
+    assert (asked, (first.grids["helpfulness"].status == UNSCORED).sum()) == (6, 1)
     second = await run(database, Opened(), metrics=[metric], make=make)
-    assert (asked, (second.grids["faithfulness"].status == SCORED).sum()) == (7, 6)
+    assert (asked, (second.grids["helpfulness"].status == SCORED).sum()) == (7, 6)
 
 
 async def test_a_judge_that_is_away_leaves_answers_unscored(database: Database) -> None:
     async def ask(messages: list[dict[str, str]], schema: dict[str, Any]) -> JudgeReply:
         raise Unavailable("the judge is away")
 
-    metric = Metric(name="faithfulness", scorer="faithfulness")
+    metric = Metric(name="helpfulness", scorer="helpfulness")
     found = await run(database, Opened(), metrics=[metric], make=lambda wanted: make_scorer(wanted, Path(), ask=ask))
-    assert (found.grids["faithfulness"].status == UNSCORED).all()
+    assert (found.grids["helpfulness"].status == UNSCORED).all()
 
 
 async def test_progress_ends_with_everything_done(database: Database) -> None:
