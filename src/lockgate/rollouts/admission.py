@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from lockgate.project.model import Project
+from lockgate.project.model import Placement, Project
 from lockgate.project.service import environment_policy, resolve_provider
 from lockgate.rollouts import plan
 from lockgate.rollouts.model import Plan
@@ -32,20 +32,33 @@ def refusals(
     environment: str,
 ) -> list[Refusal]:
     """What the environment's policy refuses; empty when the version may go there."""
-    policy = environment_policy(project, environment)
+    policy = environment_policy(project, environment, version.agent)
     found: list[Refusal] = []
     if policy.require_owner and not (settings.owner or project.config.owner):
         found.append(Refusal("it has no owner", "add owner: to the agent file"))
     if policy.require_pinned_model:
         found += _floating(project, version, environment)
     if policy.require_gate:
-        attestation = versions.attestation(candidate.effective_digest)
-        command = f"lockgate eval {version.agent}@{short(version.behaviour_digest)} --env {environment}"
-        if attestation is None:
-            found.append(Refusal("it has not been through the eval gate", command))
-        elif attestation.verdict != "pass":
-            found.append(Refusal(f"its eval gate says {attestation.verdict}", command))
+        gate = versions.gate(candidate, environment)
+        found += [Refusal(one.why, one.remedy) for one in gate.refusals]
     return found
+
+
+def placed(project: Project, settings: AgentSettings, environment: str, agent: str) -> AgentSettings:
+    """The settings with what the agent's placement in the environment puts in their place."""
+    placement = placement_of(project, environment, agent)
+    if placement is None:
+        return settings
+    changes = {name: value for name, value in placement.budgets.model_dump().items() if value is not None}
+    if placement.rollout:
+        changes["rollout"] = {**settings.rollout, **placement.rollout}
+    return msgspec.structs.replace(settings, **changes)
+
+
+def placement_of(project: Project, environment: str, agent: str) -> Placement | None:
+    """What the project says of the agent in the environment, if it says anything."""
+    known = project.config.environments.get(environment)
+    return None if known is None else known.agents.get(agent)
 
 
 def plan_of(project: Project, version: AgentVersion, settings: AgentSettings) -> Plan:
@@ -67,7 +80,7 @@ def _floating(project: Project, version: AgentVersion, environment: str) -> list
 
     found = []
     for model in (version.model, *version.fallbacks, *([version.triage] if version.triage else [])):
-        provider = resolve_provider(project, model.provider, environment)
+        provider = resolve_provider(project, model.provider, environment, version.agent)
         why = floating(provider.kind, provider.base_url, model)
         if why is not None:
             remedy = "name a dated model, or lock its revision"

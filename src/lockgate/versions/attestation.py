@@ -1,20 +1,19 @@
 """Signed verdicts: an in-toto statement in a DSSE envelope, signed with Ed25519.
 
 The statement's subject is the effective digest; its predicate says which golden set and rubric gave which verdict.
-Envelope and signing follow https://github.com/secure-systems-lab/dsse; the key is made in the state folder on first
-use, readable by its owner alone.
+Envelope and signing follow https://github.com/secure-systems-lab/dsse. Pure: keys are given
+(:mod:`lockgate.versions.signing` keeps this machine's).
 """
 
 from __future__ import annotations
 
 import base64
-import os
-from pathlib import Path
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from lockgate.errors import Corrupt
+from lockgate.errors import InputError
 from lockgate.versions.digest import canonical, sha256
 from lockgate.versions.model import Attestation
 
@@ -24,43 +23,6 @@ if TYPE_CHECKING:
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "lockgate/gate/v1"
-KEY_FILE = "attestation.key"
-
-
-def signing_key(home: Path) -> Ed25519PrivateKey:
-    """This installation's key (PEM, mode 0600), made on first use. Two processes that race agree on one key."""
-    from cryptography.hazmat.primitives import serialization
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
-    path = home / KEY_FILE
-    if not path.exists():
-        pem = Ed25519PrivateKey.generate().private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-        _create_once(path, pem)
-    try:
-        key = serialization.load_pem_private_key(path.read_bytes(), password=None)
-    except ValueError as wrong:
-        raise Corrupt(f"{str(path)!r} is not a private key: {wrong}", remedy="restore it, or delete it") from None
-    if not isinstance(key, Ed25519PrivateKey):
-        raise Corrupt(f"{str(path)!r} is not an Ed25519 key", remedy="restore it, or delete it")
-    return key
-
-
-def _create_once(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.link(temporary, path)
-    except FileExistsError:
-        pass  # another process was first: its key is the one
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def key_id(key: Ed25519PublicKey) -> str:
@@ -68,8 +30,30 @@ def key_id(key: Ed25519PublicKey) -> str:
     return "ed25519:" + sha256(key.public_bytes_raw()).removeprefix("sha256:")[:16]
 
 
+def key_text(key: Ed25519PublicKey) -> str:
+    """``ed25519:<base64>``: the public key itself, as ``trusted_keys`` in ``lockgate.yaml`` takes it."""
+    return "ed25519:" + base64.b64encode(key.public_bytes_raw()).decode()
+
+
+def public_key(text: str) -> Ed25519PublicKey:
+    """A public key as :func:`key_text` writes it."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+    kind, _, value = text.partition(":")
+    try:
+        raw = base64.b64decode(value, validate=True)
+    except ValueError:
+        raw = b""
+    if kind != "ed25519" or len(raw) != 32:
+        raise InputError(f"{text!r} is not a public key", remedy="`lockgate attest keys` prints it: ed25519:… (44)")
+    return Ed25519PublicKey.from_public_bytes(raw)
+
+
 def sign(attestation: Attestation, key: Ed25519PrivateKey) -> dict[str, Any]:
-    """The envelope. ``attestation.signer`` is not in what is signed: the key says it."""
+    """The envelope. ``attestation.signer`` is not in what is signed: the key says it.
+
+    The bundle is the second subject, so that tools which look an attestation up by the manifest's digest find it.
+    """
     payload = canonical(
         {
             "_type": STATEMENT,
@@ -77,7 +61,11 @@ def sign(attestation: Attestation, key: Ed25519PrivateKey) -> dict[str, Any]:
                 {
                     "name": attestation.agent,
                     "digest": {"sha256": attestation.effective_digest.removeprefix("sha256:")},
-                }
+                },
+                {
+                    "name": "bundle",
+                    "digest": {"sha256": attestation.behaviour_digest.removeprefix("sha256:")},
+                },
             ],
             "predicateType": PREDICATE,
             "predicate": {
@@ -100,14 +88,34 @@ def sign(attestation: Attestation, key: Ed25519PrivateKey) -> dict[str, Any]:
     }
 
 
-def verify(envelope: dict[str, Any], keys: dict[str, Ed25519PublicKey]) -> Attestation | None:
+class Claim(msgspec.Struct, frozen=True, kw_only=True):
+    """What an envelope says, whoever made it. ``attestation.signer`` is empty: nothing was checked."""
+
+    attestation: Attestation
+    signers: tuple[str, ...]  # key ids that it names
+
+
+def read(envelope: Mapping[str, Any]) -> Claim | None:
+    """What the envelope claims, unchecked; None when it is no gate attestation."""
+    payload = _payload(envelope)
+    attestation = None if payload is None else _attestation(payload, "")
+    if attestation is None:
+        return None
+    try:
+        names = tuple(str(one["keyid"]) for one in envelope["signatures"])
+    except (KeyError, TypeError):
+        names = ()
+    return Claim(attestation=attestation, signers=names)
+
+
+def verify(envelope: Mapping[str, Any], keys: Mapping[str, Ed25519PublicKey]) -> Attestation | None:
     """The attestation, when one of ``keys`` (by key id) signed it; None for any other envelope."""
     from cryptography.exceptions import InvalidSignature
 
+    payload = _payload(envelope)
+    if payload is None:
+        return None
     try:
-        payload = base64.b64decode(envelope["payload"], validate=True)
-        if envelope["payloadType"] != PAYLOAD_TYPE:
-            return None
         signatures = [(keys.get(one["keyid"]), base64.b64decode(one["sig"])) for one in envelope["signatures"]]
     except (KeyError, TypeError, ValueError):
         return None
@@ -122,23 +130,57 @@ def verify(envelope: dict[str, Any], keys: dict[str, Ed25519PublicKey]) -> Attes
     return None
 
 
-def _attestation(payload: bytes, signer: str) -> Attestation | None:
-    statement = msgspec.json.decode(payload)
-    if statement.get("_type") != STATEMENT or statement.get("predicateType") != PREDICATE:
+def _payload(envelope: Mapping[str, Any]) -> bytes | None:
+    try:
+        if envelope["payloadType"] != PAYLOAD_TYPE:
+            return None
+        return base64.b64decode(envelope["payload"], validate=True)
+    except (KeyError, TypeError, ValueError):
         return None
-    subject, predicate = statement["subject"][0], statement["predicate"]
+
+
+def _attestation(payload: bytes, signer: str) -> Attestation | None:
+    try:
+        statement = msgspec.json.decode(payload, type=_Statement)
+    except msgspec.MsgspecError:
+        return None
+    if statement.type != STATEMENT or statement.predicate_type != PREDICATE or not statement.subject:
+        return None
+    subject, predicate = statement.subject[0], statement.predicate
     return Attestation(
-        id=predicate["id"],
-        agent=subject["name"],
-        behaviour_digest=predicate["behaviour"],
-        effective_digest="sha256:" + subject["digest"]["sha256"],
-        golden_digest=predicate["golden"],
-        rubric_digest=predicate["rubric"],
-        verdict=predicate["verdict"],
-        details=predicate["details"],
+        id=predicate.id,
+        agent=subject.name,
+        behaviour_digest=predicate.behaviour,
+        effective_digest="sha256:" + subject.digest.get("sha256", ""),
+        golden_digest=predicate.golden,
+        rubric_digest=predicate.rubric,
+        verdict=predicate.verdict,
+        details=predicate.details,
         signer=signer,
-        created_at=float(predicate["at"]),
+        created_at=predicate.at,
     )
+
+
+class _Subject(msgspec.Struct, frozen=True):
+    name: str
+    digest: dict[str, str]
+
+
+class _Predicate(msgspec.Struct, frozen=True):
+    id: str
+    behaviour: str
+    golden: str
+    rubric: str
+    verdict: str
+    details: dict[str, Any]
+    at: float
+
+
+class _Statement(msgspec.Struct, frozen=True):
+    type: str = msgspec.field(name="_type")
+    predicate_type: str = msgspec.field(name="predicateType")
+    subject: list[_Subject]
+    predicate: _Predicate
 
 
 def _encoding(payload: bytes) -> bytes:

@@ -14,10 +14,12 @@ from typing import Any
 
 from lockgate.errors import Corrupt
 from lockgate.storage.blobs import BlobStore
+from lockgate.versions import lockfile
 from lockgate.versions.bundle import ARTIFACT, MANIFEST, TITLE
 from lockgate.versions.digest import canonical, sha256
 
 REF_NAME = "org.opencontainers.image.ref.name"
+SCORECARD = "application/vnd.lockgate.scorecard.v1+json"
 SETTINGS = "application/vnd.lockgate.settings.v1+json"
 ATTESTATION = "application/vnd.dsse.envelope.v1+json"
 _INDEX = "application/vnd.oci.image.index.v1+json"
@@ -62,6 +64,29 @@ def add_to_index(blobs: BlobStore, entries: Iterable[dict[str, Any]]) -> None:
         manifests.append(entry)
     _replace(folder / "oci-layout", _LAYOUT)
     _replace(path, canonical({"schemaVersion": 2, "mediaType": _INDEX, "manifests": manifests}))
+
+
+def attach(blobs: BlobStore, home: Path, subject: str, kind: str, title: str, data: bytes) -> str:
+    """Make ``data`` a referrer of the manifest ``subject`` in the store; returns the referrer's digest."""
+    made = referrer(subject, len(blobs.get(subject)), kind, title, data)
+    blobs.put_many(made.values())
+    digest, manifest = list(made.items())[-1]
+    with lockfile.one_at_a_time(home):
+        add_to_index(blobs, [descriptor(digest, len(manifest), kind=kind)])
+    return digest
+
+
+def referrers(blobs: BlobStore, subject: str, kind: str | None = None) -> list[tuple[dict[str, Any], bytes]]:
+    """``(descriptor, manifest)`` of everything in the layout that refers to ``subject``, in the order it came in."""
+    found = []
+    for entry in _read_index(blobs.root.parent / "index.json"):
+        is_version = entry.get("artifactType") == ARTIFACT
+        if is_version or (kind is not None and entry.get("artifactType") != kind) or entry["digest"] not in blobs:
+            continue
+        manifest = blobs.get(entry["digest"])
+        if json.loads(manifest).get("subject", {}).get("digest") == subject:
+            found.append((entry, manifest))
+    return found
 
 
 def _name(entry: dict[str, Any]) -> str | None:

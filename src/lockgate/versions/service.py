@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +13,11 @@ from lockgate.clock import Clock
 from lockgate.errors import Conflict, Corrupt, InputError, NotFound
 from lockgate.ids import new_id
 from lockgate.project.model import Project
-from lockgate.project.service import resolve_provider
+from lockgate.project.service import WELL_KNOWN, resolve_provider
 from lockgate.project.yamlfile import did_you_mean
 from lockgate.storage.blobs import BlobStore
 from lockgate.versions import checkout, layout, lockfile
+from lockgate.versions.attestations import Attestations
 from lockgate.versions.bundle import blobs_of, unpack
 from lockgate.versions.diff import Snapshot
 from lockgate.versions.digest import effective_digest
@@ -26,6 +27,7 @@ from lockgate.versions.model import (
     AgentSettings,
     AgentVersion,
     Attestation,
+    Finding,
     LockedVersion,
     LockResult,
     ModelRef,
@@ -36,6 +38,7 @@ from lockgate.versions.source import agent_files
 if TYPE_CHECKING:
     from lockgate.storage.engine import Database
     from lockgate.versions.store import VersionRow
+    from lockgate.versions.trust import GateAnswer
 
 _HEX = re.compile(r"[0-9a-f]{12,64}")
 
@@ -74,8 +77,9 @@ class Versions:
             return self._merge(names, packed, whole=paths is None)
         with lockfile.one_at_a_time(self.project.home):
             result = self._merge(names, packed, whole=paths is None)
-            self._keep(packed, clean_commit(self.project.root, lockfile.LOCK_FILE))
-            layout.add_to_index(self.blobs, [entry for one in packed for entry in one.index_entries()])
+            commit = clean_commit(self.project.root, lockfile.LOCK_FILE)
+            self._keep(packed, commit)
+            layout.add_to_index(self.blobs, [entry for one in packed for entry in one.index_entries(commit)])
             if result.stale:
                 lockfile.write_lock(self.project.root, result.versions)
         return msgspec.structs.replace(result, written=result.stale)
@@ -109,7 +113,11 @@ class Versions:
         return LockResult(
             versions=[after[key] for key in sorted(after)],
             changes=changes_between(before, after),
-            warnings=[finding for one in packed for finding in one.source.warnings] + names.findings,
+            warnings=[
+                *(finding for one in packed for finding in one.source.warnings),
+                *names.findings,
+                *self.deprecations(one.source.version for one in packed),
+            ],
             written=False,
         )
 
@@ -132,6 +140,21 @@ class Versions:
         ]
         with self.control.write() as connection:
             save_versions(connection, rows)
+            if commit is not None:
+                from lockgate.versions.commits import record_commit
+
+                record_commit(connection, [row.behaviour_digest for row in rows], commit, now)
+
+    def deprecations(self, versions: Iterable[AgentVersion]) -> list[Finding]:
+        """A warning for each model of these versions whose end is announced."""
+        from lockgate.versions.deprecationfile import project_table
+        from lockgate.versions.deprecations import day, deprecated_models, findings
+
+        today, table = day(self.clock()), project_table(self.project)
+        known = {**WELL_KNOWN, **self.project.config.providers}
+        kinds = {name: provider.kind for name, provider in known.items()}
+        ends = [end for version in versions for _, end in deprecated_models(version, kinds, today, table=table)]
+        return findings(ends, today)
 
     # --- find and load ----------------------------------------------------------------------------------------
 
@@ -191,6 +214,17 @@ class Versions:
 
         with self.control.read() as connection:
             return list_versions(connection, agent)
+
+    def at_commit(self, revision: str) -> Sequence[VersionRow]:
+        """Every version that was locked from this git commit: a SHA, the start of one, or a name git knows."""
+        from lockgate.versions.commits import versions_at
+        from lockgate.versions.revisions import commit_of
+
+        commit = commit_of(self.project.root, revision) or revision.lower()
+        if not re.fullmatch(r"[0-9a-f]{7,64}", commit):
+            raise InputError(f"{revision!r} is no commit here", remedy="give 7 or more hex digits of its SHA")
+        with self.control.read() as connection:
+            return versions_at(connection, commit)
 
     def verify(self) -> list[str]:
         """Re-hash every blob of every version; returns what is wrong, one line each."""
@@ -295,7 +329,7 @@ class Versions:
     def effective_digest(self, version: AgentVersion, environment: str) -> str:
         """What is gated, served and recorded: the version as this environment resolves its providers."""
         providers = {
-            model.provider: resolve_provider(self.project, model.provider, environment).identity()
+            model.provider: resolve_provider(self.project, model.provider, environment, version.agent).identity()
             for model in _models(version)
         }
         return effective_digest(version.behaviour_digest, providers, {})
@@ -316,6 +350,11 @@ class Versions:
 
     # --- attestations -----------------------------------------------------------------------------------------
 
+    @property
+    def attestations(self) -> Attestations:
+        """Signed verdicts: made, kept, and held against an environment's policy."""
+        return Attestations(self.project, self.control, self.blobs, self.clock)
+
     def attest(
         self,
         agent: str,
@@ -327,9 +366,6 @@ class Versions:
         details: dict[str, Any],
     ) -> str:
         """Sign a verdict of the eval gate and keep it; returns the attestation's id."""
-        from lockgate.versions.attestation import sign, signing_key
-        from lockgate.versions.store import save_attestation
-
         attestation = Attestation(
             id=new_id("att"),
             agent=agent,
@@ -342,45 +378,20 @@ class Versions:
             signer="",
             created_at=self.clock(),
         )
-        envelope = sign(attestation, signing_key(self.project.home))
-        if behaviour in self.blobs:
-            self._attach(behaviour, layout.ATTESTATION, "attestation.json", msgspec.json.encode(envelope))
-        row = {
-            "id": attestation.id,
-            "effective_digest": effective,
-            "behaviour_digest": behaviour,
-            "agent": agent,
-            "verdict": verdict,
-            "envelope": envelope,
-            "created_at": attestation.created_at,
-        }
-        with self.control.write() as connection:
-            save_attestation(connection, row)
+        self.attestations.sign(attestation)
         return attestation.id
 
-    def _attach(self, subject: str, kind: str, title: str, data: bytes) -> None:
-        """Make ``data`` a referrer of a bundle."""
-        blobs = layout.referrer(subject, len(self.blobs.get(subject)), kind, title, data)
-        self.blobs.put_many(blobs.values())
-        digest, manifest = list(blobs.items())[-1]
-        with lockfile.one_at_a_time(self.project.home):
-            layout.add_to_index(self.blobs, [layout.descriptor(digest, len(manifest), kind=kind)])
+    def attach(self, behaviour: str, kind: str, title: str, data: bytes) -> None:
+        """Make ``data`` (a scorecard, say) a referrer of a version's bundle: it is pushed and pulled with it."""
+        layout.attach(self.blobs, self.project.home, behaviour, kind, title, data)
 
     def attestation(self, effective_digest: str) -> Attestation | None:
-        """The newest verdict on this effective digest whose signature holds; None when there is none."""
-        from lockgate.versions.attestation import key_id, signing_key, verify
-        from lockgate.versions.store import envelopes
+        """The newest verdict on this effective digest that this machine signed; None when there is none."""
+        return self.attestations.own(effective_digest)
 
-        with self.control.read() as connection:
-            found = envelopes(connection, effective_digest)
-        if not found:
-            return None
-        public = signing_key(self.project.home).public_key()
-        for _, envelope in found:
-            attestation = verify(envelope, {key_id(public): public})
-            if attestation is not None and attestation.effective_digest == effective_digest:
-                return attestation
-        return None
+    def gate(self, version: VersionRef, environment: str) -> GateAnswer:
+        """Whether a signed verdict, whichever trusted machine made it, opens ``environment`` for the version."""
+        return self.attestations.gate(version, environment)
 
 
 def _models(version: AgentVersion) -> list[ModelRef]:

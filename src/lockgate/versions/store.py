@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, Table, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from lockgate.storage.schema import attestations, versions
@@ -34,6 +34,12 @@ def save_versions(connection: Connection, rows: Iterable[VersionRow]) -> None:
         if row.git_commit is not None:
             latest["git_commit"] = statement.excluded.git_commit
         connection.execute(statement.on_conflict_do_update(index_elements=["behaviour_digest"], set_=latest))
+
+
+def insert_new(connection: Connection, table: Table, values: dict[str, Any]) -> Any:
+    """An insert that leaves a row which is there already as it is."""
+    make: Any = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
+    return make(table).values(**values).on_conflict_do_nothing()
 
 
 def version_row(connection: Connection, behaviour_digest: str) -> VersionRow | None:
@@ -72,3 +78,18 @@ def envelopes(connection: Connection, effective_digest: str) -> list[tuple[str, 
         .order_by(attestations.c.created_at.desc(), attestations.c.id.desc())
     )
     return [(row.id, row.envelope) for row in connection.execute(query)]
+
+
+def envelopes_of(connection: Connection, behaviour_digest: str) -> list[dict[str, Any]]:
+    """Every attestation on a behaviour, whatever the environment, the newest first."""
+    query = (
+        select(attestations.c.envelope)
+        .where(attestations.c.behaviour_digest == behaviour_digest)
+        .order_by(attestations.c.created_at.desc(), attestations.c.id.desc())
+    )
+    return list(connection.execute(query).scalars())
+
+
+def has_attestation(connection: Connection, name: str) -> bool:
+    """Whether an attestation of this id is kept."""
+    return connection.execute(select(attestations.c.id).where(attestations.c.id == name)).first() is not None

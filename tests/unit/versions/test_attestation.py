@@ -11,8 +11,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from lockgate.errors import Corrupt
-from lockgate.versions.attestation import KEY_FILE, key_id, sign, signing_key, verify
+from lockgate.versions.attestation import key_id, sign, verify
 from lockgate.versions.model import Attestation
+from lockgate.versions.signing import KEY_FILE, signing_key
 
 VERDICT = Attestation(
     id="att_1",
