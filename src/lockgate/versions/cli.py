@@ -1,4 +1,4 @@
-"""``lockgate lock``, ``diff``, ``versions``, ``schema`` and ``doctor``."""
+"""``lockgate lock``, ``diff``, ``versions`` and ``schema``."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from lockgate.versions.store import VersionRow
 
 versions = typer.Typer(
-    no_args_is_help=True,
+    invoke_without_command=True,
     rich_markup_mode=None,
-    help="List, show and verify locked versions.\n\nExample: lockgate versions list",
+    help="List, show and verify locked versions.\n\nExample: lockgate versions --git HEAD",
 )
 
 
@@ -165,6 +165,28 @@ def _draw_diff(found: BehaviourDiff) -> None:
             console().print(Text(f"      {line}", style=style), soft_wrap=True)
 
 
+@versions.callback()
+def versions_command(
+    context: typer.Context,
+    git: Annotated[
+        str | None, typer.Option("--git", metavar="SHA", help="The versions that were locked from this git commit.")
+    ] = None,
+    json: JsonFlag = False,
+) -> None:
+    """List, show and verify locked versions.
+
+    Example: lockgate versions --git HEAD
+    """
+    if git is not None and context.invoked_subcommand is None:
+        from lockgate.bootstrap import open_app
+
+        found = open_app().versions.at_commit(git)
+        emit(found, json, lambda: _draw_history(found))
+    elif context.invoked_subcommand is None:
+        sys.stdout.write(context.get_help() + "\n")
+        raise typer.Exit(2)
+
+
 @versions.command("list")
 def list_command(
     agent: Annotated[str | None, typer.Argument(help="Only this agent's.")] = None,
@@ -286,31 +308,3 @@ def json_schema(what: str) -> dict[str, Any]:
     }
     found: dict[str, Any] = models[what].model_json_schema()
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **found}
-
-
-def doctor(json: JsonFlag = False) -> None:
-    """Check the project and this machine; each finding says what to do.
-
-    Exit code 1 when something is broken, 0 when there is only advice.
-
-    Example: lockgate doctor
-    """
-    from lockgate.bootstrap import open_app
-    from lockgate.versions.doctor import PROBLEMS, examine
-
-    app = open_app()
-    findings = examine(app.project, app.versions, app.clock)
-
-    def draw() -> None:
-        rows = [
-            ("problem" if finding.kind in PROBLEMS else "advice", finding.kind, str(finding), finding.remedy)
-            for finding in findings
-        ]
-        if rows:
-            table(("", "about", "what", "remedy"), rows)
-        else:
-            console().print("nothing to complain about")
-
-    emit(findings, json, draw)
-    if any(finding.kind in PROBLEMS for finding in findings):
-        raise typer.Exit(1)

@@ -1,20 +1,47 @@
-"""Who owns a file, by CODEOWNERS. Pure."""
+"""Who owns a file, by CODEOWNERS. Pure.
+
+GitHub's rules (https://docs.github.com/articles/about-code-owners): the last line that matches decides, one without
+owners takes ownership away, ``\\`` keeps a space in a pattern, ``#`` begins a comment, and a line with ``!`` or
+``[…]`` in its pattern holds for nothing. GitLab's sections are read too: ``[Docs] @writers`` gives its lines an owner.
+"""
 
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
-PLACES = ("CODEOWNERS", ".github/CODEOWNERS", "docs/CODEOWNERS", ".gitlab/CODEOWNERS")
+PLACES = (".github/CODEOWNERS", "CODEOWNERS", "docs/CODEOWNERS", ".gitlab/CODEOWNERS")
+"""Where code hosts look; the first that is there counts."""
+
+_SECTION = re.compile(r"\^?\[[^\]]+\](?:\[\d+\])?\s*(.*)")
+_WORDS = re.compile(r"(?:\\.|\S)+")
+
+
+class Rule(NamedTuple):
+    """The line that decides. ``owners`` is None when it takes ownership away."""
+
+    owners: str | None
+    line: int
+
+
+def rule_for(path: str, codeowners: str) -> Rule | None:
+    """The line that decides on ``path`` (POSIX, from the root); None when no line matches."""
+    found, default = None, ""
+    for number, line in enumerate(codeowners.splitlines(), 1):
+        text = re.split(r"(?<!\\)#", line, maxsplit=1)[0].strip()
+        if section := _SECTION.fullmatch(text):
+            default = section[1].strip()
+            continue
+        words = _WORDS.findall(text)
+        if words and not words[0].startswith("!") and "[" not in words[0] and _matches(words[0], path):
+            found = Rule(" ".join(words[1:]) or default or None, number)
+    return found
 
 
 def owner_of(path: str, codeowners: str) -> str | None:
-    """The owners of ``path`` (POSIX, from the root): of the last matching line, as written; None when unowned."""
-    found: str | None = None
-    for line in codeowners.splitlines():
-        words = line.split("#", 1)[0].split() if not line.lstrip().startswith("[") else []
-        if words and _matches(words[0], path):
-            found = " ".join(words[1:]) or None
-    return found
+    """The owners of ``path``, as written; None when nobody owns it."""
+    rule = rule_for(path, codeowners)
+    return None if rule is None else rule.owners
 
 
 def _matches(pattern: str, path: str) -> bool:
@@ -28,6 +55,9 @@ def _matches(pattern: str, path: str) -> bool:
         elif body.startswith("**", position):
             expression, position = expression + ".*", position + 2
         else:
+            if body[position] == "\\" and position + 1 < len(body):
+                expression, position = expression + re.escape(body[position + 1]), position + 2
+                continue
             mark = body[position]
             expression += {"*": "[^/]*", "?": "[^/]"}.get(mark, re.escape(mark))
             position += 1
