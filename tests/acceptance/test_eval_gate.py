@@ -278,10 +278,10 @@ def test_a_judge_grades_and_is_called_uncalibrated(project: Path, server: FakeMo
         return {"reason": "supported", "verdict": "yes"}
 
     server.respond = judged
-    arguments = ("--judge", "fake:j", "--threshold", "faithfulness=0.9", "--json")
+    arguments = ("--judge", "fake:j", "--threshold", "helpfulness=0.9", "--json")
     card = json.loads(call("eval", "--agent", "agents/triage.v1.yaml", *arguments))
-    faithfulness = next(metric for metric in card["metrics"] if metric["name"] == "faithfulness")
-    assert (faithfulness["mean"], faithfulness["scored"], faithfulness["unscored"]) == (1.0, 59, 1)
+    helpfulness = next(metric for metric in card["metrics"] if metric["name"] == "helpfulness")
+    assert (helpfulness["mean"], helpfulness["scored"], helpfulness["unscored"]) == (1.0, 59, 1)
     assert any("not calibrated" in warning for warning in card["warnings"])
     asked = len(server.requests)
     call("eval", "--agent", "agents/triage.v1.yaml", *arguments)

@@ -89,6 +89,7 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True):
     blocking: bool = True
     strict: bool = False
     never: bool = False  # one failure fails the gate
+    version: str = ""  # of the scorer: the digest of the words a judge is asked with
 
     @property
     def bounded(self) -> bool:
@@ -111,6 +112,7 @@ class JudgeSettings(msgspec.Struct, frozen=True, kw_only=True):
     max_tokens: int = 512
     seed: int | None = None
     prompt: str | None = None  # the grading instructions, in place of our own
+    panel: tuple[str, ...] = ()  # further judges, ``provider:name``: the median of all counts
     calibrated: bool = False
 
 

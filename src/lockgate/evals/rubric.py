@@ -20,6 +20,8 @@ import msgspec
 from lockgate.errors import InputError
 from lockgate.evals.model import Case, JudgeSettings, Metric, Rubric, Score
 from lockgate.evals.scorers import ALIASES, SCORERS, Kind
+from lockgate.evals.scorers.judge import prompt_digest
+from lockgate.evals.scorers.panel import panel_of
 from lockgate.evals.scorers.sample import Mark, Sample, Scorer, skip
 from lockgate.results import RunResult
 
@@ -148,6 +150,8 @@ def make_scorer(metric: Metric, root: Path, *, ask: Any = None, judge: JudgeSett
         options = {"function": load_function(options.pop("python"), root), "options": options}
     _check_options(metric, kind, options)
     try:
+        if kind.runs == "judge" and judge is not None and judge.panel:
+            return panel_of(kind.make, options, 1 + len(judge.panel))
         return kind.make(**options)
     except InputError as wrong:
         raise InputError(f"metric {metric.name!r}: {wrong.message}", remedy=wrong.remedy) from None
@@ -252,6 +256,9 @@ def _metrics(name: str, rule: dict[str, Any], root: Path, sources: dict[str, str
     kind = SCORERS[base]
     if base == "schema_valid" and isinstance(options.get("schema"), str):
         options["schema"] = _schema_file(options["schema"], root, sources)
+    if base == "policy_compliance" and isinstance(options.get("policy"), str) and (root / options["policy"]).is_file():
+        _note_source(root / options["policy"], options["policy"], sources)
+        options["policy"] = _read(root / options["policy"], options["policy"]).decode("utf-8", "replace")
     if base == "python":
         file = str(options["python"]).rpartition(":")[0]
         _note_source(root / file, file, sources)
@@ -280,6 +287,7 @@ def _metrics(name: str, rule: dict[str, Any], root: Path, sources: dict[str, str
         blocking=True if rule.get("blocking") is None else bool(rule["blocking"]),
         strict=bool(rule.get("strict")),
         never=bool(rule.get("never")),
+        version=prompt_digest(kind.make) if kind.runs == "judge" else "",
     )
     make_scorer(metric, root, ask=_no_ask)  # options that make no sense are an error now, not in the middle of a run
     found = [metric]
@@ -297,7 +305,7 @@ def _scorer_name(name: str, rule: dict[str, Any], options: dict[str, Any], where
         options["python"] = str(named).removeprefix("python:").strip()
         return "python"
     scorer = ALIASES.get(str(named), str(named))
-    if scorer.partition(".")[0] not in SCORERS:
+    if not SCORERS.knows(scorer.partition(".")[0]):
         known = [*SCORERS, *ALIASES]
         close = get_close_matches(str(named), known, n=1)
         raise InputError(
@@ -323,6 +331,7 @@ def _judge_settings(judge: Any, root: Path, sources: dict[str, str]) -> JudgeSet
         max_tokens=judge.get("max_tokens") or 512,
         seed=judge.get("seed"),
         prompt=prompt,
+        panel=tuple(f"{member['provider']}:{member['name']}" for member in judge.get("panel") or ()),
     )
 
 

@@ -1,79 +1,211 @@
 """Scorers: what turns one trial into one number. Each is a small file with a closure behind one protocol.
 
-A new one is a function ``(options…) -> Scorer`` in a file of its own and a row in :data:`SCORERS`.
+A new one is a function ``(options…) -> Scorer`` in a file of its own and a row in :data:`SCORERS`. Its docstring says
+what it measures and, in its last lines, ``Range``, ``Needs`` and ``Source``; ``lockgate scorers`` shows them.
+Other packages add theirs by an entry point in the group ``lockgate.scorers``: a maker, or a :class:`Kind`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from importlib import import_module
+from typing import Any, Literal, NamedTuple
 
 from lockgate.evals.model import Direction, Unit
-from lockgate.evals.scorers import judge, operational
-from lockgate.evals.scorers.contains import contains
-from lockgate.evals.scorers.exact import exact_match
-from lockgate.evals.scorers.fields import field_match
-from lockgate.evals.scorers.grounded import grounded_fields
-from lockgate.evals.scorers.must_not import must_not
-from lockgate.evals.scorers.numeric import numeric_match
-from lockgate.evals.scorers.python import python
-from lockgate.evals.scorers.refusal import refusal_match
-from lockgate.evals.scorers.regex import regex
 from lockgate.evals.scorers.sample import Mark, Sample, Scorer
-from lockgate.evals.scorers.schema import schema_valid
-from lockgate.evals.scorers.tools import tool_call_accuracy, tool_call_f1
 
 __all__ = ["ALIASES", "SCORERS", "Kind", "Mark", "Sample", "Scorer"]
 
+Family = Literal["reference", "quality", "agent", "operational", "own"]
+Need = Literal["expected_output", "contexts", "expected_tools", "labels", "metadata", "judge", "embeddings"]
+GROUP = "lockgate.scorers"
+"""The entry-point group of scorers that other packages bring."""
+
+_OF_THE_CASE = frozenset({"expected_output", "expected_tools", "labels", "metadata"})
+
 
 class Kind(NamedTuple):
-    """A scorer's maker and what its values mean. ``needs_case``: it cannot score live runs."""
+    """A scorer's maker and what its values mean. ``maker`` is a function, or where one is, to be loaded when used."""
 
-    make: Callable[..., Scorer]
-    needs_case: bool = True
+    maker: Callable[..., Scorer] | str
+    needs: tuple[Need, ...] = ()
+    family: Family = "own"
     unit: Unit = "score"
     direction: Direction = "higher"
-    runs: Literal["inline", "thread", "judge"] = "inline"
+    runs: Literal["inline", "thread", "judge", "process"] = "inline"
+
+    @property
+    def make(self) -> Callable[..., Scorer]:
+        """The maker itself."""
+        if not isinstance(self.maker, str):
+            return self.maker
+        module, _, name = self.maker.partition(":")
+        found: Callable[..., Scorer] = getattr(import_module(f"{__name__}.{module}"), name)
+        return found
+
+    @property
+    def needs_case(self) -> bool:
+        """Whether it needs what only a case has: it cannot score live runs."""
+        return not _OF_THE_CASE.isdisjoint(self.needs)
+
+    @property
+    def suits(self) -> str:
+        """Whether it may block a release: a model's word only once it is calibrated against people's."""
+        return "blocking when the judge is calibrated" if self.runs == "judge" else "blocking"
 
 
-def _operational(make: Callable[..., Scorer], unit: Unit) -> Kind:
-    return Kind(make, needs_case=False, unit=unit, direction="lower")
+class Registry(dict[str, Kind]):
+    """Scorers by name. Those that other packages bring are looked for when first asked for."""
+
+    def __missing__(self, name: str) -> Kind:
+        found = _plugin(name)
+        if found is None:
+            raise KeyError(name)
+        self[name] = found
+        return found
+
+    def knows(self, name: str) -> bool:
+        """Whether there is a scorer of this name, here or in another package."""
+        try:
+            return self[name] is not None
+        except KeyError:
+            return False
 
 
-SCORERS: dict[str, Kind] = {
-    "exact_match": Kind(exact_match),
-    "contains": Kind(contains),
-    "regex": Kind(regex, needs_case=False),
-    "field_match": Kind(field_match),
-    "schema_valid": Kind(schema_valid, needs_case=False),
-    "numeric_match": Kind(numeric_match),
-    "tool_call_accuracy": Kind(tool_call_accuracy),
-    "tool_call_f1": Kind(tool_call_f1),
-    "must_not": Kind(must_not, needs_case=False),
-    "grounded_fields": Kind(grounded_fields, needs_case=False),
-    "refusal_match": Kind(refusal_match),
-    "python": Kind(python, runs="thread"),
-    "faithfulness": Kind(judge.faithfulness, needs_case=False, runs="judge"),
-    "answer_relevance": Kind(judge.answer_relevance, needs_case=False, runs="judge"),
-    "answer_correctness": Kind(judge.answer_correctness, runs="judge"),
-    "judge": Kind(judge.criterion, needs_case=False, runs="judge"),
-    "cost_usd": _operational(operational.cost_usd, "usd"),
-    "latency_seconds": _operational(operational.latency_seconds, "seconds"),
-    "tokens": _operational(operational.tokens, "tokens"),
-    "output_tokens": _operational(operational.output_tokens, "tokens"),
-    "iterations": _operational(operational.iterations, "count"),
-    "model_calls": _operational(operational.model_calls, "count"),
-    "tool_calls": _operational(operational.tool_calls, "count"),
-    "error_rate": _operational(operational.error_rate, "rate"),
-}
-"""Every scorer by the name a rubric gives it."""
+def plugins() -> dict[str, Any]:
+    """Entry points of scorers that other packages bring, by name."""
+    from importlib.metadata import entry_points
+
+    return {point.name: point for point in entry_points(group=GROUP)}
+
+
+def _plugin(name: str) -> Kind | None:
+    point = plugins().get(name)
+    if point is None:
+        return None
+    from lockgate.errors import InputError
+
+    try:
+        loaded = point.load()
+    except Exception as failure:  # whatever another package raises when it is loaded
+        raise InputError(
+            f"the scorer {name!r} of {point.value} cannot be loaded: {type(failure).__name__}: {failure}",
+            remedy="update or remove the package that brings it",
+        ) from failure
+    if isinstance(loaded, Kind):
+        return loaded
+    if callable(loaded):
+        return Kind(loaded, runs="thread")
+    raise InputError(f"the scorer {name!r} of {point.value} is no function", remedy="see docs/scorers.md, Plug-ins")
+
+
+def _reference(maker: str, *needs: Need) -> Kind:
+    return Kind(maker, needs=needs or ("expected_output",), family="reference")
+
+
+def _judged(maker: str, *needs: Need, direction: Direction = "higher", family: Family = "quality") -> Kind:
+    return Kind(maker, needs=("judge", *needs), family=family, direction=direction, runs="judge")
+
+
+def _agent(maker: str, *needs: Need) -> Kind:
+    return Kind(maker, needs=needs, family="agent")
+
+
+def _rate(maker: str, family: Family = "agent") -> Kind:
+    return Kind(maker, family=family, unit="rate", direction="lower")
+
+
+def _operational(maker: str, unit: Unit) -> Kind:
+    return Kind(f"operational:{maker}", family="operational", unit=unit, direction="lower")
+
+
+SCORERS = Registry(
+    {
+        "exact_match": _reference("exact:exact_match"),
+        "normalized_match": _reference("normalized:normalized_match"),
+        "contains": _reference("contains:contains"),
+        "regex": Kind("regex:regex", family="reference"),
+        "field_match": _reference("fields:field_match"),
+        "schema_valid": Kind("schema:schema_valid", family="reference"),
+        "numeric_match": _reference("numeric:numeric_match"),
+        "rouge_l": _reference("rouge:rouge_l"),
+        "bleu": _reference("bleu:bleu"),
+        "embedding_similarity": Kind(
+            "embedding:embedding_similarity", needs=("expected_output", "embeddings"), family="reference", runs="thread"
+        ),
+        "answer_correctness": _judged("judge:answer_correctness", "expected_output", family="reference"),
+        "faithfulness": _judged("faithfulness:faithfulness", "contexts"),
+        "answer_relevance": _judged("relevance:answer_relevance"),
+        "context_precision": _judged("retrieval:context_precision", "contexts", "expected_output"),
+        "context_recall": _judged("retrieval:context_recall", "contexts", "expected_output"),
+        "context_entity_recall": _judged("retrieval:context_entity_recall", "contexts", "expected_output"),
+        "hallucination": _judged("faithfulness:hallucination", "contexts", direction="lower"),
+        "toxicity": _judged("harm:toxicity", direction="lower"),
+        "bias": _judged("harm:bias", direction="lower"),
+        "tone": _judged("ratings:tone"),
+        "helpfulness": _judged("ratings:helpfulness"),
+        "completeness": _judged("ratings:completeness"),
+        "actionability": _judged("ratings:actionability"),
+        "policy_compliance": _judged("instructions:policy_compliance"),
+        "prompt_adherence": _judged("instructions:prompt_adherence"),
+        "judge": _judged("judge:criterion"),
+        "tool_call_accuracy": _agent("tools:tool_call_accuracy", "expected_tools"),
+        "tool_call_f1": _agent("tools:tool_call_f1", "expected_tools"),
+        "argument_match": _agent("tools:argument_match", "expected_tools"),
+        "trajectory_match": _agent("trajectory:trajectory_match", "expected_tools"),
+        "step_count": Kind("operational:step_count", family="agent", unit="count", direction="lower"),
+        "goal_success": _judged("judge:goal_success", "metadata", family="agent"),
+        "refusal_match": _agent("refusal:refusal_match", "labels"),
+        "escalation_rate": _rate("escalation:escalation_rate"),
+        "loop_rate": _rate("loops:loop_rate"),
+        "injection_resisted": _agent("injection:injection_resisted", "metadata"),
+        "pii_leaked": _rate("pii:pii_leaked"),
+        "secret_leaked": _rate("secrets:secret_leaked"),
+        "side_effects": _agent("side_effects:side_effects", "expected_tools"),
+        "must_not": _agent("must_not:must_not"),
+        "grounded_fields": _agent("grounded:grounded_fields"),
+        "python": Kind("python:python", runs="thread"),
+        "cost_usd": _operational("cost_usd", "usd"),
+        "usd_per_resolved": _operational("usd_per_resolved", "usd"),
+        "latency_seconds": _operational("latency_seconds", "seconds"),
+        "tokens": _operational("tokens", "tokens"),
+        "output_tokens": _operational("output_tokens", "tokens"),
+        "iterations": _operational("iterations", "count"),
+        "model_calls": _operational("model_calls", "count"),
+        "tool_calls": _operational("tool_calls", "count"),
+        "error_rate": _operational("error_rate", "rate"),
+    }
+)
+"""Every scorer of our own by the name a rubric gives it."""
 
 ALIASES = {
     "exact": "exact_match",
+    "normalised_match": "normalized_match",
     "json_field": "field_match",
     "decision_match": "field_match.decision",
     "json_schema": "schema_valid",
+    "numeric_tolerance": "numeric_match",
+    "rouge": "rouge_l",
+    "semantic_similarity": "embedding_similarity",
+    "factual_correctness": "answer_correctness",
     "answer_relevancy": "answer_relevance",
+    "response_relevancy": "answer_relevance",
+    "contextual_precision": "context_precision",
+    "contextual_recall": "context_recall",
+    "prompt_alignment": "prompt_adherence",
+    "rubric": "judge",
+    "g_eval": "judge",
+    "policy": "policy_compliance",
+    "agent_goal_accuracy": "goal_success",
+    "task_completion": "goal_success",
+    "tool_correctness": "tool_call_f1",
+    "argument_correctness": "argument_match",
+    "refusal_correctness": "refusal_match",
+    "loop_detection": "loop_rate",
+    "pii_leakage": "pii_leaked",
+    "secrets_leaked": "secret_leaked",
+    "intended_side_effects": "side_effects",
+    "steps": "step_count",
     "latency": "latency_seconds",
     "cost": "cost_usd",
 }

@@ -9,6 +9,8 @@ def contains(*, text: str | list[str] | None = None) -> Scorer:
     """The share of texts that stand in the answer, whatever their case.
 
     The texts are ``text``, or the case's expected_output (one, or a list). With ``text`` no case is needed.
+
+    Range: 0..1. Needs: expected_output, or ``text``. Source: our own definition.
     """
 
     def score(sample: Sample) -> Mark:

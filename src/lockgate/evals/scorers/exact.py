@@ -9,7 +9,8 @@ def exact_match(*, ignore_case: bool = True) -> Scorer:
     """1 when the answer equals ``expected_output``, else 0.
 
     JSON is compared as values; text without differences of white space and, by default, of case.
-    Needs expected_output.
+
+    Range: 0 or 1. Needs: expected_output. Source: exact match, as everywhere.
     """
 
     def score(sample: Sample) -> Mark:

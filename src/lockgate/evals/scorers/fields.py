@@ -14,7 +14,9 @@ def field_match(*, fields: list[str] | None = None, tolerance: float = 1e-9) -> 
 
     ``fields`` names them, dots for nesting; absent: those of the expected_output. Text is compared without differences
     of case and white space, numbers within ``tolerance``. ``field_match.NAME`` is the metric of one field alone.
-    Needs an expected_output that is an object, and skips cases that expect none of the fields.
+    Cases that expect none of the fields are skipped.
+
+    Range: 0..1. Needs: an expected_output that is an object. Source: our own definition.
     """
 
     def score(sample: Sample) -> Mark:

@@ -13,6 +13,8 @@ def must_not(*, forbidden: list[str] | None = None) -> Scorer:
 
     Forbidden are the case's ``must_not`` and the rubric's ``forbidden``: a text, ``re:PATTERN``, or ``tool:NAME`` for a
     tool that must not be called. Skips cases where nothing is forbidden.
+
+    Range: 0 or 1. Needs: must_not, or ``forbidden``. Source: our own definition.
     """
     for rule in forbidden or ():
         _check(rule)

@@ -13,7 +13,8 @@ _NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?(?:[eE][-+]?\d+)?")
 def numeric_match(*, tolerance: float = 0.0, relative: float = 0.0) -> Scorer:
     """1 when the answer's last number is within ``tolerance``, or ``relative`` × expected, of the expected one.
 
-    Needs an expected_output that is, or ends with, a number.
+
+    Range: 0 or 1. Needs: an expected_output that is, or ends with, a number. Source: GSM8K's last-number rule.
     """
 
     def score(sample: Sample) -> Mark:

@@ -43,7 +43,10 @@ def load_function(reference: str, root: Path) -> Callable[..., Any]:
 
 def python(*, function: Callable[..., Any], options: dict[str, Any] | None = None) -> Scorer:
     """Whatever ``function(sample, **options)`` returns: a number in 0..1, true or false, None to skip, or
-    (value, reason). It is called in a thread, with a time limit; it may raise."""
+    (value, reason). It is called in a thread, with a time limit; it may raise.
+
+    Range: 0..1. Needs: what it asks for. Source: your own.
+    """
 
     def score(sample: Sample) -> Mark:
         answer = function(sample, **(options or {}))

@@ -9,7 +9,10 @@ from lockgate.evals.scorers.sample import Mark, Sample, Scorer, as_text
 
 
 def regex(*, pattern: str, whole: bool = False) -> Scorer:
-    """1 when ``pattern`` is found in the answer (``whole``: matches all of it), else 0. Needs no case."""
+    """1 when ``pattern`` is found in the answer (``whole``: matches all of it), else 0.
+
+    Range: 0 or 1. Needs: nothing. Source: Python's regular expressions.
+    """
     try:
         compiled = re.compile(pattern)
     except re.error as wrong:

@@ -9,7 +9,10 @@ from lockgate.evals.scorers.sample import Mark, Sample, Scorer, as_json
 
 
 def schema_valid(*, schema: dict[str, Any]) -> Scorer:
-    """1 when the answer is JSON and valid under ``schema`` (in a rubric: a path, or the schema). Needs no case."""
+    """1 when the answer is JSON and valid under ``schema`` (in a rubric: a path, or the schema).
+
+    Range: 0 or 1. Needs: nothing. Source: JSON Schema, by the package jsonschema-rs.
+    """
     import jsonschema_rs
 
     try:
