@@ -142,6 +142,25 @@ class TrialStore:
         self._keeps_calls = connection.execute(left).first() is not None
 
 
+def case_means(
+    control: Database, case_digests: Sequence[str], scorer_digests: Sequence[str]
+) -> tuple[dict[str, float], int]:
+    """The mean of these scores by case digest, over the trials of all versions, and how many versions there are."""
+    sums: dict[str, list[float]] = {}
+    versions: set[str] = set()
+    for start in range(0, len(case_digests), CHUNK):
+        query = select(trial_scores.c.case_digest, trial_scores.c.effective_digest, trial_scores.c.score).where(
+            trial_scores.c.case_digest.in_(case_digests[start : start + CHUNK]),
+            trial_scores.c.scorer_digest.in_(scorer_digests),
+            trial_scores.c.score.is_not(None),
+        )
+        with control.read() as connection:
+            for case_digest, effective_digest, score in connection.execute(query):
+                sums.setdefault(case_digest, []).append(score)
+                versions.add(effective_digest)
+    return {digest: sum(values) / len(values) for digest, values in sums.items()}, len(versions)
+
+
 def start_evaluation(control: Database, row: dict[str, Any]) -> None:
     """Record that an evaluation began; ``row`` has the columns of ``eval_runs``."""
     with control.write() as connection:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -109,18 +110,21 @@ def _cases(
     default = config.get("defaultTest") if isinstance(config.get("defaultTest"), dict) else {}
     default = default or {}
     templates = config.get("assertionTemplates") or {}
+    times: Counter[str] = Counter()
     for line, test in tests:
         wanted = [*(default.get("assert") or ()), *(test.get("assert") or ())]
         listed = {**(default.get("vars") or {}), **(test.get("vars") or {})}
         many = {name: value for name, value in listed.items() if isinstance(value, list)}
-        for number, combination in enumerate(itertools.product(*many.values())):
+        for combination in itertools.product(*many.values()):
             values = {**listed, **dict(zip(many, combination, strict=True))}
             values = {name: _file_value(path, value) for name, value in values.items()}
             checks = [_check(path, line, one, templates, values) for one in wanted]
             metadata = {**(default.get("metadata") or {}), **(test.get("metadata") or {})}
             found: dict[str, Any] = {"input": _input(path, line, config, values, input_var), **_expected(checks)}
-            if test.get("description"):
-                found["id"] = str(test["description"]) + (f" #{number + 1}" if many else "")
+            if test.get("description"):  # not unique there
+                name = str(test["description"])
+                times[name] += 1
+                found["id"] = name if times[name] == 1 and not many else f"{name} #{times[name]}"
             if values:
                 metadata["vars"] = values
             if checks:

