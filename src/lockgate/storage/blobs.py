@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 from lockgate.errors import Corrupt, InputError, NotFound
@@ -48,6 +49,31 @@ class BlobStore:
                     list(pool.map(lambda one: _write(*one), new))
             _sync_folder(folder)
         return list(by_digest)
+
+    @contextmanager
+    def receive(self, digest: str) -> Iterator[Callable[[bytes], object]]:
+        """Store a blob that comes in pieces: give each to what is yielded. Kept only when no error ended the block
+        and the pieces together have this digest; memory holds one piece."""
+        path = self.path(digest)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
+        seen = hashlib.sha256()
+        try:
+            with open(temporary, "wb") as file:
+
+                def write(piece: bytes) -> None:
+                    seen.update(piece)
+                    file.write(piece)
+
+                yield write
+                file.flush()
+                os.fsync(file.fileno())
+            if "sha256:" + seen.hexdigest() != digest:
+                raise Corrupt(f"what came for {digest} has other bytes", remedy="nothing was kept: try again")
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        _sync_folder(path.parent)
 
     def get(self, digest: str) -> bytes:
         try:

@@ -1,0 +1,1 @@
+"""Versions in OCI registries: names, credentials, the wire, push and pull."""
