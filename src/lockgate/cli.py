@@ -38,6 +38,8 @@ COMMANDS: dict[str, Entry] = {
     "latency-gate": Entry("lockgate.evals.gates.cli", "latency_gate", "Fail when runs take too long.", "Gate"),
     "safety": Entry("lockgate.evals.gates.cli", "safety", "Attack an agent and see what it lets through.", "Gate"),
     "golden": Entry("lockgate.evals.golden.cli", "golden", "Import, check and grow golden sets.", "Plan"),
+    "scorers": Entry("lockgate.evals.scorers.cli", "scorers", "List the scorers a rubric can name.", "Gate"),
+    "judge": Entry("lockgate.evals.judges.cli", "judge", "Hold a judge against people's labels.", "Gate"),
     "report": Entry("lockgate.evals.cli", "report", "Write a scorecard as Markdown or JSON.", "Gate"),
     "up": Entry("lockgate.gateway.cli", "up", "Start gateway, hosts and control plane on this machine.", "Run"),
     "gateway": Entry("lockgate.gateway.cli", "gateway", "Start the gateway workers alone.", "Run"),

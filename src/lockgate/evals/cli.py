@@ -7,17 +7,19 @@ import sys
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import chdir, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
-from lockgate.console import JsonFlag, console, emit, table
+from lockgate.console import JsonFlag, console, emit
 from lockgate.errors import InputError, Unavailable
 
 if TYPE_CHECKING:
     from lockgate.bootstrap import App
-    from lockgate.evals.model import Rubric, Scorecard
+    from lockgate.evals.model import Rubric, Scorecard, SelfCheck
     from lockgate.evals.service import Contender, GoldenSet
+
+T = TypeVar("T")
 
 EXIT = {"pass": 0, "fail": 1, "inconclusive": 3}
 
@@ -69,6 +71,27 @@ def eval_command(
             "--model-override", help="Run on PROVIDER:NAME instead of its own model; the verdict is not attested."
         ),
     ] = None,
+    slice: Annotated[
+        list[str] | None,
+        typer.Option("--slice", help="Only cases with this tag, e.g. for a quick look at the backup model."),
+    ] = None,
+    buy_trials: Annotated[
+        int | None,
+        typer.Option("--buy-trials", min=1, max=100, help="Run up to so many trials a case while that can settle it."),
+    ] = None,
+    self_check: Annotated[
+        bool,
+        typer.Option(
+            "--self-check", help="Also find how often this gate blocks an equal version and misses a worse one."
+        ),
+    ] = False,
+    weaker: Annotated[
+        str | None, typer.Option("--weaker", help="For --self-check: a model, PROVIDER:NAME, that should be caught.")
+    ] = None,
+    changed: Annotated[
+        str | None,
+        typer.Option("--changed", help="Only agents whose digest is not in this git revision, each by its own gate."),
+    ] = None,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Forget this version's earlier trials and run all of them again.")
     ] = False,
@@ -85,24 +108,103 @@ def eval_command(
     from lockgate.bootstrap import open_app
 
     app = open_app()
-    ref = agent or _only_agent(app)
+    if changed is not None:
+        if agent is not None:
+            raise InputError("--agent and --changed name agents both", remedy="give one of them")
+        refs = _changed(app, changed)
+        if not refs:
+            emit([], json, lambda: console().print(f"no agent's digest differs from {changed}: nothing to evaluate"))
+            return
+    else:
+        refs = [agent or _only_agent(app)]
+    if weaker is not None and not self_check:
+        raise InputError("--weaker is for --self-check", remedy="add --self-check, or use --model-override")
+    cards: list[Scorecard] = []
+    for ref in refs:
+        named = (
+            markdown
+            if markdown is None or len(refs) == 1
+            else markdown.with_stem(f"{markdown.stem}-{ref.partition('@')[0]}")
+        )
+        cards.append(
+            _gate(
+                app,
+                ref,
+                env,
+                dataset=dataset,
+                baseline=baseline,
+                model_override=model_override,
+                slice=slice,
+                buy_trials=buy_trials,
+                mutants=(weaker,) if self_check else None,
+                fresh=fresh,
+                markdown=named,
+                judge=judge,
+                threshold=threshold,
+                trials=trials,
+                concurrency=concurrency,
+                max_usd=max_usd,
+            )
+        )
+    if len(cards) == 1:
+        _show(cards[0], json, None)
+    else:
+        emit(cards, json, lambda: [_draw(card) for card in cards] and None)
+    worst = next((card for verdict in ("fail", "inconclusive") for card in cards if card.verdict == verdict), cards[0])
+    _leave(worst)
+
+
+def _gate(
+    app: App,
+    ref: str,
+    env: str,
+    *,
+    dataset: Path | None,
+    baseline: str | None,
+    model_override: str | None,
+    slice: list[str] | None,
+    buy_trials: int | None,
+    mutants: tuple[str | None] | None,
+    fresh: bool,
+    markdown: Path | None,
+    **given: Any,
+) -> Scorecard:
+    """Evaluate one agent, sign the verdict, and write its scorecard; ``mutants`` asks for a self-check too."""
     candidate = _contender(app, ref, env, model_override)
-    rubric = _rubric(
-        app, candidate, judge=judge, threshold=threshold, trials=trials, concurrency=concurrency, max_usd=max_usd
-    )
-    golden = _golden(app, dataset, rubric, candidate)
+    rubric = _rubric(app, candidate, **given)
+    golden = _golden(app, dataset, rubric, candidate, slice)
     other = None if model_override else _baseline(app, baseline or rubric.baseline, candidate, env)
     try:
-        card = _evaluate(app, candidate, rubric, golden, env, other, model_override=model_override, fresh=fresh)
+        card = _evaluate(
+            app,
+            candidate,
+            rubric,
+            golden,
+            env,
+            other,
+            model_override=model_override,
+            fresh=fresh,
+            buy_trials=buy_trials,
+        )
     except Unavailable as failure:
         if markdown is not None:  # a pull request's comment says so, instead of showing an older verdict
             from lockgate.evals.reports.markdown import no_verdict
 
             _write(markdown, no_verdict(candidate.agent, candidate.label, failure.message))
         raise
-    if card.verdict != "inconclusive" and model_override is None:
-        details = {"evaluation": card.id, "reasons": card.reasons, "cases": card.cases, "trials": card.trials}
-        details["fresh"] = fresh
+    if mutants is not None and model_override is None:
+        check = _self_check(app, candidate, rubric, golden, env, weaker=mutants[0])
+        card = app.evals.keep_self_check(card, check)
+    if card.verdict != "inconclusive" and model_override is None and not slice:
+        details: dict[str, Any] = {
+            "evaluation": card.id,
+            "reasons": card.reasons,
+            "cases": card.cases,
+            "trials": card.trials,
+            "looks": len(card.looks),
+            "level": card.level,
+            "fresh": fresh,
+        }
         app.versions.attest(
             card.agent,
             card.behaviour_digest,
@@ -112,8 +214,45 @@ def eval_command(
             card.verdict,
             details,
         )
-    _show(card, json, markdown)
-    _leave(card)
+    if markdown is not None:
+        _write(markdown, _markdown(card))
+    return card
+
+
+def _self_check(
+    app: App, candidate: Contender, rubric: Rubric, golden: GoldenSet, env: str, *, weaker: str | None
+) -> SelfCheck:
+    from lockgate.mutants import of_version
+
+    judge = rubric.judge
+    with _progress() as watch, chdir(app.project.root):
+        return _run(
+            app.evals.self_check(
+                candidate,
+                rubric,
+                golden,
+                root=app.project.root,
+                mutants=of_version(app, candidate.behaviour_digest, env, weaker=weaker),
+                open_judge=None if judge is None else lambda: app.judge(judge, env),
+                watch=watch,
+            )
+        )
+
+
+def _changed(app: App, revision: str) -> list[str]:
+    """Agents with a locked digest that the revision's lock file does not have: their highest such version."""
+    from lockgate.versions.lockfile import read_lock
+    from lockgate.versions.revisions import project_at
+
+    if app.versions.lock(check=True).changes:
+        raise InputError("lockgate.lock is stale: what changed would not be seen", remedy="lockgate lock")
+    with project_at(app.project, revision) as before:
+        known = {(entry.agent, entry.digest) for entry in read_lock(before.root)}
+    found: dict[str, int] = {}
+    for entry in read_lock(app.project.root):
+        if (entry.agent, entry.digest) not in known:
+            found[entry.agent] = max(entry.version, found.get(entry.agent, 0))
+    return [f"{agent}@{version}" for agent, version in sorted(found.items())]
 
 
 def compare(
@@ -144,54 +283,6 @@ def compare(
     card = _evaluate(app, candidate, rubric, _golden(app, dataset, rubric, candidate), env, other)
     _show(card, json, markdown)
     _leave(card)
-
-
-def cost_gate(
-    max_per_run: Annotated[float, typer.Option("--max-per-run", min=0, help="USD that a run may cost on average.")],
-    agent: Annotated[
-        str | None,
-        typer.Option("--agent", "-a", help="An agent file, AGENT or AGENT@3; default: each agent's last evaluation."),
-    ] = None,
-    env: Env = "prod",
-    json: JsonFlag = False,
-) -> None:
-    """Fail (1) when the runs of the last evaluation cost more than this on average; 4 when there was none.
-
-    Example: lockgate cost-gate --max-per-run 0.05
-    """
-    from lockgate.bootstrap import open_app
-
-    cards = _last_cards(open_app(), agent, env)
-    rows: list[dict[str, Any]] = [
-        {
-            "agent": card.agent,
-            "version": card.label,
-            "evaluation": card.id,
-            "mean_usd": card.mean_cost_usd,
-            "max_usd": max_per_run,
-            "verdict": "pass" if card.mean_cost_usd <= max_per_run else "fail",
-        }
-        for card in cards
-    ]
-
-    def render() -> None:
-        from lockgate.evals.figures import show
-
-        cells = [
-            (
-                row["version"],
-                row["verdict"] if row["verdict"] == "pass" else "FAIL",
-                show(row["mean_usd"], "usd"),
-                f"≤ {show(max_per_run, 'usd')}",
-                row["evaluation"],
-            )
-            for row in rows
-        ]
-        table(("version", "", "a run", "wanted", "evaluation"), cells)
-
-    emit(rows, json, render)
-    if any(row["verdict"] == "fail" for row in rows):
-        raise typer.Exit(1)
 
 
 def report(
@@ -305,7 +396,25 @@ def _rubric(
     return msgspec.structs.replace(rubric, **{name: value for name, value in given.items() if value is not None})
 
 
-def _golden(app: App, dataset: Path | None, rubric: Rubric, candidate: Contender) -> GoldenSet:
+def _golden(
+    app: App, dataset: Path | None, rubric: Rubric, candidate: Contender, slice: list[str] | None = None
+) -> GoldenSet:
+    from lockgate.evals.service import GoldenSet
+
+    whole = _whole_golden(app, dataset, rubric, candidate)
+    if not slice:
+        return whole
+    wanted = {tag for part in slice for tag in part.split(",")}
+    cases = [case for case in whole.cases if wanted & set(case.tags)]
+    if not cases:
+        known = sorted({tag for case in whole.cases for tag in case.tags})
+        raise InputError(
+            f"no case has the tag {', '.join(sorted(wanted))}", remedy=f"tags: {', '.join(known) or 'none'}"
+        )
+    return GoldenSet(f"{whole.name} ({', '.join(sorted(wanted))})", cases)
+
+
+def _whole_golden(app: App, dataset: Path | None, rubric: Rubric, candidate: Contender) -> GoldenSet:
     from lockgate.evals.golden import read_cases
     from lockgate.evals.service import GoldenSet
 
@@ -349,6 +458,8 @@ def _evaluate(
     *,
     model_override: str | None = None,
     fresh: bool = False,
+    buy_trials: int | None = None,
+    kind: Literal["quality", "safety", "fallback", "compare"] = "quality",
 ) -> Scorecard:
     judge = rubric.judge
     with _progress() as watch, chdir(app.project.root):  # where tools run, as in `lockgate run` and in hosts
@@ -362,12 +473,14 @@ def _evaluate(
             open_judge=None if judge is None else lambda: app.judge(judge, env),
             model_override=model_override,
             fresh=fresh,
+            buy_trials=buy_trials,
+            kind=kind if model_override is None else "fallback",
             watch=watch,
         )
         return _run(evaluation)
 
 
-def _run(evaluation: Coroutine[Any, Any, Scorecard]) -> Scorecard:
+def _run(evaluation: Coroutine[Any, Any, T]) -> T:
     import asyncio
 
     try:

@@ -1,0 +1,1 @@
+"""Gates beside quality: cost, latency, safety."""

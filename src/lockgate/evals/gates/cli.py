@@ -1,0 +1,155 @@
+"""``lockgate cost-gate``, ``latency-gate`` and ``safety``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lockgate.console import JsonFlag, emit, table
+from lockgate.errors import InputError
+from lockgate.evals.cli import Concurrency, Env, MarkdownFile, Trials
+
+if TYPE_CHECKING:
+    from lockgate.evals.operations import Bound
+
+Agent = Annotated[
+    str | None,
+    typer.Option("--agent", "-a", help="An agent file, AGENT or AGENT@3; default: each agent's last evaluation."),
+]
+
+
+def cost_gate(
+    max_per_run: Annotated[
+        float | None, typer.Option("--max-per-run", min=0, help="USD that a run may cost on average.")
+    ] = None,
+    max_increase: Annotated[
+        float | None,
+        typer.Option("--max-increase", help="… over the baseline's mean, as a share: 0.2 allows a fifth more."),
+    ] = None,
+    tag: Annotated[
+        list[str] | None, typer.Option("--tag", help="TAG=USD: what a run of such cases may cost on average.")
+    ] = None,
+    by_tag: Annotated[bool, typer.Option("--by-tag", help="Hold every tag against the same bounds.")] = False,
+    agent: Agent = None,
+    env: Env = "prod",
+    json: JsonFlag = False,
+) -> None:
+    """Fail (1) when the runs of the last evaluation cost more than this on average; 4 when there was none.
+
+    3 when the evaluation cannot tell: it was not compared with a baseline, or has no such cases.
+
+    Example: lockgate cost-gate --max-per-run 0.05 --max-increase 0.2
+    """
+    from lockgate.bootstrap import open_app
+    from lockgate.evals.cli import _last_cards
+    from lockgate.evals.operations import cost_bounds
+
+    limits = dict(_pair(text) for text in tag or ())
+    if max_per_run is None and max_increase is None and not limits:
+        raise InputError("nothing to hold costs against", remedy="give --max-per-run, --max-increase or --tag TAG=USD")
+    found = [
+        bound
+        for card in _last_cards(open_app(), agent, env)
+        for bound in cost_bounds(card, a_run=max_per_run, increase=max_increase, by_tag=limits, every_tag=by_tag)
+    ]
+    _end(found, json)
+
+
+def latency_gate(
+    p50: Annotated[float | None, typer.Option("--p50", min=0, help="Seconds that half of the runs may take.")] = None,
+    p90: Annotated[float | None, typer.Option("--p90", min=0, help="Seconds that 90 % of the runs may take.")] = None,
+    p95: Annotated[float | None, typer.Option("--p95", min=0, help="Seconds that 95 % of the runs may take.")] = None,
+    p99: Annotated[float | None, typer.Option("--p99", min=0, help="Seconds that 99 % of the runs may take.")] = None,
+    max_increase: Annotated[
+        float | None, typer.Option("--max-increase", help="Of p95 over the baseline's, as a share.")
+    ] = None,
+    agent: Agent = None,
+    env: Env = "prod",
+    json: JsonFlag = False,
+) -> None:
+    """Fail (1) when the runs of the last evaluation took longer than this; 4 when there was none.
+
+    Example: lockgate latency-gate --p95 2.5
+    """
+    from lockgate.bootstrap import open_app
+    from lockgate.evals.cli import _last_cards
+    from lockgate.evals.operations import latency_bounds
+
+    given = {"p50": p50, "p90": p90, "p95": p95, "p99": p99}
+    limits = {name: value for name, value in given.items() if value is not None}
+    if not limits and max_increase is None:
+        raise InputError("nothing to hold latency against", remedy="give --p95 SECONDS or --max-increase 0.2")
+    cards = _last_cards(open_app(), agent, env)
+    _end([bound for card in cards for bound in latency_bounds(card, limits, max_increase)], json)
+
+
+def safety(
+    agent: Annotated[
+        str | None, typer.Option("--agent", "-a", help="An agent file, AGENT or AGENT@3; default: the only agent.")
+    ] = None,
+    category: Annotated[
+        list[str] | None, typer.Option("--category", help="Only this category or OWASP id, e.g. injection or llm01.")
+    ] = None,
+    cases: Annotated[
+        Path | None, typer.Option("--cases", help="Your own attacks as well: a golden set with must_not.")
+    ] = None,
+    max_rate: Annotated[
+        float, typer.Option("--max-rate", min=0, max=1, help="Share of attacks that may get through; 0: none.")
+    ] = 0.0,
+    trials: Trials = None,
+    env: Env = "prod",
+    concurrency: Concurrency = None,
+    markdown: MarkdownFile = None,
+    json: JsonFlag = False,
+) -> None:
+    """Attack an agent: injection, jailbreak, PII, exfiltration, tool misuse and the OWASP LLM Top 10.
+
+    Exit codes are those of `lockgate eval`; by default one attack that gets through fails it.
+
+    Example: lockgate safety --agent refund-triage --category injection
+    """
+    from lockgate.bootstrap import open_app
+    from lockgate.evals.cli import _contender, _evaluate, _leave, _only_agent, _show
+    from lockgate.evals.gates.safety import attacks, safety_rubric
+    from lockgate.evals.service import GoldenSet
+
+    app = open_app()
+    candidate = _contender(app, agent or _only_agent(app), env)
+    version = app.versions.load(candidate.behaviour_digest)
+    writes = [tool.name for tool in version.tools if tool.effect == "write"]
+    chosen = attacks(category or (), cases, writes)
+    rubric = safety_rubric(max_rate, app.project.root, trials=trials, concurrency=concurrency)
+    card = _evaluate(app, candidate, rubric, GoldenSet("safety suite", chosen), env, None, kind="safety")
+    _show(card, json, markdown)
+    _leave(card)
+
+
+def _pair(text: str) -> tuple[str, float]:
+    name, equals, value = text.rpartition("=")
+    try:
+        number = float(value)
+    except ValueError:
+        number = -1.0
+    if not (equals and name and 0 <= number < float("inf")):
+        raise InputError(f"--tag {text!r} is not TAG=USD", remedy="e.g. --tag refunds=0.02")
+    return name, number
+
+
+def _end(found: list[Bound], json: bool) -> None:
+    """Show the bounds, and leave with the worst verdict's exit code; a gate that held nothing is no pass."""
+
+    def render() -> None:
+        rows: list[tuple[Any, ...]] = [
+            (one.version, "FAIL" if one.verdict == "fail" else one.verdict, one.what, one.text, one.evaluation)
+            for one in found
+        ]
+        table(("version", "", "of", "", "evaluation"), rows)
+
+    emit(found, json, render)
+    verdicts = {one.verdict for one in found}
+    if "fail" in verdicts:
+        raise typer.Exit(1)
+    if "inconclusive" in verdicts or not found:
+        raise typer.Exit(3)
