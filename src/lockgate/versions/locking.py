@@ -32,11 +32,13 @@ class Packed(msgspec.Struct, frozen=True, kw_only=True):
         """The blobs that attach the settings to the bundle; the manifest is the last."""
         return layout.referrer(self.bundle.digest, self.bundle.size, layout.SETTINGS, "settings.json", self.settings)
 
-    def index_entries(self) -> list[dict[str, Any]]:
-        """What ``index.json`` says of this version."""
+    def index_entries(self, commit: str | None = None) -> list[dict[str, Any]]:
+        """What ``index.json`` says of this version; with the commit, also a name that carries digest and commit."""
         digest, manifest = list(self.referrer().items())[-1]
         name = f"{self.entry.agent}.v{self.entry.version}"
+        both = f"{self.entry.agent}.{self.bundle.digest[7:19]}.git-{commit[:12]}" if commit else None
         return [
+            *([layout.descriptor(self.bundle.digest, self.bundle.size, name=both)] if both else []),
             layout.descriptor(self.bundle.digest, self.bundle.size, name=name),
             layout.descriptor(digest, len(manifest), kind=layout.SETTINGS),
         ]
