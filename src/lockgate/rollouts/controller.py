@@ -220,6 +220,16 @@ def abort(connection: Connection, rollout: Rollout, *, reason: str, by: str, now
     return True
 
 
+def supersede(connection: Connection, rollout: Rollout, *, reason: str, by: str, now: float) -> bool:
+    """End it because something else is wanted. Nothing is held: nobody said that the candidate is bad."""
+    if not _end(connection, rollout, "aborted", reason, (), by=by, now=now):
+        return False
+    deployed = store.deployment(connection, rollout.environment, rollout.agent)
+    if deployed is not None:
+        store.save_route(connection, stable_route(deployed))
+    return True
+
+
 def _end(
     connection: Connection,
     rollout: Rollout,

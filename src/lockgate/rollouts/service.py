@@ -12,8 +12,9 @@ from lockgate.clock import Clock
 from lockgate.errors import Conflict, InputError, NotFound, Refused
 from lockgate.ids import new_id
 from lockgate.project.model import Project
+from lockgate.project.service import environment_policy
 from lockgate.rollouts import controller, evidence, gather, store
-from lockgate.rollouts.admission import Refusal, named, plan_of, refusals
+from lockgate.rollouts.admission import Refusal, named, placed, placement_of, plan_of, refusals
 from lockgate.rollouts.decision import decide, harm_threshold
 from lockgate.rollouts.evidence import Traffic
 from lockgate.rollouts.model import Decision, Deployment, Event, Plan, Profile, Reading, Rollout, Situation
@@ -80,22 +81,31 @@ class Rollouts:
         *,
         direct: bool = False,
         override_reason: str | None = None,
+        supersede: str | None = None,
         by: str = "local",
     ) -> Deployed:
         """Bring a version to an environment: the first one at once, later ones by a rollout.
 
         ``direct`` skips the phases (the candidate still waits for its host). ``override_reason`` goes past the
-        environment's policy and a hold, and is written to the audit log. Raises :class:`Refused` when the policy says
-        no, :class:`Conflict` when a rollout is on already.
+        environment's policy and a hold, and is written to the audit log. ``supersede`` ends a rollout that is on, for
+        this reason. Raises :class:`Refused` when the policy says no, :class:`Conflict` when a rollout is on already.
         """
-        self._check_environment(environment)
+        self.check_environment(environment)
         behaviour = self._versions.find(ref)
-        version, settings = self._versions.load(behaviour), self._versions.settings(behaviour)
+        version = self._versions.load(behaviour)
+        settings = self._settings(behaviour, environment, version.agent)
         candidate = self._versions.ref(behaviour, environment)
+        placement = placement_of(self._project, environment, version.agent)
+        direct = direct or (placement is not None and placement.strategy == "direct")
         refused = refusals(self._project, self._versions, version, settings, candidate, environment)
         planned = plan_of(self._project, version, settings)
+        level = environment_policy(self._project, environment, version.agent).level
+        let_in = [] if level == "enforce" else refused
+        refused = refused if level == "enforce" else []
+        warned = f"; {level}: {'; '.join(one.why for one in let_in)}" if let_in and level == "warn" else ""
         now = self._clock()
         with self._control.write() as connection:
+            store.one_at_a_time(connection, environment, candidate.agent)
             held = store.hold(connection, environment, candidate.agent, candidate.effective_digest)
             if held is not None:
                 remedy = "lockgate rollout retry, or lockgate deploy --override REASON"
@@ -109,7 +119,12 @@ class Rollouts:
             if refused:
                 details |= {"override": override_reason, "overridden": [one.why for one in refused]}
                 store.drop_hold(connection, environment, candidate.agent, candidate.effective_digest)
-            if override_reason or deployed is None or direct:
+            if let_in:
+                details |= {"level": level, "let_in": [one.why for one in let_in]}
+            for live in store.list_rollouts(connection, environment=environment, agent=candidate.agent, live=True):
+                if supersede:
+                    controller.supersede(connection, live, reason=supersede, by=by, now=now)
+            if override_reason or deployed is None or direct or let_in:
                 audit.record(
                     connection,
                     at=now,
@@ -133,7 +148,7 @@ class Rollouts:
                     outcome="stable",
                     environment=environment,
                     version=candidate,
-                    message=f"{named(candidate)} is the first version in {environment}: it serves at once",
+                    message=f"{named(candidate)} is the first version in {environment}: it serves at once{warned}",
                 )
             if direct:
                 planned = direct_plan(planned)
@@ -145,7 +160,7 @@ class Rollouts:
                 controller.promote(connection, rollout, deployed, reason, (), by=by, now=now)
                 return Deployed(outcome="stable", environment=environment, version=candidate, message=reason)
         phases = " → ".join(["direct"] if direct else [phase.name for phase in planned.phases]) + " → stable"
-        message = f"{named(candidate)} goes out in {environment}: {phases}"
+        message = f"{named(candidate)} goes out in {environment}: {phases}{warned}"
         return Deployed(outcome="rollout", environment=environment, version=candidate, rollout=rollout, message=message)
 
     def retry(self, ref: str, environment: str | None = None, *, by: str = "local") -> Rollout:
@@ -158,7 +173,7 @@ class Rollouts:
             raise Conflict(f"rollout {old.id} is still {old.status}", remedy=f"lockgate rollout abort {old.id}")
         if old.status == "promoted":
             raise Conflict(f"rollout {old.id} was promoted", remedy=f"lockgate rollout undo {old.agent}")
-        settings = self._versions.settings(old.candidate.behaviour_digest)
+        settings = self._settings(old.candidate.behaviour_digest, old.environment, old.agent)
         version = self._versions.load(old.candidate.behaviour_digest)
         refused = refusals(self._project, self._versions, version, settings, old.candidate, old.environment)
         if refused:
@@ -250,7 +265,7 @@ class Rollouts:
 
     def plan_of(self, ref: str, environment: str) -> tuple[Plan, Profile]:
         """The plan a version would go out by, and its baseline's traffic: as seen, or assumed."""
-        self._check_environment(environment)
+        self.check_environment(environment)
         behaviour = self._versions.find(ref)
         version = self._versions.load(behaviour)
         planned = plan_of(self._project, version, self._versions.settings(behaviour))
@@ -294,13 +309,22 @@ class Rollouts:
         """Go on after a pause."""
         return self._turn(self._live(ref, environment), "running", reason, by)
 
-    def undo(self, agent: str, environment: str, *, reason: str, by: str = "local") -> Deployment:
+    def end(self, rollout: Rollout, *, reason: str, by: str) -> None:
+        """End a rollout because something else is wanted; its candidate is not held."""
+        with self._control.write() as connection:
+            done = controller.supersede(connection, rollout, reason=reason, by=by, now=self._clock())
+            self._check_done(done, rollout)
+
+    def undo(self, agent: str, environment: str, *, reason: str, by: str = "local", hold: bool = True) -> Deployment:
         """The previous version serves again at once; what served is held, and a rollout that is on is aborted.
 
+        Without ``hold`` it may be deployed again: the desired state has changed, nobody said that it is bad.
         Refused when there is no previous version, or it is not warm any more.
         """
         now = self._clock()
+        end = controller.abort if hold else controller.supersede
         with self._control.write() as connection:
+            store.one_at_a_time(connection, environment, agent)
             deployed = store.deployment(connection, environment, agent)
             if deployed is None:
                 raise NotFound(f"{agent!r} is not deployed in {environment!r}", remedy="lockgate deploy")
@@ -310,21 +334,22 @@ class Rollouts:
                     remedy=f"lockgate deploy {agent}@DIGEST --env {environment} --direct",
                 )
             for rollout in store.list_rollouts(connection, environment=environment, agent=agent, live=True):
-                controller.abort(connection, rollout, reason=f"undo: {reason}", by=by, now=now)
+                end(connection, rollout, reason=f"undo: {reason}", by=by, now=now)
             undone = deployed.stable
             after = Deployment(
                 environment=environment,
                 agent=agent,
                 stable=deployed.previous,
-                settings=self._versions.settings(deployed.previous.behaviour_digest),
+                settings=self._settings(deployed.previous.behaviour_digest, environment, agent),
                 updated_at=now,
                 updated_by=by,
             )
             store.save_deployment(connection, after)
             store.save_route(connection, controller.stable_route(after))
-            store.put_hold(
-                connection, environment, agent, undone.effective_digest, reason=f"undone: {reason}", by=by, now=now
-            )
+            if hold:
+                store.put_hold(
+                    connection, environment, agent, undone.effective_digest, reason=f"undone: {reason}", by=by, now=now
+                )
             audit.record(
                 connection,
                 at=now,
@@ -342,6 +367,9 @@ class Rollouts:
         return store.assign(self._control, rollout_id, key, weight, now)
 
     # --- inside -----------------------------------------------------------------------------------------------
+
+    def _settings(self, behaviour: str, environment: str, agent: str) -> AgentSettings:
+        return placed(self._project, self._versions.settings(behaviour), environment, agent)
 
     def _begin(self, connection: Connection, rollout: Rollout, deployed: Deployment, what: str, now: float) -> None:
         store.insert_rollout(connection, rollout)
@@ -424,7 +452,8 @@ class Rollouts:
         if not done:
             raise Conflict(f"rollout {rollout.id} changed meanwhile", remedy="look at it again, then repeat")
 
-    def _check_environment(self, environment: str) -> None:
+    def check_environment(self, environment: str) -> None:
+        """Raises :class:`NotFound` for one that the project does not have."""
         known = self._project.config.environments
         if environment not in known:
             raise NotFound(f"no environment {environment!r}", remedy=f"lockgate.yaml has {', '.join(known)}")

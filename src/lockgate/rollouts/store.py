@@ -61,13 +61,29 @@ def assign(control: Database, rollout_id: str, key: str, weight: float, now: flo
 # --- rollouts -------------------------------------------------------------------------------------------------
 
 
+def one_at_a_time(connection: Connection, environment: str, agent: str) -> None:
+    """Inside a writing transaction: whoever else changes what serves this agent there waits until it ends.
+
+    SQLite has one writer at a time anyway.
+    """
+    if connection.dialect.name == "postgresql":
+        name = f"deploy:{environment}/{agent}"
+        connection.execute(text("select pg_advisory_xact_lock(hashtext(:name))"), {"name": name})
+
+
 def insert_rollout(connection: Connection, rollout: Rollout) -> None:
     """Raises :class:`Conflict` when the agent has a live rollout in that environment already."""
+    live = list_rollouts(connection, environment=rollout.environment, agent=rollout.agent, live=True)
     try:
-        connection.execute(insert(schema.rollouts).values(**_rollout_row(rollout)))
+        if not live:
+            connection.execute(insert(schema.rollouts).values(**_rollout_row(rollout)))
     except IntegrityError:
+        live = [rollout]
+    if live:
+        other = live[0].candidate.behaviour_digest.removeprefix("sha256:")[:12]
+        known = "" if live[0] is rollout else f": {live[0].id} to {other}, started by {live[0].created_by}"
         raise Conflict(
-            f"{rollout.agent} has a rollout in {rollout.environment!r} already",
+            f"{rollout.agent} has a rollout in {rollout.environment!r} already{known}",
             remedy=f"lockgate rollout status {rollout.agent} --env {rollout.environment}, then promote or abort it",
         ) from None
 

@@ -288,6 +288,7 @@ runs = Table(
     Column("tool_calls", Integer, nullable=False, default=0),
     Column("iterations", Integer, nullable=False, default=0),
     Column("replayed_calls", Integer, nullable=False, default=0),  # of a shadow: tool calls answered from the record
+    Column("served", JSON),  # by model as asked for: what the provider says answered
     Column("trace_id", String, nullable=False),
     Column("attempt", Integer, nullable=False, default=1),  # fences writes of a late host
     Column("host", String, nullable=False, default=""),
@@ -358,6 +359,18 @@ approvals = Table(
     Index("approvals_by_status", "status", "requested_at"),
 )
 
+served_revisions = Table(
+    "served_revisions",
+    control,
+    Column("environment", String, nullable=False),
+    Column("effective_digest", String, nullable=False),
+    Column("model", String, nullable=False),  # provider/name, as asked for
+    Column("revision", String, nullable=False),  # as the provider calls what answered
+    Column("accepted", Boolean, nullable=False),  # false: an alert tells of it
+    Column("first_seen_at", Double, nullable=False),
+    PrimaryKeyConstraint("environment", "effective_digest", "model", "revision"),
+)
+
 hosts = Table(
     "hosts",
     control,
@@ -426,6 +439,17 @@ trial_scores = Table(
 )
 
 # --- limits ---------------------------------------------------------------------------------------------------
+
+calibrations = Table(
+    "calibrations",
+    control,
+    Column("id", String, primary_key=True),
+    Column("judge_digest", String, nullable=False),  # of its model, its words and its metric
+    Column("metric", String, nullable=False),
+    Column("record", JSON, nullable=False),  # a Calibration
+    Column("created_at", Double, nullable=False),
+    Index("calibrations_by_judge", "judge_digest", "created_at"),
+)
 
 ledger = Table(
     "ledger",
