@@ -1,7 +1,8 @@
 """How long `lockgate lock` takes on a large project, beside reading and hashing the same files.
 
 100 agents with a prompt and a tool each, in a project of 2,000 prompt files.
-Limits: cold 2 s, unchanged 0.3 s for the reading of it (`--check`), a project of one agent 0.5 s.
+Limits: cold 2 s, unchanged 0.3 s, a project of one agent 0.5 s. Files touched in the last two seconds are never
+trusted to be unchanged, so the project rests that long before it is measured.
 
 Usage: python benchmarks/lock.py
 """
@@ -65,11 +66,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         large = write_project(Path(folder, "large"), AGENTS, PROMPTS)
         small = write_project(Path(folder, "small"), 1, 1)
+        time.sleep(2.5)
         reading = statistics.median(bare(large) for _ in range(RUNS))
         rows = [
             ("cold", statistics.median(cold(large) for _ in range(RUNS)), 2.0),
-            ("again", statistics.median(seconds(large) for _ in range(RUNS)), 2.0),
-            ("--check", statistics.median(seconds(large, "--check") for _ in range(RUNS)), 2.0),
+            ("unchanged", statistics.median(seconds(large) for _ in range(RUNS)), 0.3),
+            ("--check", statistics.median(seconds(large, "--check") for _ in range(RUNS)), 0.3),
             ("one agent, cold", statistics.median(cold(small) for _ in range(RUNS)), 0.5),
             ("one agent, again", statistics.median(seconds(small) for _ in range(RUNS)), 0.5),
         ]

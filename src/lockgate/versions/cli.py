@@ -35,9 +35,19 @@ def lock(
 
     Example: lockgate lock --check
     """
-    from lockgate.bootstrap import open_app
+    from lockgate.versions import unchanged
 
-    result = open_app().versions.lock(files or None, check=check)
+    now = unchanged.wall_clock()
+    where = None if files else unchanged.places(Path.cwd())
+    result = None if where is None else unchanged.recall(*where, now)
+    if result is None:
+        from lockgate.bootstrap import open_app
+
+        before = None if where is None else unchanged.look(*where, now)
+        store = open_app().versions
+        result = store.lock(files or None, check=check)
+        if where is not None and not result.asked and not (check and result.stale):
+            unchanged.remember(*where, before, result, now)
     emit(_lock_data(result), json, lambda: _draw_lock(result, check))
     if check and result.stale:
         raise typer.Exit(1)

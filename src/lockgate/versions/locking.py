@@ -56,6 +56,12 @@ class Names:
         self.findings: list[Finding] = []
         self._locked = {entry.file: entry.models for entry in locked}
         self._answers: dict[str, dict[str, str] | None] = {}
+        self._movable = False
+
+    @property
+    def asked(self) -> bool:
+        """Whether a name moves, or may: then the next lock has to ask again."""
+        return self._movable
 
     def of(self, file: str) -> Revisions:
         """The resolver for one agent file."""
@@ -64,6 +70,9 @@ class Names:
     def _revision(self, file: str, provider: str, name: str) -> str | None:
         label = f"{provider}/{name}"
         before = self._locked.get(file, {}).get(label)
+        known = self.project.config.providers.get(provider) or WELL_KNOWN.get(provider)
+        url = "" if known is None else known.base_url or ""
+        self._movable |= provider == "image" or url.startswith("http://")
         if provider == "image":
             answer = self._ask_registry(name) if self.online else None
         else:

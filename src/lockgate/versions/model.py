@@ -165,6 +165,7 @@ class LockResult(msgspec.Struct, frozen=True, kw_only=True):
     changes: list[LockChange]
     warnings: list[Finding]
     written: bool
+    asked: bool = False  # a server was asked, or a folder read, whose answer may differ next time
 
     @property
     def stale(self) -> bool:

@@ -119,6 +119,7 @@ class Versions:
                 *self.deprecations(one.source.version for one in packed),
             ],
             written=False,
+            asked=names.asked or any(one.source.spec.references or one.source.spec.retrieval for one in packed),
         )
 
     def _keep(self, packed: Sequence[Packed], commit: str | None) -> None:
