@@ -43,5 +43,5 @@ def test_a_literal_is_refused_and_not_repeated(tmp_path: Path, literal: str) -> 
 
 
 def test_an_unknown_store_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no secret store 'vault'"):
-        resolve_secret("${vault:secret/llm#key}", tmp_path)
+    with pytest.raises(InputError, match="no secret store 'keyring'"):
+        resolve_secret("${keyring:llm}", tmp_path)
