@@ -44,7 +44,10 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
 
     ``output`` is the answer (text, or the JSON value an output schema or handler gave);
     ``error_type`` is one of the stable words in ``docs/runs.md`` when ``status`` is ``failed``;
+    ``served`` says what the provider called what answered, by model as asked for;
     ``iterations`` counts model calls after the first that only repaired or refined an answer.
+    Of a simulation: ``transcript``, what user and agent said (``role``, ``content``), and ``changes``, what is other
+    than before in the world it played in (path → value now, None where it is gone).
     """
 
     status: RunStatus
@@ -55,11 +58,14 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float = 0.0
     model_calls: int = 0
     iterations: int = 0
+    served: dict[str, str] = msgspec.field(default_factory=dict)
     run_id: str = ""
     trace_id: str = ""
     approval_id: str | None = None
     error_type: str | None = None
     error: str | None = None
+    transcript: list[dict[str, str]] = msgspec.field(default_factory=list)
+    changes: dict[str, Any] | None = None
 
     @property
     def cost_usd(self) -> float:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from lockgate.errors import InputError
+from lockgate.errors import InputError, Unavailable
 from lockgate.evals.model import Case, Subject
 from lockgate.results import RunResult, Usage
 from lockgate.versions.model import AgentVersion, ModelRef
@@ -17,9 +18,14 @@ if TYPE_CHECKING:
     from lockgate.bootstrap import App
     from lockgate.evals.model import JudgeSettings
     from lockgate.evals.scorers.judge import Ask
+    from lockgate.evals.simulation.conversation import UserTurn
+    from lockgate.evals.simulation.model import UserScript
     from lockgate.runtime.direct import Endpoint
+    from lockgate.runtime.local import LocalRunner
     from lockgate.runtime.model import Completion, ModelClient
 
+USER_SECONDS = 60.0
+"""Until a simulated user that says nothing is given up."""
 JUDGE_SECONDS = 120.0
 """Until a judge that does not answer is given up."""
 
@@ -42,11 +48,53 @@ async def open_subject(
     async with open_models(app, version, environment) as client:
         runner = LocalRunner(version, client, code, environment=environment)
 
-        async def subject(case: Case, trial: int) -> RunResult:
-            return await runner.run(case.input, fixtures=case.metadata.get("fixtures", ()))
-
-        yield subject
+        yield _subject(runner, client, version, app.project.root)
         runner.close()
+
+
+def _subject(runner: LocalRunner, client: ModelClient, version: AgentVersion, root: Path) -> Subject:
+    """Cases as they are run: a question, or a simulation."""
+    from lockgate.evals.simulation import changes, converse, load_world, simulation_of
+    from lockgate.tools.contracts import plain
+
+    async def subject(case: Case, trial: int) -> RunResult:
+        fixtures = case.metadata.get("fixtures", ())
+        simulation = simulation_of(case)
+        if simulation is None:
+            return await runner.run(case.input, fixtures=fixtures)
+        world = None if simulation.world is None else load_world(simulation.world, root)(case)
+        before = None if world is None else plain(world.state())
+
+        async def turn(messages: list[dict[str, str]] | Any) -> RunResult:
+            asked = {"messages": messages} if isinstance(messages, list) else messages
+            return await runner.run(asked, fixtures=fixtures, world=None if world is None else world.tools)
+
+        if simulation.user is None:
+            result = await turn(case.input)
+        else:
+            result = await converse(simulation.user, turn, _user(simulation.user, client, version))
+        if world is None:
+            return result
+        return msgspec.structs.replace(result, changes=changes(before, plain(world.state())))
+
+    return subject
+
+
+def _user(script: UserScript, client: ModelClient, version: AgentVersion) -> UserTurn:
+    """The simulated user's model."""
+    model = version.model if script.model is None else override_model(version, script.model).model
+    model = msgspec.structs.replace(model, temperature=script.temperature, max_tokens=script.max_tokens)
+
+    async def ask(messages: list[dict[str, str]]) -> str:
+        body = {"messages": messages, "temperature": script.temperature, "max_tokens": script.max_tokens}
+        try:
+            completion = await client.complete(model, body, timeout=USER_SECONDS)
+        except TimeoutError:
+            raise Unavailable(f"no answer in {USER_SECONDS:g} s") from None
+        content = completion.message.get("content")
+        return content if isinstance(content, str) else ""
+
+    return ask
 
 
 @asynccontextmanager
@@ -58,22 +106,26 @@ async def open_models(app: App, version: AgentVersion, environment: str) -> Asyn
     from lockgate.runtime.metered import MeteredClient
 
     with ExitStack() as stack:
-        endpoints: dict[str, Endpoint] = {}
-        kinds: dict[str, str] = {}
+        opened: dict[str, tuple[str, Endpoint]] = {}
+
+        def provider(model: ModelRef) -> tuple[str, Endpoint]:
+            if model.provider not in opened:  # the simulated user's may be another than the agent's
+                opened[model.provider] = open_provider(app, stack, model, environment)
+            return opened[model.provider]
+
         for model in (version.model, *version.fallbacks):
-            if model.provider not in endpoints:
-                kinds[model.provider], endpoints[model.provider] = open_provider(app, stack, model, environment)
+            provider(model)
 
         def price(model: ModelRef, usage: Usage) -> int:
-            return app.prices.cost(kinds[model.provider], model.provider, model.name, usage)
+            return app.prices.cost(provider(model)[0], model.provider, model.name, usage)
 
         price(version.model, Usage())  # an unknown price is one clear error now, not a failure of every trial
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
-            direct = DirectClient(session, endpoints.__getitem__, price)
+            direct = DirectClient(session, lambda name: provider(ModelRef(provider=name, name=""))[1], price)
 
             def bound(model: ModelRef, request_bytes: int, tokens: int) -> int:
                 return app.prices.bound(
-                    kinds[model.provider],
+                    provider(model)[0],
                     model.provider,
                     model.name,
                     request_bytes=request_bytes,

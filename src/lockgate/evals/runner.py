@@ -29,6 +29,7 @@ from lockgate.evals.rubric import failed_score, to_score
 from lockgate.evals.running.meter import METER, Caps, Meter, Spend
 from lockgate.evals.running.pace import Pace
 from lockgate.evals.scorers import SCORERS, Mark, Sample, Scorer
+from lockgate.evals.simulation.model import trial_key
 from lockgate.evals.statistics import Floats
 from lockgate.evals.store import CHUNK, CallRecord, TrialRecord, TrialStore
 from lockgate.results import RunResult
@@ -178,7 +179,7 @@ class _Work:
         self.kept_calls: dict[tuple[str, int], dict[str, list[Any]]] = {}
         self.tries: Counter[tuple[int, int]] = Counter()
         self.clock = clock
-        self.digests = [case.digest for case in cases]
+        self.digests = [trial_key(case) for case in cases]
         self.expectations = [case.expectation_digest for case in cases]
         self.started = time.monotonic()
         self.pending: list[tuple[int, int]] = []

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lockgate import clock as clocks
 from lockgate.errors import InputError, NotFound
 from lockgate.results import RunResult
+from lockgate.runtime.calling import call_function
 from lockgate.runtime.context import MODEL_TIMEOUT, RunContext
 from lockgate.runtime.execution import execute
 from lockgate.runtime.journal import Journal
 from lockgate.runtime.loader import Code
 from lockgate.runtime.model import Answer, ModelClient, Step
 from lockgate.runtime.tracing import Emit, Tracer
-from lockgate.tools.contracts import stubbed_result
+from lockgate.tools.contracts import plain, stubbed_result
 from lockgate.tools.model import Approval, Ruling
 from lockgate.tools.policy import Policy
 from lockgate.versions.model import AgentVersion, ToolContract
@@ -49,8 +50,18 @@ class LocalRunner:
         self._clock = clock
         self._model_timeout = model_timeout
 
-    async def run(self, input: Any, *, fixtures: Sequence[dict[str, Any]] = (), run_id: str = "") -> RunResult:
+    async def run(
+        self,
+        input: Any,
+        *,
+        fixtures: Sequence[dict[str, Any]] = (),
+        world: Mapping[str, Callable[..., Any]] | None = None,
+        run_id: str = "",
+    ) -> RunResult:
         """One run; what fails in it is in the result.
+
+        ``world`` has functions by tool: they answer in place of the tools, writes included, and all others are
+        refused.
 
         ``fixtures`` answer tool calls, the first that fits: ``{"tool": name, "arguments": those that must match
         (optional), "result": value}``, or ``"error": text`` for a result. Raises :class:`InputError` for other shapes.
@@ -60,7 +71,7 @@ class LocalRunner:
             self._client,
             code=self._code,
             policy=self._policy,
-            mode=EvalTools(fixtures),
+            mode=EvalTools(fixtures, world),
             recorder=Unrecorded(),
             journal=Journal(),
             tracer=Tracer(self._emit, self.version, run_id=run_id),
@@ -80,9 +91,9 @@ class LocalRunner:
 
 
 class EvalTools:
-    """Tool calls of an eval: nothing in the world changes."""
+    """Tool calls of an eval: nothing outside changes. In a simulation, only its own world does."""
 
-    def __init__(self, fixtures: Sequence[Any] = ()) -> None:
+    def __init__(self, fixtures: Sequence[Any] = (), world: Mapping[str, Callable[..., Any]] | None = None) -> None:
         for fixture in fixtures:
             if not isinstance(fixture, dict) or not isinstance(fixture.get("tool"), str):
                 raise InputError(
@@ -90,6 +101,7 @@ class EvalTools:
                     remedy='give {"tool": "read_orders", "arguments": {…}, "result": …}',
                 )
         self._fixtures = fixtures
+        self._world = world
 
     async def answer(self, contract: ToolContract, arguments: dict[str, Any], *, asks: bool) -> Answer | None:
         stubbed = contract.effect == "write" or asks
@@ -99,7 +111,23 @@ class EvalTools:
                 if error is not None:
                     return Answer(error_type="tool_failed", error=str(error))
                 return Answer(result=fixture.get("result"), stubbed=stubbed)
+        if self._world is not None and contract.effect != "pure":
+            return await self._in_world(self._world, contract, arguments)
         return Answer(result=stubbed_result(contract, arguments), stubbed=True) if stubbed else None
+
+    async def _in_world(
+        self, world: Mapping[str, Callable[..., Any]], contract: ToolContract, arguments: dict[str, Any]
+    ) -> Answer:
+        act = world.get(contract.name)
+        if act is None:
+            return Answer(error_type="tool_failed", error=f"the simulation's world has no tool {contract.name!r}")
+        try:
+            async with asyncio.timeout(contract.timeout):
+                return Answer(result=plain(await call_function(act, **plain(arguments))))
+        except TimeoutError:
+            return Answer(error_type="tool_timeout", error=f"tool {contract.name!r} took {contract.timeout:g} s")
+        except Exception as failure:  # the project's own world: what it refuses, the agent is told
+            return Answer(error_type="tool_failed", error=f"{type(failure).__name__}: {failure}")
 
 
 class Unrecorded:

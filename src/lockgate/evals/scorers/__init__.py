@@ -162,6 +162,7 @@ SCORERS = Registry(
         "pii_leaked": _rate("pii:pii_leaked"),
         "secret_leaked": _rate("secrets:secret_leaked"),
         "side_effects": _agent("side_effects:side_effects", "expected_tools"),
+        "final_state": _agent("final_state:final_state", "expected_tools"),
         "must_not": _agent("must_not:must_not"),
         "grounded_fields": _agent("grounded:grounded_fields"),
         "python": Kind("python:python", runs="thread"),
