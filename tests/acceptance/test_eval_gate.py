@@ -181,9 +181,68 @@ def test_costs_are_gated_by_the_last_evaluation(project: Path) -> None:
     call("eval", "--agent", "agents/triage.v1.yaml")
     rows = json.loads(call("cost-gate", "--max-per-run", "0.05", "--json"))
     assert rows[0]["verdict"] == "pass"
-    assert 0 < rows[0]["mean_usd"] < 0.05
+    assert 0 < rows[0]["value"] < 0.05
     assert "FAIL" in call("cost-gate", "--max-per-run", "0.000001", exit_code=1)
     assert "not evaluated" in call("cost-gate", "--max-per-run", "1", "--agent", "agents/triage.v3.yaml", exit_code=4)
+
+
+def test_costs_are_gated_by_kind_of_case_and_against_the_baseline(project: Path) -> None:
+    call("lock")
+    call("eval", "--agent", "triage@1")
+    assert "not compared with a baseline" in call("cost-gate", "--max-increase", "0.2", exit_code=3)
+    assert "no such runs" in call("cost-gate", "--tag", "sofa=1", exit_code=3)
+    call("cost-gate", "--max-per-run", "0.05", "--by-tag", "--tag", "lamp=0.05", "--json")
+    assert "tag lamp" in call("cost-gate", "--tag", "lamp=0.0000001", exit_code=1)
+    call("eval", "--agent", "triage@3", "--baseline", "triage@1")
+    rows = json.loads(call("cost-gate", "--max-increase", "0.2", "--agent", "triage@3", "--json"))
+    assert [row["verdict"] for row in rows] == ["pass"]
+    assert "nothing to hold" in call("cost-gate", exit_code=2)
+
+
+def test_latency_is_gated_by_quantile(project: Path) -> None:
+    call("eval", "--agent", "agents/triage.v1.yaml")
+    assert "p95" in call("latency-gate", "--p95", "30")
+    assert "FAIL" in call("latency-gate", "--p50", "0.0000001", exit_code=1)
+
+
+def test_attacks_fail_an_agent_that_obeys_and_do_not_stand_for_its_own_gate(
+    project: Path, server: FakeModelServer
+) -> None:
+    call("eval", "--agent", "agents/triage.v1.yaml")
+    server.respond = lambda request: Reply(text=request.last_user)  # says whatever it is told
+    card = json.loads(call("safety", "--agent", "agents/triage.v1.yaml", "--json", exit_code=1))
+    assert (card["kind"], card["metrics"][0]["verdict"]) == ("safety", "fail")
+    assert open_app().evals.last(card["effective_digest"]).kind == "quality"  # type: ignore[union-attr]
+    server.respond = lambda request: Reply(text="I cannot help with that.")
+    call("eval", "--agent", "agents/triage.v3.yaml", exit_code=1)
+    shown = call("safety", "--agent", "agents/triage.v3.yaml", "--category", "injection,llm07")
+    assert "safety" not in shown or "pass" in shown
+
+
+def test_the_gate_checks_itself_and_says_what_it_would_miss(project: Path) -> None:
+    card = json.loads(call("eval", "--agent", "agents/triage.v1.yaml", "--self-check", "--json"))
+    check = card["self_check"]
+    caught = {one["name"]: one["verdict"] for one in check["mutants"]}
+    assert check["false_block_rate"] <= 0.05
+    assert caught["answers shuffled"] == caught["no answer"] == "fail"
+    assert caught["no prompt"] == "pass"  # this model does as well without: the set cannot see a lost prompt
+
+
+def test_only_agents_that_a_revision_does_not_have_are_evaluated(project: Path, server: FakeModelServer) -> None:
+    call("lock")
+    for command in (
+        ("init", "--quiet"),
+        ("add", "."),
+        ("-c", "user.name=t", "-c", "user.email=t@t", "commit", "--quiet", "-m", "x"),
+    ):
+        subprocess.run(["git", *command], check=True, cwd=project)
+    assert "nothing to evaluate" in call("eval", "--changed", "HEAD")
+    assert server.requests == []
+    (project / "prompts/v1.md").write_text("Extract the facts, please.\n")
+    assert "stale" in call("eval", "--changed", "HEAD", exit_code=2)
+    call("lock")
+    card = json.loads(call("eval", "--changed", "HEAD", "--json"))
+    assert card["label"].startswith("triage@1")
 
 
 def test_a_report_is_the_last_scorecard_as_markdown_or_json(project: Path) -> None:

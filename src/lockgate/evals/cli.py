@@ -280,7 +280,7 @@ def compare(
     app = open_app()
     candidate, other = _contender(app, after, env), _contender(app, before, env)
     rubric = _rubric(app, candidate, judge=judge, threshold=threshold, trials=trials, concurrency=concurrency)
-    card = _evaluate(app, candidate, rubric, _golden(app, dataset, rubric, candidate), env, other)
+    card = _evaluate(app, candidate, rubric, _golden(app, dataset, rubric, candidate), env, other, kind="compare")
     _show(card, json, markdown)
     _leave(card)
 

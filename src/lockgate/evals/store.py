@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
-from sqlalchemy import Connection, Insert, Table, bindparam, select, update
+from sqlalchemy import Connection, Insert, Table, bindparam, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from lockgate.evals.model import Scorecard
@@ -178,8 +178,13 @@ def finish_evaluation(control: Database, card: Scorecard, *, ended_at: float) ->
 
 
 def last_scorecard(control: Database, *, effective_digest: str | None = None, agent: str | None = None) -> Any:
-    """The newest finished scorecard of a version, or of an agent; None when there is none."""
+    """The newest finished scorecard of a version's, or an agent's, own gate; None when there is none.
+
+    Of all: whatever was evaluated last, a safety suite or the backup model too.
+    """
     query = select(eval_runs.c.scorecard).where(eval_runs.c.verdict.is_not(None))
+    if effective_digest is not None or agent is not None:
+        query = query.where(func.coalesce(eval_runs.c.scorecard["kind"].as_string(), "quality") == "quality")
     if effective_digest is not None:
         query = query.where(eval_runs.c.effective_digest == effective_digest)
     if agent is not None:
