@@ -1,0 +1,228 @@
+"""Push and pull against a real registry (Debian's docker-registry), with and without a password."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lockgate.bootstrap import App
+from lockgate.errors import Conflict, Corrupt, NotFound, Refused, Unauthenticated, Unavailable
+from lockgate.project.service import load_project
+from lockgate.versions.registry.client import Registry, open_registry
+from lockgate.versions.registry.credentials import Credentials
+from lockgate.versions.registry.reference import Reference, parse
+from lockgate.versions.registry.service import pull_version, push_version
+
+BINARY = shutil.which("docker-registry")
+pytestmark = [
+    pytest.mark.integration_only,
+    pytest.mark.skipif(BINARY is None, reason="apt-get install docker-registry"),
+]
+
+
+class Server:
+    """A registry of this test's own."""
+
+    def __init__(self, folder: Path, extra: str = "") -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.host = f"127.0.0.1:{probe.getsockname()[1]}"
+        self.folder = folder / "registry"
+        config = folder / "registry.yml"
+        config.write_text(
+            f"version: 0.1\nstorage: {{filesystem: {{rootdirectory: {self.folder}}}}}\n"
+            f"http: {{addr: '{self.host}'}}\n{extra}"
+        )
+        assert BINARY is not None
+        with open(folder / "registry.log", "wb") as log:
+            self.process = subprocess.Popen([BINARY, "serve", str(config)], stdout=log, stderr=log)
+        give_up = time.monotonic() + 15
+        while time.monotonic() < give_up:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", int(self.host.partition(":")[2]))) == 0:
+                    return
+            time.sleep(0.05)
+        raise AssertionError("the registry did not start")
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(10)
+
+    def blob(self, digest: str) -> Path:
+        value = digest.removeprefix("sha256:")
+        return self.folder / "docker/registry/v2/blobs/sha256" / value[:2] / value / "data"
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
+    running = Server(tmp_path)
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def app(acme: Path) -> App:
+    opened = App(load_project(acme))
+    opened.versions.lock()
+    return opened
+
+
+@pytest.fixture
+def elsewhere(acme: Path, tmp_path: Path) -> App:
+    """The same project file on another machine: nothing locked, another key."""
+    root = tmp_path / "elsewhere"
+    root.mkdir()
+    shutil.copy(acme / "lockgate.yaml", root)
+    return App(load_project(root))
+
+
+def at(server: Server, tag: str = "v1") -> Reference:
+    return parse(f"oci://{server.host}/team/triage:{tag}")
+
+
+def test_a_version_and_its_verdict_arrive_on_another_machine(server: Server, app: App, elsewhere: App) -> None:
+    from lockgate.versions.attestation import key_text
+    from lockgate.versions.signing import signing_key
+
+    ref = app.versions.ref("triage", "prod")
+    app.versions.attest("triage", ref.behaviour_digest, ref.effective_digest, "sha256:g", "sha256:r", "pass", {})
+    app.versions.attach(ref.behaviour_digest, "application/vnd.lockgate.scorecard.v1+json", "scorecard.json", b"{}")
+    pushed = push_version(app.versions, "triage", at(server))
+    assert (pushed.digest, pushed.referrers) == (ref.behaviour_digest, 3)
+    assert push_version(app.versions, "triage", at(server)).uploaded == 0
+    got = pull_version(elsewhere.versions, at(server))
+    assert got.digest == ref.behaviour_digest
+    assert elsewhere.versions.settings(got.digest) == app.versions.settings(got.digest)
+    assert elsewhere.versions.verify() == []
+    there = elsewhere.versions.ref(got.digest, "prod")
+    assert there == ref
+    assert "does not trust" in elsewhere.versions.gate(there, "prod").refusals[0].why
+    with open(elsewhere.project.root / "lockgate.yaml", "a") as file:
+        file.write(f"trusted_keys: {{ci: '{key_text(signing_key(app.home).public_key())}'}}\n")
+    assert App(load_project(elsewhere.project.root)).versions.gate(there, "prod").signer == "ci"
+
+
+def test_a_tag_of_another_version_is_not_taken_unasked(server: Server, app: App, elsewhere: App) -> None:
+    first = push_version(app.versions, "triage", at(server)).digest
+    (app.project.root / "prompts/triage.md").write_text("Another.\n")
+    app.versions.lock()
+    with pytest.raises(Conflict, match=first):
+        push_version(app.versions, "triage", at(server))
+    second = push_version(app.versions, "triage", at(server), move=True).digest
+    assert first != second
+    with pytest.raises(Refused, match="was moved"):
+        pull_version(elsewhere.versions, parse(f"{at(server)}@{first}"))
+    assert list(elsewhere.versions.history()) == []
+
+
+def test_a_corrupt_part_is_an_error_and_nothing_is_there(server: Server, app: App, elsewhere: App) -> None:
+    digest = push_version(app.versions, "triage", at(server)).digest
+    part = app.versions.blobs.get(digest)
+    victim = json.loads(part)["layers"][0]["digest"]
+    path = server.blob(victim)
+    path.write_bytes(b"x" * path.stat().st_size)
+    with pytest.raises(Corrupt, match="other bytes"):
+        pull_version(elsewhere.versions, at(server))
+    assert victim not in elsewhere.versions.blobs
+    assert list(elsewhere.versions.history()) == []
+
+
+def test_a_push_that_breaks_off_tags_nothing_and_goes_on_later(
+    server: Server, app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Registry.put_blob
+    sent: list[str] = []
+
+    async def failing(self: Registry, digest: str, data: bytes) -> None:
+        if len(sent) >= 3:
+            raise Unavailable("the registry went away")
+        await real(self, digest, data)
+        sent.append(digest)
+
+    monkeypatch.setattr(Registry, "put_blob", failing)
+    with pytest.raises(Unavailable, match="went away"):
+        push_version(app.versions, "triage", at(server))
+    monkeypatch.undo()
+    with pytest.raises(NotFound):
+        pull_version(app.versions, at(server))
+    whole = len(set(app.versions.blobs.get(app.versions.find("triage")).split(b"sha256:"))) - 1
+    assert 0 < push_version(app.versions, "triage", at(server)).uploaded <= whole - 3
+
+
+def test_a_truncated_store_sends_nothing(server: Server, app: App) -> None:
+    digest = app.versions.find("triage")
+    layer = json.loads(app.versions.blobs.get(digest))["layers"][0]["digest"]
+    app.versions.blobs.path(layer).unlink()
+    with pytest.raises(NotFound, match="no blob"):
+        push_version(app.versions, digest, at(server))
+    with urllib.request.urlopen(f"http://{server.host}/v2/_catalog", timeout=5) as answer:
+        assert json.load(answer) == {"repositories": []}
+
+
+def test_a_huge_part_is_refused_before_it_is_asked_for(server: Server, app: App, elsewhere: App) -> None:
+    digest = push_version(app.versions, "triage", at(server)).digest
+    manifest = json.loads(app.versions.blobs.get(digest))
+    manifest["layers"][0]["size"] = 1_000_000_000
+
+    async def plant() -> None:
+        async with open_registry(at(server), None) as registry:
+            await registry.put_manifest("huge", json.dumps(manifest).encode())
+
+    asyncio.run(plant())
+    with pytest.raises(Corrupt, match="1,000,000,000 bytes"):
+        pull_version(elsewhere.versions, at(server, "huge"))
+
+
+@pytest.mark.parametrize("title", ["code/../../evil.py", "/etc/evil", "code/a\\b", "code/./x"])
+def test_a_path_out_of_the_folder_is_refused(server: Server, app: App, elsewhere: App, title: str) -> None:
+    digest = push_version(app.versions, "triage", at(server)).digest
+    manifest = json.loads(app.versions.blobs.get(digest))
+    manifest["layers"][-1]["annotations"]["org.opencontainers.image.title"] = title
+
+    async def plant() -> None:
+        async with open_registry(at(server), None) as registry:
+            await registry.put_manifest("evil", json.dumps(manifest).encode())
+
+    asyncio.run(plant())
+    with pytest.raises(Corrupt, match="unsafe or repeated path"):
+        pull_version(elsewhere.versions, at(server, "evil"))
+    assert list(elsewhere.versions.history()) == []
+
+
+def test_a_registry_with_a_password_wants_it(tmp_path: Path, app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
+    made = subprocess.run(
+        ["htpasswd", "-nbB", "me", "planted-canary"] if shutil.which("htpasswd") else ["true"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
+    if not made:
+        pytest.skip("apt-get install apache2-utils")
+    (tmp_path / "htpasswd").write_text(made + "\n")
+    server = Server(tmp_path, f"auth: {{htpasswd: {{realm: here, path: {tmp_path / 'htpasswd'}}}}}\n")
+    try:
+        with pytest.raises(Unauthenticated, match="does not let nobody in"):
+            push_version(app.versions, "triage", at(server))
+        with pytest.raises(Unauthenticated) as caught:
+            push_version(app.versions, "triage", at(server), credentials=Credentials(username="me", password="wrong-c"))
+        assert "wrong-c" not in str(caught.value)
+        push_version(
+            app.versions, "triage", at(server), credentials=Credentials(username="me", password="planted-canary")
+        )
+        (tmp_path / "docker").mkdir()
+        auth = "bWU6cGxhbnRlZC1jYW5hcnk="  # me:planted-canary
+        (tmp_path / "docker/config.json").write_text(json.dumps({"auths": {server.host: {"auth": auth}}}))
+        assert push_version(app.versions, "triage", at(server)).uploaded == 0
+    finally:
+        server.stop()
