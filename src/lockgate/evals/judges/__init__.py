@@ -1,0 +1,1 @@
+"""Judges held against people: calibration, and scores corrected by labels."""

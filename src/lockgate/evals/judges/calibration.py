@@ -1,0 +1,117 @@
+"""How far a judge agrees with people, and how it is biased. Pure.
+
+A label is a person's score in 0..1. For agreement both are cut at a half: at least 0.5 is good.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+
+from lockgate.evals.model import JudgeSettings, Metric
+
+FEWEST = 30
+"""Labels below which a judge does not count as calibrated."""
+KAPPA = 0.6
+"""Agreement below which it does not either: "substantial" begins here (Landis and Koch 1977)."""
+
+
+class Pair(msgspec.Struct, frozen=True, kw_only=True):
+    """One answer, graded by both. ``judge`` is None where it gave no usable answer; ``length`` is in characters."""
+
+    item: str
+    human: float
+    judge: float | None
+    length: int = 0
+
+
+class Calibration(msgspec.Struct, frozen=True, kw_only=True):
+    """What a calibration found. ``digest`` names the judge, its words and its metric exactly."""
+
+    digest: str
+    metric: str
+    model: str
+    labels: int
+    unscored: int
+    agreement: float
+    kappa: float | None
+    sensitivity: float | None
+    specificity: float | None
+    mean_error: float  # judge − human
+    error_sd: float
+    length_bias: float | None  # correlation of judge − human with the answer's length
+    position_bias: float | None = None  # share of pairs whose verdict changes with their order
+    created_at: float = 0.0
+
+    @property
+    def good(self) -> bool:
+        """Whether the judge may block a release."""
+        return self.labels - self.unscored >= FEWEST and self.kappa is not None and self.kappa >= KAPPA
+
+    @property
+    def why_not(self) -> str:
+        """What is missing; empty when it is good."""
+        if self.labels - self.unscored < FEWEST:
+            return f"{self.labels - self.unscored} usable labels, fewer than {FEWEST}"
+        if self.kappa is None:
+            return "all labels are of one kind: agreement cannot be told from chance"
+        return "" if self.good else f"κ {self.kappa:.2f}, less than {KAPPA}"
+
+
+def judge_digest(settings: JudgeSettings, metric: Metric) -> str:
+    """``sha256:…`` of everything that decides what the judge says: models, parameters, words, the metric's options."""
+    judge = msgspec.to_builtins(msgspec.structs.replace(settings, calibrated=False))
+    content = [judge, metric.scorer, metric.options, metric.version]
+    return "sha256:" + hashlib.sha256(msgspec.json.encode(content, order="sorted")).hexdigest()
+
+
+def calibrate(
+    pairs: Sequence[Pair],
+    settings: JudgeSettings,
+    metric: Metric,
+    *,
+    now: float,
+    swapped: Sequence[tuple[float, float]] = (),
+) -> Calibration:
+    """Hold the judge against people. ``swapped`` are verdicts on the same pair in both orders.
+
+    κ is Cohen's: (agreement − chance)/(1 − chance); sensitivity and specificity take the people as the truth.
+    """
+    scored = [pair for pair in pairs if pair.judge is not None]
+    human = np.array([pair.human >= 0.5 for pair in scored], dtype=bool)
+    judge = np.array([(pair.judge or 0.0) >= 0.5 for pair in scored], dtype=bool)
+    errors = np.array([(pair.judge or 0.0) - pair.human for pair in scored])
+    agreement = float((human == judge).mean()) if scored else 0.0
+    lengths = np.array([pair.length for pair in scored], dtype=float)
+    return Calibration(
+        digest=judge_digest(settings, metric),
+        metric=metric.name,
+        model=settings.model,
+        labels=len(pairs),
+        unscored=len(pairs) - len(scored),
+        agreement=agreement,
+        kappa=_kappa(human, judge, agreement) if scored else None,
+        sensitivity=float(judge[human].mean()) if human.any() else None,
+        specificity=float((~judge[~human]).mean()) if (~human).any() else None,
+        mean_error=float(errors.mean()) if scored else 0.0,
+        error_sd=float(errors.std(ddof=1)) if len(scored) > 1 else 0.0,
+        length_bias=_correlation(errors, lengths),
+        position_bias=sum(a != b for a, b in swapped) / len(swapped) if swapped else None,
+        created_at=now,
+    )
+
+
+def _kappa(human: np.ndarray, judge: np.ndarray, agreement: float) -> float | None:
+    p, q = float(human.mean()), float(judge.mean())
+    chance = p * q + (1 - p) * (1 - q)
+    return None if math.isclose(chance, 1.0) else (agreement - chance) / (1 - chance)
+
+
+def _correlation(left: np.ndarray, right: np.ndarray) -> float | None:
+    if len(left) < 3 or left.std() == 0 or right.std() == 0:
+        return None
+    return float(np.corrcoef(left, right)[0, 1])

@@ -1,0 +1,104 @@
+"""``lockgate judge``: hold a judge against people."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lockgate.console import JsonFlag, emit, table
+from lockgate.errors import InputError
+
+if TYPE_CHECKING:
+    from lockgate.evals.judges.calibration import Calibration
+
+judge = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Hold a judge against people's labels.\n\nExample: lockgate judge list",
+)
+
+
+@judge.command()
+def calibrate(
+    labels: Annotated[Path, typer.Option("--labels", help="People's grades: JSONL with input, output and label.")],
+    metric: Annotated[str, typer.Option("--metric", help="The judged metric.")],
+    model: Annotated[str | None, typer.Option("--judge", help="PROVIDER:NAME; default: the agent's judge.")] = None,
+    agent: Annotated[str | None, typer.Option("--agent", "-a", help="Take metric and judge from its rubric.")] = None,
+    env: Annotated[str, typer.Option("--env", "-e", help="The environment whose providers answer.")] = "prod",
+    json: JsonFlag = False,
+) -> None:
+    """Ask the judge what people were asked, and store how far it agrees: 0 when it may block a release, else 1.
+
+    Example: lockgate judge calibrate --labels labels.jsonl --metric helpfulness --judge ollama:llama3.1:70b
+    """
+    import asyncio
+
+    from lockgate.bootstrap import open_app
+    from lockgate.evals.judges.labels import read_labels
+    from lockgate.evals.judges.service import Judges
+    from lockgate.evals.rubric import judge_named, needs_judge, parse_rubric
+
+    app = open_app()
+    root = app.project.root
+    block: dict[str, Any] = {"thresholds": {metric: 0.5}}
+    if agent is not None:
+        block = dict(app.versions.settings(app.versions.find(agent)).evals)
+    rubric = parse_rubric(block, root)
+    found = rubric.metric(metric)
+    if found is None or metric not in needs_judge(rubric):
+        raise InputError(f"{metric!r} is no metric that a judge scores", remedy="lockgate scorers")
+    settings = judge_named(model) if model else rubric.judge
+    if settings is None:
+        raise InputError("no judge is named", remedy="give --judge PROVIDER:NAME, or --agent with one in its rubric")
+    given = read_labels(labels, metric)
+    service = Judges(app.control, app.clock)
+
+    async def run() -> Calibration:
+        async with app.judge(settings, env) as ask:
+            return await service.calibrate(settings, found, given, ask, root)
+
+    record = asyncio.run(run())
+    emit(record, json, lambda: _draw([record]))
+    if not record.good:
+        raise typer.Exit(1)
+
+
+@judge.command("list")
+def list_command(json: JsonFlag = False) -> None:
+    """List calibrations, the newest first.
+
+    Example: lockgate judge list
+    """
+    from lockgate.bootstrap import open_app
+    from lockgate.evals.judges.service import Judges
+
+    app = open_app()
+    found = Judges(app.control, app.clock).list()
+    emit(found, json, lambda: _draw(found))
+
+
+def _draw(found: list[Calibration]) -> None:
+    def show(value: float | None) -> str:
+        return "–" if value is None else f"{value:.2f}"
+
+    columns = ("judge", "metric", "labels", "unscored", "κ", "sensitivity", "specificity", "bias", "by length", "")
+    table(
+        columns,
+        [
+            (
+                one.model,
+                one.metric,
+                one.labels,
+                one.unscored,
+                show(one.kappa),
+                show(one.sensitivity),
+                show(one.specificity),
+                f"{one.mean_error:+.2f}",
+                show(one.length_bias),
+                "calibrated" if one.good else f"not calibrated: {one.why_not}",
+            )
+            for one in found
+        ],
+    )

@@ -1,0 +1,78 @@
+"""People's labels: JSONL, one answer and its grade a line."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from lockgate.errors import InputError
+from lockgate.evals.model import Case
+from lockgate.evals.scorers.sample import Sample
+from lockgate.results import RunResult
+
+_WORDS = {"yes": 1.0, "good": 1.0, "pass": 1.0, "partly": 0.5, "no": 0.0, "bad": 0.0, "fail": 0.0}
+
+
+class Label(msgspec.Struct, frozen=True, kw_only=True):
+    """One graded answer: what the judge is shown, and what a person said of it in 0..1."""
+
+    item: str
+    sample: Sample
+    human: float
+
+
+def read_labels(path: Path, metric: str) -> list[Label]:
+    """The labels of a metric in a file. A line: ``input``, ``output``, ``label``; and ``metric``, ``contexts``,
+    ``expected_output``, ``metadata`` where they matter. A label is 0..1, true or false, or a word such as yes or no.
+
+    Raises :class:`InputError` naming file and line.
+    """
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as failure:
+        raise InputError(f"cannot be read: {failure.strerror}", path=str(path), remedy="correct the path") from None
+    found: list[Label] = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            data = msgspec.json.decode(line)
+        except msgspec.DecodeError as failure:
+            raise InputError(
+                f"not valid JSON: {failure}", path=str(path), line=number, remedy="one JSON object a line"
+            ) from None
+        if not isinstance(data, dict) or "input" not in data or "output" not in data:
+            raise InputError("no input and output", path=str(path), line=number, remedy="give both, and a label")
+        if data.get("metric", metric) == metric:
+            found.append(_label(data, str(path), number))
+    if not found:
+        raise InputError(f"no labels for {metric!r}", path=str(path), remedy="add some, or name another metric")
+    return found
+
+
+def _label(data: dict[str, Any], path: str, line: int) -> Label:
+    value = data.get("label")
+    if isinstance(value, str):
+        value = _WORDS.get(value.strip().lower())
+    if not isinstance(value, int | float) or not math.isfinite(value) or not 0 <= value <= 1:
+        raise InputError(
+            f"the label is {data.get('label')!r}", path=path, line=line, remedy="give 0..1, true or false, yes or no"
+        )
+    item = "sha256:" + hashlib.sha256(msgspec.json.encode([data["input"], data["output"]], order="sorted")).hexdigest()
+    fields = {name: data[name] for name in ("expected_output", "contexts", "metadata") if data.get(name) is not None}
+    try:
+        case = msgspec.convert({"id": item[7:19], "input": data["input"], **fields}, Case)
+    except msgspec.ValidationError as wrong:
+        raise InputError(str(wrong), path=path, line=line, remedy="correct the value") from None
+    result = RunResult(status="completed", output=data["output"])
+    return Label(item=item, sample=Sample(case, data["input"], result), human=float(value))
+
+
+def lengths(labels: Sequence[Label]) -> list[int]:
+    """The length of each answer, in characters."""
+    return [len(label.sample.result.deliverable) for label in labels]
