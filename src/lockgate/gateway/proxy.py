@@ -284,6 +284,8 @@ class _Call:
             attributes["gen_ai.response.model"] = outcome.model
             attributes["gen_ai.response.id"] = outcome.id
             attributes["gen_ai.response.finish_reasons"] = outcome.finish_reasons
+        if outcome.fingerprint is not None:
+            attributes["openai.response.system_fingerprint"] = outcome.fingerprint
         if self.status:
             attributes["http.response.status_code"] = self.status
         if self.call.stream:

@@ -135,6 +135,7 @@ class _Choice(msgspec.Struct):
 class _Answer(msgspec.Struct):
     id: str | None = None
     model: str | None = None
+    system_fingerprint: str | None = None
     usage: _Usage | None = None
     choices: list[_Choice] = []
 
@@ -145,6 +146,7 @@ class Outcome(msgspec.Struct, kw_only=True):
     usage: Usage | None = None
     id: str | None = None
     model: str | None = None
+    fingerprint: str | None = None  # of the provider's configuration, where it states one
     finish_reasons: list[str] = []
 
 
@@ -161,6 +163,7 @@ def read_answer(body: bytes) -> Outcome:
         usage=_usage(answer.usage),
         id=answer.id,
         model=answer.model,
+        fingerprint=answer.system_fingerprint,
         finish_reasons=[choice.finish_reason for choice in answer.choices if choice.finish_reason],
     )
 
@@ -249,6 +252,7 @@ class StreamTap:
                 return False
             self.outcome.id = self.outcome.id or answer.id
             self.outcome.model = self.outcome.model or answer.model
+            self.outcome.fingerprint = self.outcome.fingerprint or answer.system_fingerprint
             if answer.usage is not None:
                 self.outcome.usage = _usage(answer.usage) or self.outcome.usage
                 return not answer.choices

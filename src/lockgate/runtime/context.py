@@ -64,6 +64,8 @@ class RunContext:
         self.iterations = 0
         self.replayed_calls = 0
         self.tools_used: list[ToolUse] = []
+        self.served: dict[str, str] = {}
+        """By model as asked for: what the provider says answered, the last time."""
         self.ended: BaseException | None = None
         """Why the run cannot go on. Raised again at every further step, so that code cannot go on regardless."""
         self.model_failure: RunFailed | None = None
@@ -137,6 +139,8 @@ class RunContext:
             self.cost_nano += step.cost_nano
             if step.status == "failed":
                 raise RunFailed(step.error_type or "model_error", step.error or "the model call failed")
+            revision = (step.response["model_served"], step.response.get("fingerprint"))
+            self.served[name] = " ".join(part for part in revision if part)
             return Completion(
                 message=step.response["message"],
                 usage=step.usage,
@@ -158,6 +162,8 @@ class RunContext:
                 "model_served": completion.model_served,
                 "finish_reason": completion.finish_reason,
             }
+            if completion.fingerprint is not None:
+                step.response["fingerprint"] = completion.fingerprint
             problem = _message_problem(completion.message)
             failure = RunFailed("model_invalid", f"model {step.name!r}: {problem}") if problem else None
         except (LockgateError, TimeoutError) as error:

@@ -73,6 +73,7 @@ async def execute(ctx: RunContext, input: Any) -> RunResult:
         seconds=time.monotonic() - started,
         model_calls=ctx.model_calls,
         iterations=ctx.iterations,
+        served=ctx.served,
         run_id=ctx.run_id,
         trace_id=ctx.tracer.trace_id,
         approval_id=approval_id,

@@ -47,6 +47,7 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
     usage: Usage = msgspec.field(default_factory=Usage)
     cost_nano: int = 0
     model_served: str = ""
+    fingerprint: str | None = None  # of the provider's configuration, where it states one
     finish_reason: str | None = None
 
 

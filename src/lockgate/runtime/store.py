@@ -108,6 +108,7 @@ def end(connection: Connection, run_id: str, attempt: int, result: RunResult, *,
             tool_calls=len(result.tools_used),
             iterations=result.iterations,
             replayed_calls=replayed,
+            served=result.served or None,
             ended_at=None if result.status == "suspended" else now,
         )
     )

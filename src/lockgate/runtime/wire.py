@@ -32,6 +32,7 @@ def completion_of(data: bytes, headers: Mapping[str, str], model: ModelRef) -> C
         usage=usage_of(answer.get("usage")),
         cost_nano=_cost(headers.get(COST_HEADER)),
         model_served=str(answer.get("model") or model.name),
+        fingerprint=_text(answer.get("system_fingerprint")),
         finish_reason=choice.get("finish_reason"),
     )
 
@@ -78,6 +79,10 @@ def _error(data: bytes) -> dict[str, Any]:
 def _count(counts: Any, name: str) -> int:
     value = counts.get(name) if isinstance(counts, dict) else None
     return value if isinstance(value, int) and value >= 0 else 0
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
 
 
 def _cost(header: str | None) -> Nano:

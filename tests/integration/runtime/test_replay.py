@@ -92,3 +92,9 @@ def test_a_live_model_is_asked_anew_and_its_end_is_compared(shell: Any, run: str
 
 def test_flags_that_say_nothing_are_refused(shell: Any, run: str) -> None:
     assert "--live-model" in shell("replay", run, "--live-reads", code=2)
+
+
+def test_a_run_says_what_its_provider_called_what_answered(shell: Any, run: str) -> None:
+    [served] = shell("runs", "show", run, "--json")["served"].items()
+    assert served[0] == "fake/fake-model-2026-01-01"
+    assert served[1]

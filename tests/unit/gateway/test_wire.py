@@ -268,3 +268,10 @@ def test_no_bytes_crash_the_tap_and_none_are_lost_without_hiding(chunks: list[by
         passed = b"".join(tap.feed(chunk) for chunk in chunks) + tap.finish()
         if not hide:
             assert passed == b"".join(chunks)
+
+
+def test_the_fingerprint_of_the_provider_is_read_from_answers_and_streams() -> None:
+    assert read_answer(b'{"model":"m","system_fingerprint":"fp_1"}').fingerprint == "fp_1"
+    tap = StreamTap(hide_usage=False)
+    tap.feed(b'data: {"id":"c","model":"m","system_fingerprint":"fp_2","choices":[]}\n\n')
+    assert tap.outcome.fingerprint == "fp_2"
