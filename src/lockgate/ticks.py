@@ -20,6 +20,7 @@ from lockgate.rollouts.leader import Leadership
 
 if TYPE_CHECKING:
     from lockgate.bootstrap import App
+    from lockgate.fleet.upgrades import Upgrades
 
 _log = logging.getLogger(__name__)
 
@@ -88,6 +89,7 @@ def loops(app: App, lead: Leadership) -> list[Loop]:
     controller = Controller(app.control, app.clock, alert=app.alerts.raise_alert, lead=lead)
     scoring = LiveScoring(app.control, app.clock, app.project.root)
     budgets = BudgetAlerts(app)
+    upgrades = implicit_upgrades(app)
     leads = lead.leads
 
     def resume() -> None:
@@ -112,6 +114,7 @@ def loops(app: App, lead: Leadership) -> list[Loop]:
                 Tick("holds of dead processes", 1.0, lambda: app.holds.reap(app.clock()), leader_only=False),
                 Tick("ledger", 1.0, lambda: app.ledger.persist(app.holds), leader_only=False),
                 Tick("budget alerts", 1.0, budgets.tick),
+                Tick("implicit upgrades", 5.0, upgrades.tick),
                 Tick("triage", 2.0, app.triage.capture),
             ],
             leads,
@@ -151,6 +154,25 @@ class BudgetAlerts:
             self._known = True
             return {alert.key for alert in self._app.alerts.list(limit=10_000) if alert.kind == "budget"}
         return set(self._told)
+
+
+def implicit_upgrades(app: App) -> Upgrades:
+    """The watch over what providers serve under an unchanged digest, with this project's providers."""
+    from lockgate.fleet.upgrades import Upgrades
+    from lockgate.project.service import resolve_provider
+    from lockgate.versions.deprecations import models_of
+    from lockgate.versions.resolve import digest_for, ollama_digests
+
+    def locked(behaviour_digest: str, model: str) -> str | None:
+        models = models_of(app.versions.load(behaviour_digest))
+        return next((one.revision for one in models if f"{one.provider}/{one.name}" == model), None)
+
+    def digest(environment: str, model: str) -> str | None:
+        provider, _, name = model.partition("/")
+        found = ollama_digests(resolve_provider(app.project, provider, environment).base_url)
+        return None if found is None else digest_for(name, found)
+
+    return Upgrades(app.control, app.clock, app.alerts, locked=locked, digest=digest)
 
 
 def resume_approved(app: App) -> int:
