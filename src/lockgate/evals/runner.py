@@ -32,6 +32,7 @@ from lockgate.evals.scorers import SCORERS, Mark, Sample, Scorer
 from lockgate.evals.simulation.model import trial_key
 from lockgate.evals.statistics import Floats
 from lockgate.evals.store import CHUNK, CallRecord, TrialRecord, TrialStore
+from lockgate.money import show_usd
 from lockgate.results import RunResult
 
 _LOG = logging.getLogger(__name__)
@@ -214,6 +215,7 @@ class _Work:
         """Score what an earlier evaluation ran; what it did not is pending, the first trial of every case first."""
         slow = [scoring for scoring in self.scorings if SCORERS[scoring.metric.scorer].runs != "inline"]
         missing: list[tuple[int, int]] = []
+        stale: list[tuple[str, int]] = []
         for start in range(0, len(self.cases), CHUNK):
             rows = range(start, min(start + CHUNK, len(self.cases)))
             digests = self.digests[rows.start : rows.stop]
@@ -223,13 +225,29 @@ class _Work:
             for row in rows:
                 for trial in range(self.trials):
                     result = results.get((self.digests[row], trial))
-                    if result is None:
+                    if result is None or self._cut_by_other_caps(result):
+                        if result is not None:
+                            stale.append((self.digests[row], trial))
                         missing.append((trial, row))
                         continue
                     self.outcome.cached += 1
                     await self._take(row, trial, result, known, stored=True)
             await self._save()
+        if stale:
+            await asyncio.to_thread(self.store.forget_trials, stale)
         self.pending = [(row, trial) for trial, row in sorted(missing)]
+
+    def _cut_by_other_caps(self, result: RunResult) -> bool:
+        """Whether an earlier evaluation cut the trial short at another cap than this one's: it says nothing here."""
+        said = result.error or ""
+        match result.error_type:
+            case "trial_timeout":
+                return said != f"no answer in {self.timeout:g} s"
+            case "trial_cost":
+                return self.caps is None or self.caps.nano is None or f"of {show_usd(self.caps.nano)}" not in said
+            case "trial_tokens":
+                return self.caps is None or f"tokens of {self.caps.tokens}" not in said
+        return False
 
     async def run(self, subject: Subject) -> None:
         todo = deque(self.pending)

@@ -94,6 +94,17 @@ class TrialStore:
                     of_these = table.c.case_digest.in_(some) & (table.c.effective_digest == self._effective)
                     connection.execute(table.delete().where(of_these))
 
+    def forget_trials(self, which: Sequence[tuple[str, int]]) -> None:
+        """Drop single trials, by case digest and number, and their scores."""
+        with self._control.write() as connection:
+            for table in (trial_scores, trials):
+                statement = table.delete().where(
+                    table.c.effective_digest == self._effective,
+                    table.c.case_digest == bindparam("of_case"),
+                    table.c.trial == bindparam("of_trial"),
+                )
+                connection.execute(statement, [{"of_case": case, "of_trial": trial} for case, trial in which])
+
     def save(self, records: Sequence[TrialRecord], calls: Sequence[CallRecord] = ()) -> None:
         """Store a batch, in one transaction, with what was paid for in trials that are still under way. A trial's
         calls go when its result is there."""

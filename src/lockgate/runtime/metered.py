@@ -46,16 +46,16 @@ class MeteredClient:
         key = hashlib.sha256(encoded).hexdigest()
         kept = meter.replay(key)
         if kept is not None:
-            completion = msgspec.convert(kept, Completion)
-            meter.replayed_nano += completion.cost_nano
-            meter.tokens += completion.usage.total_tokens
-            return completion
+            known = msgspec.convert(kept, Completion)
+            meter.replayed_nano += known.cost_nano
+            meter.tokens += known.usage.total_tokens
+            return known
 
         def bound() -> int:
             tokens = body.get("max_tokens")
             return self._bound(model, len(encoded), tokens if isinstance(tokens, int) else model.max_tokens)
 
-        completion = await meter.call(
+        completion: Completion = await meter.call(
             lambda: self._client.complete(model, body, timeout=timeout), bound=bound, timeout=timeout
         )
         meter.keep(key, msgspec.to_builtins(completion))

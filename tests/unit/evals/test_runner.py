@@ -296,3 +296,36 @@ async def test_progress_ends_with_everything_done(database: Database) -> None:
     seen: list[Progress] = []
     await run(database, Opened(), progress=seen.append)
     assert (seen[-1].done, seen[-1].total, seen[-1].cost_nano) == (6, 6, 6_000_000)
+
+
+async def test_a_trial_cut_by_a_shorter_timeout_is_run_again_with_a_longer_one_and_not_with_the_same(
+    database: Database,
+) -> None:
+    async def slow(case: Case, trial: int) -> RunResult:
+        await asyncio.sleep(0.1)
+        return await echo(case, trial)
+
+    opened = Opened(slow)
+    await run(database, opened, cases=CASES[:1], timeout=0.02)
+    assert (await run(database, opened, cases=CASES[:1], timeout=0.02)).cached == 1
+    again = await run(database, opened, cases=CASES[:1], timeout=5.0)
+    assert (again.ran, again.failed) == (1, 0)
+    assert (await run(database, opened, cases=CASES[:1], timeout=5.0)).failed == 0
+
+
+async def test_a_rate_limited_trial_is_begun_again_and_none_is_lost(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lockgate.evals.running import pace
+
+    monkeypatch.setattr(pace, "BACKOFF", 0.001)
+    refused = set()
+
+    async def busy(case: Case, trial: int) -> RunResult:
+        if case.id not in refused:
+            refused.add(case.id)
+            return RunResult(status="failed", error_type="rate_limited", error="429")
+        return await echo(case, trial)
+
+    found = await run(database, Opened(busy))
+    assert (found.ran, found.failed, found.total) == (6, 0, 6)

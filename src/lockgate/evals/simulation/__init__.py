@@ -1,4 +1,4 @@
-"""Trials that are conversations: a simulated user, tools that act on a world of the trial's own, its state at the end."""
+"""Trials that are conversations: a simulated user, and tools that act on a world of the trial's own."""
 
 from lockgate.evals.simulation.conversation import converse
 from lockgate.evals.simulation.model import Simulation, UserScript, simulation_of

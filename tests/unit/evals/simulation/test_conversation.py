@@ -67,5 +67,5 @@ def test_changes_name_what_is_other_than_before() -> None:
 
 
 def test_a_simulation_that_makes_no_sense_is_refused_with_the_case() -> None:
-    with pytest.raises(InputError, match="case 'c': metadata.simulation: .*gaol"):
+    with pytest.raises(InputError, match=r"case 'c': metadata\.simulation: .*gaol"):
         simulation_of(Case(id="c", input="x", metadata={"simulation": {"user": {"gaol": "y"}}}))
