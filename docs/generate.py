@@ -216,28 +216,38 @@ def _anchor(heading: str) -> str:
 
 # --- metrics ---------------------------------------------------------------------------------------------------
 
-_ASKED = {"inline": "", "thread": "your own function", "judge": "a model"}
 
+def scorers() -> str:
+    """Every scorer a rubric can name, by family."""
+    from lockgate.evals.scorers.cli import described
 
-def metrics() -> str:
-    """Every scorer a rubric can name."""
-    from lockgate.evals.scorers import SCORERS
-
-    rows = []
-    for name, kind in SCORERS.items():
-        first, _, _ = (kind.make.__doc__ or "").partition("\n\n")
-        meaning = " ".join(first.replace("``", "`").split())
-        asked = _ASKED[kind.runs]
-        rows.append(
-            f"| `{name}` | {kind.unit} | {kind.direction} | {'' if kind.needs_case else 'yes'} | {asked} | {meaning} |"
-        )
-    return (
-        "# Metrics\n\n"
-        "Generated from the scorers. A rubric's `dimensions`, and `evals.thresholds` in an agent file, name them. "
-        "A score is 0 to 1 unless another unit stands here. *Live* metrics need no expected answer, so they can also "
-        "score real runs. A scorer that cannot say skips, with its reason; a trial that failed counts as the worst.\n\n"
-        "| metric | unit | better | live | asks | meaning |\n|---|---|---|---|---|---|\n" + "\n".join(rows) + "\n"
-    )
+    titles = {
+        "reference": "Against what is expected",
+        "quality": "Quality, by a judge",
+        "agent": "What the agent did",
+        "operational": "Cost and time",
+        "own": "Your own",
+    }
+    parts = [
+        "# Scorers\n\n"
+        "Generated from the scorers; `lockgate scorers` lists them too. A rubric's `dimensions`, and `evals.thresholds` "
+        "in an agent file, name them, by any of their names. *Live* ones also score real runs. Where a metric does not "
+        "apply it is *skipped*; where a judge gave no usable verdict, or had nothing to judge by, it is *unscored*; "
+        "both are counted. A scorer that raises, or gives no number, counts as the worst value.\n\n"
+        "A package adds scorers by entry points in the group `lockgate.scorers`: each a function `(options…) -> Scorer` "
+        "(see `lockgate.evals.scorers`).\n"
+    ]
+    rows = described()
+    for family, title in titles.items():
+        parts.append(f"## {title}\n\n| scorer | range | needs | live | meaning | source |\n|---|---|---|---|---|---|")
+        for row in rows:
+            if row["family"] == family:
+                names = f"`{row['scorer']}`" + "".join(f", `{alias}`" for alias in row["aliases"])
+                live = "yes" if row["live"] else ""
+                cells = (names, row["range"], row["needs"], live, row["about"], row["source"])
+                parts.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+        parts.append("")
+    return "\n".join(parts)
 
 
 # --- commands -------------------------------------------------------------------------------------------------
@@ -296,7 +306,7 @@ def runs() -> str:
 
 PAGES: dict[str, Callable[[], str]] = {
     "agent-file.md": agent_file,
-    "metrics.md": metrics,
+    "scorers.md": scorers,
     "cli.md": cli,
     "runs.md": runs,
 }

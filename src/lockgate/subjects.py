@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from lockgate.versions.model import AgentVersion, ModelRef
 if TYPE_CHECKING:
     from lockgate.bootstrap import App
     from lockgate.evals.model import JudgeSettings
-    from lockgate.evals.scorers.judge import Ask
+    from lockgate.evals.scorers.judge import Ask, JudgeReply
     from lockgate.evals.simulation.conversation import UserTurn
     from lockgate.evals.simulation.model import UserScript
     from lockgate.runtime.direct import Endpoint
@@ -137,14 +137,29 @@ async def open_models(app: App, version: AgentVersion, environment: str) -> Asyn
 
 @asynccontextmanager
 async def open_judge(app: App, settings: JudgeSettings, environment: str) -> AsyncIterator[Ask]:
-    """Make the judge's model ready to be asked, at the provider its environment resolves."""
+    """Make the judge's model, and those of its panel, ready to be asked, at the providers the environment resolves."""
+    async with AsyncExitStack() as stack:
+        members = [
+            await stack.enter_async_context(_open_member(app, settings, name, environment))
+            for name in (settings.model, *settings.panel)
+        ]
+
+        async def ask(messages: list[dict[str, str]], schema: dict[str, Any], *, member: int = 0) -> JudgeReply:
+            return await members[member](messages, schema)
+
+        yield ask
+
+
+@asynccontextmanager
+async def _open_member(app: App, settings: JudgeSettings, named: str, environment: str) -> AsyncIterator[Ask]:
+    """One judge's model, ready to be asked."""
     import aiohttp
 
     from lockgate.evals.running.meter import METER
     from lockgate.evals.scorers.judge import JudgeReply
     from lockgate.runtime.direct import DirectClient
 
-    provider, _, name = settings.model.partition(":")
+    provider, _, name = named.partition(":")
     model = ModelRef(
         provider=provider,
         name=name,
@@ -177,7 +192,7 @@ async def open_judge(app: App, settings: JudgeSettings, environment: str) -> Asy
                 )
                 return answer
 
-            async def ask(messages: list[dict[str, str]], schema: dict[str, Any]) -> JudgeReply:
+            async def ask(messages: list[dict[str, str]], schema: dict[str, Any], *, member: int = 0) -> JudgeReply:
                 form = {"name": "verdict", "schema": schema, "strict": True}
                 body: dict[str, Any] = {
                     "messages": messages,

@@ -167,6 +167,13 @@ class BreakerSpec(Strict):
     fallback: str | None = Field(default=None, description="The agent that answers meanwhile.")
 
 
+class PanelSpec(Strict):
+    """One more judge of a panel."""
+
+    provider: str = Field(description="A provider of `lockgate.yaml`.")
+    name: str = Field(min_length=1, description="The judge model's name; pin it.")
+
+
 class JudgeSpec(Strict):
     """The model that grades answers. Calibrate it against human labels before it may block."""
 
@@ -176,6 +183,7 @@ class JudgeSpec(Strict):
     max_tokens: int = Field(default=512, gt=0, description="Most tokens of one grading.")
     seed: int | None = Field(default=None, description="Sampling seed, where the provider has one.")
     prompt: RelativePath | None = Field(default=None, description="A text file with the grading instructions.")
+    panel: list[PanelSpec] = Field(default=[], description="Further judges; the median of all counts.")
 
 
 class MetricRule(Strict):
@@ -231,6 +239,8 @@ class EvalSpec(Strict):
     concurrency: int = Field(default=4, ge=1, le=1000, description="Trials at a time.")
     timeout: Duration = Field(default=120.0, gt=0, description="Until a trial counts as failed.")
     max_usd: float | None = Field(default=None, gt=0, description="Most one evaluation may cost.")
+    trial_max_usd: float | None = Field(default=None, gt=0, description="Most one trial may cost, all its calls.")
+    trial_max_tokens: int | None = Field(default=None, ge=1, description="Most tokens of one trial, all its calls.")
     max_trials: int | None = Field(
         default=None, ge=1, description="Most trials of one evaluation, extra ones included."
     )

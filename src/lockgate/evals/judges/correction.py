@@ -1,7 +1,7 @@
 """A judge's mean, corrected by people's labels: prediction-powered inference. Pure.
 
-Source: Angelopoulos et al. 2023 (Science 382): mean of the judge + mean of (human − judge) on the labelled part. A judge
-is rarely wrong, so few labels show few errors and a normal interval covers too little (81 % instead of 90 % in our
+Source: Angelopoulos et al. 2023 (Science 382): mean of the judge + mean of (human − judge) on the labelled part.
+A judge is rarely wrong, so few labels show few errors and a normal interval covers too little (81 % instead of 90 % in our
 simulation with 40 labels); both parts therefore get the gate's own bounded interval, at half the level each.
 """
 
@@ -18,8 +18,8 @@ FEWEST = 20
 def corrected(unlabelled: Floats, judged: Floats, human: Floats, *, alpha: float = 0.05) -> Estimate:
     """The mean that people would give, with one-sided bounds at level ``alpha``.
 
-    ``unlabelled`` are the judge's scores where no person scored; ``judged`` and ``human`` both scores where one did, all
-    in 0..1, one value a cluster. Fewer judged than labelled: the labels speak alone.
+    ``unlabelled`` are the judge's scores where no person scored; ``judged`` and ``human`` both scores where one did,
+    all in 0..1, one value a cluster. Fewer judged than labelled: the labels speak alone.
     Raises ``ValueError`` below :data:`FEWEST` labels.
     """
     count, more = len(human), len(unlabelled)
