@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from lockgate.project.model import Placement, Project
+from lockgate.project.model import FloatingAllowance, Placement, Project
 from lockgate.project.service import environment_policy, resolve_provider
 from lockgate.rollouts import plan
 from lockgate.rollouts.model import Plan
-from lockgate.versions.model import AgentSettings, AgentVersion, VersionRef
+from lockgate.versions.model import AgentSettings, AgentVersion, ModelRef, VersionRef
 
 if TYPE_CHECKING:
     from lockgate.versions.service import Versions
@@ -37,11 +37,26 @@ def refusals(
     if policy.require_owner and not (settings.owner or project.config.owner):
         found.append(Refusal("it has no owner", "add owner: to the agent file"))
     if policy.require_pinned_model:
-        found += _floating(project, version, environment)
+        found += [
+            Refusal(f"model {model.name!r} is not pinned: {why}", "name a dated model, or lock its revision")
+            for model, why, allowance in _floating(project, versions, version, environment)
+            if allowance is None
+        ]
     if policy.require_gate:
         gate = versions.gate(candidate, environment)
         found += [Refusal(one.why, one.remedy) for one in gate.refusals]
     return found
+
+
+def floating_allowed(
+    project: Project, versions: Versions, version: AgentVersion, environment: str
+) -> list[dict[str, str | None]]:
+    """The floating names that the environment lets in by somebody's name, for the audit log."""
+    return [
+        {"model": f"{model.provider}/{model.name}", "by": one.by, "reason": one.reason, "until": one.until}
+        for model, _, one in _floating(project, versions, version, environment)
+        if one is not None
+    ]
 
 
 def placed(project: Project, settings: AgentSettings, environment: str, agent: str) -> AgentSettings:
@@ -75,16 +90,21 @@ def plan_of(project: Project, version: AgentVersion, settings: AgentSettings) ->
     return msgspec.structs.replace(planned, phases=phases) if phases else plan.direct(planned)
 
 
-def _floating(project: Project, version: AgentVersion, environment: str) -> list[Refusal]:
-    from lockgate.versions.pins import floating
+def _floating(
+    project: Project, versions: Versions, version: AgentVersion, environment: str
+) -> list[tuple[ModelRef, str, FloatingAllowance | None]]:
+    """Every floating name, why it floats, and who allowed it."""
+    from lockgate.versions.deprecations import day
+    from lockgate.versions.pins import allowed, floating
 
+    rules = environment_policy(project, environment, version.agent).allow_floating
+    today = day(versions.clock())
     found = []
     for model in (version.model, *version.fallbacks, *([version.triage] if version.triage else [])):
         provider = resolve_provider(project, model.provider, environment, version.agent)
         why = floating(provider.kind, provider.base_url, model)
         if why is not None:
-            remedy = "name a dated model, or lock its revision"
-            found.append(Refusal(f"model {model.name!r} is not pinned: {why}", remedy))
+            found.append((model, why, allowed(rules, model, today)))
     return found
 
 

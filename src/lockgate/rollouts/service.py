@@ -14,7 +14,7 @@ from lockgate.ids import new_id
 from lockgate.project.model import Project
 from lockgate.project.service import environment_policy
 from lockgate.rollouts import controller, evidence, gather, store
-from lockgate.rollouts.admission import Refusal, named, placed, placement_of, plan_of, refusals
+from lockgate.rollouts.admission import Refusal, floating_allowed, named, placed, placement_of, plan_of, refusals
 from lockgate.rollouts.decision import decide, harm_threshold
 from lockgate.rollouts.evidence import Traffic
 from lockgate.rollouts.model import Decision, Deployment, Event, Plan, Profile, Reading, Rollout, Situation
@@ -124,7 +124,9 @@ class Rollouts:
             for live in store.list_rollouts(connection, environment=environment, agent=candidate.agent, live=True):
                 if supersede:
                     controller.supersede(connection, live, reason=supersede, by=by, now=now)
-            if override_reason or deployed is None or direct or let_in:
+            if floats := floating_allowed(self._project, self._versions, version, environment):
+                details["allow_floating"] = floats
+            if override_reason or deployed is None or direct or let_in or floats:
                 audit.record(
                     connection,
                     at=now,
