@@ -125,6 +125,8 @@ class Rubric(msgspec.Struct, frozen=True, kw_only=True):
     concurrency: int = 4
     timeout: float = 120.0
     max_usd: float | None = None
+    trial_max_usd: float | None = None
+    trial_max_tokens: int | None = None
     baseline: str | None = None
     judge: JudgeSettings | None = None
     slices: dict[str, float] = msgspec.field(default_factory=dict)
@@ -339,6 +341,7 @@ class Scorecard(msgspec.Struct, frozen=True, kw_only=True):
     costs: list[TagCost] = msgspec.field(default_factory=list)  # by tag, the dearest first
     attestation: str | None = None
     self_check: SelfCheck | None = None
+    scorer_digests: dict[str, str] = msgspec.field(default_factory=dict)  # metric → what its scores are kept under
 
     @property
     def mean_cost_usd(self) -> float:

@@ -18,6 +18,7 @@ from lockgate.evals.model import Case, Look, Metric, MetricCard, MutantCard, Rub
 from lockgate.evals.operations import costs_by_tag, quantiles
 from lockgate.evals.rubric import check_decides, make_scorer, needs_judge, with_field_metrics
 from lockgate.evals.runner import Outcome, Progress, Spend, prepare, run_trials
+from lockgate.evals.running.meter import Caps
 from lockgate.evals.scorers.judge import Ask, JudgeReply
 from lockgate.evals.selfcheck import MUTATIONS, Mutation, false_blocks
 from lockgate.evals.sequential import buying
@@ -133,6 +134,7 @@ class Evals:
                     timeout=rubric.timeout,
                     store=TrialStore(self._control, effective),
                     spend=spend,
+                    caps=_caps(rubric),
                     progress=None if watch is None else lambda progress: watch(contender.label, progress),
                     clock=self._clock,
                 )
@@ -191,6 +193,7 @@ class Evals:
             model_override=model_override,
             warnings=_warnings(rubric, dataset.cases, outcome, other, judged, spend),
             left_behind=outcome.left_behind + (other.left_behind if other else 0),
+            scorer_digests={scoring.metric.name: scoring.digest for scoring in scorings},
         )
         store.finish_evaluation(self._control, card, ended_at=self._clock())
         return card
@@ -232,6 +235,7 @@ class Evals:
                     timeout=rubric.timeout,
                     store=store,
                     spend=spend,
+                    caps=_caps(rubric),
                     progress=None if watch is None else lambda progress: watch(label, progress),
                     clock=self._clock,
                 )
@@ -338,6 +342,11 @@ def _kept_under(candidate: Contender, model_override: str | None) -> str:
     if model_override is None:
         return candidate.effective_digest
     return "sha256:" + hashlib.sha256(f"{candidate.effective_digest} {model_override}".encode()).hexdigest()
+
+
+def _caps(rubric: Rubric) -> Caps:
+    usd = rubric.trial_max_usd
+    return Caps(nano=None if usd is None else to_nano(usd), tokens=rubric.trial_max_tokens)
 
 
 def _counted(ask: Ask, spend: Spend) -> Ask:
