@@ -85,8 +85,8 @@ def cost_bounds(
         found.append(_bound(card, f"tag {tag}", None if cost is None else cost.mean_usd, most, "usd"))
     if increase is not None and every_tag:
         for cost in card.costs:
-            most = None if cost.baseline_mean_usd is None else cost.baseline_mean_usd * (1 + increase)
-            found.append(_bound(card, f"tag {cost.tag}, at most {increase:+.0%}", cost.mean_usd, most, "usd"))
+            allowed = None if cost.baseline_mean_usd is None else cost.baseline_mean_usd * (1 + increase)
+            found.append(_bound(card, f"tag {cost.tag}, at most {increase:+.0%}", cost.mean_usd, allowed, "usd"))
     return found
 
 

@@ -77,7 +77,8 @@ def false_blocks(
 
 
 def _dealt(grid: Grid, rows: list[int], part: Any) -> Grid:
-    return Grid(*(np.take_along_axis(table[rows], part, axis=1) for table in grid))
+    values, status = (np.take_along_axis(table[rows], part, axis=1) for table in (grid.values, grid.status))
+    return Grid(values.astype(np.float64), status.astype(np.uint8))
 
 
 def _wilson(count: int, of: int) -> Interval:
