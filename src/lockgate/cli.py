@@ -32,6 +32,7 @@ COMMANDS: dict[str, Entry] = {
     "attest": Entry("lockgate.versions.attest_cli", "attest", "Verify signed verdicts, and say whose count.", "Version"),
     "push": Entry("lockgate.versions.registry_cli", "push", "Bring a version to an OCI registry.", "Version"),
     "pull": Entry("lockgate.versions.registry_cli", "pull", "Bring a version from an OCI registry.", "Version"),
+    "prompts": Entry("lockgate.versions.prompts.cli", "prompts", "List, compare, release and undo prompts.", "Version"),
     "eval": Entry("lockgate.evals.cli", "eval_command", "Run the golden set and give a verdict.", "Gate"),
     "compare": Entry("lockgate.evals.cli", "compare", "Compare two versions on the same cases.", "Gate"),
     "cost-gate": Entry("lockgate.evals.gates.cli", "cost_gate", "Fail when a run costs too much.", "Gate"),

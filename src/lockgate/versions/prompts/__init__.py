@@ -1,0 +1,1 @@
+"""Prompts: what they are for, who uses them, and how each of their texts did."""

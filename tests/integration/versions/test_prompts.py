@@ -1,0 +1,46 @@
+"""`lockgate prompts` on a project."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from lockgate.cli import app
+from lockgate.project.scaffold import scaffold
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    scaffold("acme", "support", tmp_path / "acme")
+    monkeypatch.chdir(tmp_path / "acme")
+    return tmp_path / "acme"
+
+
+def lockgate(*arguments: str, code: int = 0) -> Any:
+    result = CliRunner().invoke(app, list(arguments))
+    assert result.exit_code == code, result.output
+    return json.loads(result.output) if "--json" in arguments else result.output
+
+
+def test_a_prompt_is_listed_shown_compared_released_and_rolled_back(project: Path) -> None:
+    lockgate("lock")
+    [prompt] = lockgate("prompts", "list", "--json")
+    assert (prompt["used_by"], prompt["owner"]) == (["support"], "@acme/agents")
+    lockgate("prompts", "release", prompt["path"], "--env", "dev")
+    path = project / prompt["path"]
+    path.write_text(path.read_text() + "Be brief.\n")
+    first = lockgate("prompts", "show", prompt["name"], "--json")["texts"][0]
+    lockgate("lock")
+    texts = lockgate("prompts", "show", prompt["name"], "--json")["texts"]
+    assert len({text["digest"] for text in texts}) == 2
+    assert {tuple(text["labels"]) for text in texts} == {("dev",), ()}
+    said = lockgate("prompts", "compare", first["behaviour_digest"], "support")
+    assert "+Be brief." in said
+
+
+def test_a_prompt_nobody_has_is_named(project: Path) -> None:
+    assert "no prompt" in lockgate("prompts", "show", "nothing", code=2)
