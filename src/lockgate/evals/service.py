@@ -270,7 +270,8 @@ class Evals:
                     skipped.append(f"{mutant.name}: not all of its trials could be run")
                     continue
                 before = {
-                    name: Grid(*(part[:, : rubric.trials] for part in grid)) for name, grid in healthy.grids.items()
+                    name: Grid(grid.values[:, : rubric.trials], grid.status[:, : rubric.trials])
+                    for name, grid in healthy.grids.items()
                 }
                 decision = decide(full, dataset.cases, outcome.grids, before)
                 found.append(_mutant_card(mutant.name, mutant.what, decision, outcome.ran))
