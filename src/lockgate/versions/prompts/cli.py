@@ -59,7 +59,7 @@ def show(name: Name, json: JsonFlag = False) -> None:
 
     app = open_app()
     prompt = catalogue.find(app.versions, name)
-    texts = [
+    texts: list[dict[str, Any]] = [
         {
             "digest": text.digest,
             "version": f"{text.agent}@{text.file_version}",
