@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import chdir, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, cast
 
 import typer
 
@@ -96,6 +96,12 @@ def eval_command(
         bool, typer.Option("--fresh", help="Forget this version's earlier trials and run all of them again.")
     ] = False,
     markdown: MarkdownFile = None,
+    html: Annotated[Path | None, typer.Option("--html", help="Also write an HTML report with every case.")] = None,
+    junit: Annotated[Path | None, typer.Option("--junit", help="Also write JUnit XML, for CI servers.")] = None,
+    log: Annotated[Path | None, typer.Option("--log", help="Also write a log that Inspect reads, NAME.eval.")] = None,
+    comment: Annotated[
+        bool, typer.Option("--comment", help="Also keep it as one comment on this CI job's pull request.")
+    ] = False,
     json: JsonFlag = False,
 ) -> None:
     """Run the golden set and give a verdict: pass 0, fail 1, inconclusive 3, could not evaluate 4.
@@ -146,10 +152,12 @@ def eval_command(
                 max_usd=max_usd,
             )
         )
+    for card in cards:
+        _reports(app, card, {"html": html, "junit": junit, "inspect": log}, comment, many=len(cards) > 1)
     if len(cards) == 1:
         _show(cards[0], json, None)
     else:
-        emit(cards, json, lambda: [_draw(card) for card in cards] and None)
+        emit(cards, json, lambda: _draw_all(cards))
     worst = next((card for verdict in ("fail", "inconclusive") for card in cards if card.verdict == verdict), cards[0])
     _leave(worst)
 
@@ -293,17 +301,22 @@ def report(
         ),
     ] = None,
     format: Annotated[
-        Literal["text", "markdown"], typer.Option("--format", "-f", help="How to write it.")
+        Literal["text", "markdown", "json", "html", "junit", "inspect"],
+        typer.Option("--format", "-f", help="How to write it; html, junit and inspect show every case."),
     ] = "markdown",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write to this file instead of the screen.")
     ] = None,
+    comment: Annotated[
+        bool,
+        typer.Option("--comment", help="Post it on this CI job's pull request (GitHub, GitLab), or update it there."),
+    ] = False,
     env: Env = "prod",
     json: JsonFlag = False,
 ) -> None:
-    """Write a scorecard, e.g. for a pull request's comment.
+    """Write a scorecard for people or programs, or keep it as one comment on a pull request.
 
-    Example: lockgate report --output scorecard.md
+    Example: lockgate report --format html --output report.html
     """
     from lockgate.bootstrap import open_app
 
@@ -317,15 +330,25 @@ def report(
         if last is None:
             raise _none_yet("nothing was evaluated here")
         card = last
+    from lockgate.evals.reports import files
+
+    if comment:
+        console(stderr=True).print(files.comment(card), markup=False)
+    form: files.Form = "json" if json else format
+    cases = files.cases_of(card, app.project.root) if form in ("html", "junit", "inspect") else []
     if output is not None:
-        _write(output, _encoded(card) if json else _markdown(card))
+        files.write_report(output, "markdown" if form == "text" else form, card, app.control, cases)
+        return
+    if form == "inspect":
+        raise InputError("an Inspect log is no text", remedy="give --output NAME.eval")
+    if comment and not json:
         return
 
     def render() -> None:
-        if format == "markdown":
-            sys.stdout.write(_markdown(card))
-        else:
+        if form == "text":
             _draw(card)
+        else:
+            sys.stdout.write(files.rendered(form, card, files.views(app.control, card, cases)))
 
     emit(card, json, render)
 
@@ -524,6 +547,26 @@ def _show(card: Scorecard, json: bool, markdown: Path | None) -> None:
     if markdown is not None:
         _write(markdown, _markdown(card))
     emit(card, json, lambda: _draw(card))
+
+
+def _reports(app: App, card: Scorecard, wanted: dict[str, Path | None], comment: bool, *, many: bool) -> None:
+    """The reports asked for beside the scorecard; with several agents each file's name ends with its agent."""
+    if not comment and not any(wanted.values()):
+        return
+    from lockgate.evals.reports import files
+
+    cases = files.cases_of(card, app.project.root) if any(wanted.values()) else []
+    for form, path in wanted.items():
+        if path is not None:
+            named = path.with_stem(f"{path.stem}-{card.agent}") if many else path
+            files.write_report(named, cast("files.Form", form), card, app.control, cases)
+    if comment:
+        console(stderr=True).print(files.comment(card), markup=False)
+
+
+def _draw_all(cards: Sequence[Scorecard]) -> None:
+    for card in cards:
+        _draw(card)
 
 
 def _draw(card: Scorecard) -> None:
