@@ -31,8 +31,25 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "golden(agent): one test a case of the agent file's golden set, as the fixture golden_case"
+    )
     if config.getoption("--mock-llm") and config.getoption("--real-llm"):
         raise pytest.UsageError("--mock-llm and --real-llm exclude each other: choose one")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    marker = metafunc.definition.get_closest_marker("golden")
+    if marker is None or "golden_case" not in metafunc.fixturenames:
+        return
+    from lockgate.errors import LockgateError
+    from lockgate.testing.golden import golden_cases
+
+    try:
+        cases = golden_cases(metafunc.config.rootpath, *marker.args, **marker.kwargs)
+    except LockgateError as failure:  # no case, no test: that must not look like success
+        pytest.fail(str(failure), pytrace=False)
+    metafunc.parametrize("golden_case", cases, ids=[case.case.id for case in cases])
 
 
 @pytest.fixture

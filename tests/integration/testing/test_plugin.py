@@ -247,3 +247,40 @@ def _point_at(project: pytest.Pytester, base_url: str) -> None:
     (project.path / "lockgate.yaml").write_text(
         f"project: demo\nproviders:\n  house: {{kind: openai, base_url: '{base_url}'}}\nprices: prices.yaml\n"
     )
+
+
+def test_each_golden_case_is_a_test_held_to_the_agent_files_thresholds(project: pytest.Pytester) -> None:
+    agent = project.path / "agents/greeter.v1.yaml"
+    agent.write_text(AGENT + "  evals: {dataset: evals/golden/g.jsonl, thresholds: {contains: 1.0}}\n")
+    golden = project.path / "evals/golden/g.jsonl"
+    golden.parent.mkdir(parents=True)
+    golden.write_text(
+        '{"id": "one", "input": "greet Ada", "expected_output": "Ada"}\n'
+        '{"id": "two", "input": "greet Bob", "expected_output": "Bob"}\n'
+    )
+    write_test(
+        project,
+        """
+@pytest.mark.golden("agents/greeter.v1.yaml")
+def test_golden(golden_case, lockgate_agent, mock_llm):
+    mock_llm(responses="Hello Ada")
+    golden_case.check(lockgate_agent(golden_case.agent))
+""",
+    )
+    result = project.runpytest_inprocess()
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(["*case 'two', answer 'Hello Ada'*contains is 0, below 1*"])
+
+
+def test_a_golden_set_that_cannot_be_read_is_no_success(project: pytest.Pytester) -> None:
+    write_test(
+        project,
+        """
+@pytest.mark.golden("agents/greeter.v1.yaml")
+def test_golden(golden_case):
+    pass
+""",
+    )
+    result = project.runpytest_inprocess()
+    assert result.ret != 0
+    result.stdout.fnmatch_lines(["*names no golden set*"])
