@@ -54,6 +54,8 @@ COMMANDS: dict[str, Entry] = {
     "tools": Entry("lockgate.tools.cli", "tools", "List tools and their contracts.", "Run"),
     "budgets": Entry("lockgate.limits.cli", "budgets", "Show what is spent, held and left.", "Run"),
     "deploy": Entry("lockgate.rollouts.cli", "deploy", "Bring a gated version to an environment.", "Deploy"),
+    "apply": Entry("lockgate.rollouts.cli", "apply", "Bring an environment to what its file says.", "Deploy"),
+    "gitops": Entry("lockgate.rollouts.cli", "gitops", "Follow a git branch that says what serves.", "Deploy"),
     "rollout": Entry("lockgate.rollouts.cli", "rollout", "Start, watch and steer a staged rollout.", "Deploy"),
     "trace": Entry("lockgate.telemetry.cli", "trace", "Show a trace as a tree of spans.", "Observe"),
     "alerts": Entry("lockgate.fleet.cli", "alerts", "List open alerts.", "Observe"),
