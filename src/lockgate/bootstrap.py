@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from lockgate.limits.holdtable import HoldTable
     from lockgate.limits.prices import Prices
     from lockgate.limits.service import Ledger
+    from lockgate.rollouts.converge import Environments
+    from lockgate.rollouts.gitops import GitOps
     from lockgate.rollouts.service import Rollouts
     from lockgate.runtime.model import ModelClient
     from lockgate.storage.blobs import BlobStore
@@ -148,6 +150,20 @@ class App:
         from lockgate.rollouts.service import Rollouts
 
         return Rollouts(self.control, self.clock, versions=lambda: self.versions, project=self.project)
+
+    @cached_property
+    def environments(self) -> Environments:
+        from lockgate.rollouts.converge import Environments
+
+        return Environments(
+            self.control, self.clock, versions=self.versions, project=self.project, rollouts=self.rollouts
+        )
+
+    @cached_property
+    def gitops(self) -> GitOps:
+        from lockgate.rollouts.gitops import GitOps
+
+        return GitOps(self.control, self.clock, project=self.project, blobs=self.blobs)
 
     def suspended_versions(self) -> set[tuple[str, str, str, str]]:
         """``(environment, agent, behaviour digest, effective digest)`` of versions that suspended runs wait for."""

@@ -22,7 +22,7 @@ from lockgate.bootstrap import App, open_app
 from lockgate.errors import Conflict, InputError, LockgateError, NotFound, Refused, TooLarge, Unauthenticated
 from lockgate.gateway.model import Identity
 from lockgate.gateway.problems import problem
-from lockgate.rollouts.api import rollout_routes
+from lockgate.rollouts.api import gitops_routes, rollout_routes
 from lockgate.rollouts.leader import Leadership
 from lockgate.runs import control_socket
 from lockgate.ticks import Loop, loops
@@ -63,6 +63,7 @@ def make_api(app: App) -> FastAPI:
         return identity
 
     _health(api, app)
+    api.include_router(gitops_routes(app.gitops, caller), prefix="/api/v1")
     api.include_router(rollout_routes(app.rollouts, caller), prefix="/api/v1")
     api.include_router(_operations(app, caller), prefix="/api/v1")
     return api

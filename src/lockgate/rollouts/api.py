@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, Body, Depends, Path, Query
+from fastapi import APIRouter, Body, Depends, Path, Query, Request
 
 from lockgate.errors import NotFound, Refused
 from lockgate.gateway.model import Identity
 from lockgate.project.model import NAME
 from lockgate.rollouts import view
+from lockgate.rollouts.gitops import GitOps
 from lockgate.rollouts.model import Rollout
 from lockgate.rollouts.service import Rollouts
 
@@ -106,5 +108,25 @@ def rollout_routes(rollouts: Rollouts, caller: Any) -> APIRouter:
                 remedy="use a key of that environment",
             )
         return found
+
+    return router
+
+
+def gitops_routes(gitops: GitOps, caller: Any) -> APIRouter:
+    """The branch that is followed. The webhook needs no key: its body is signed."""
+    router = APIRouter(tags=["gitops"])
+
+    @router.get("/gitops")
+    def status(who: Identity = Depends(caller)) -> dict[str, Any]:
+        """The branch, and each agent of the key's environment."""
+        states = [one for one in gitops.states() if one.environment == who.environment]
+        return {"source": msgspec.to_builtins(gitops.source()), "agents": msgspec.to_builtins(states)}
+
+    @router.post("/gitops/webhook", status_code=202)
+    async def webhook(request: Request) -> dict[str, str]:
+        """A push was made: look soon. Signed as GitHub and Gitea do it (``X-Hub-Signature-256``)."""
+        body = await request.body()
+        await asyncio.to_thread(gitops.wake, body, request.headers.get("x-hub-signature-256"))
+        return {"status": "woken"}
 
     return router

@@ -48,6 +48,105 @@ def deploy(
     _deploy(version, env, direct=direct, override=override, watch=watch, json=json)
 
 
+def apply(
+    env: Environment = "prod",
+    agent: Annotated[
+        list[str] | None, typer.Option("--agent", "-a", help="Only this agent; repeat for several.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be done.")] = False,
+    json: JsonFlag = False,
+) -> None:
+    """Bring an environment to what lockgate.yaml says of it: each agent as by `lockgate deploy`.
+
+    Exit code 1 when an agent is held, refused, or cannot be read; the others are brought about all the same.
+
+    Example: lockgate apply --env prod --dry-run
+    """
+    import msgspec
+
+    from lockgate.bootstrap import open_app
+
+    environments = open_app().environments
+    if dry_run:
+        steps = [step for step in environments.plan(env) if agent is None or step.agent in agent]
+    else:
+        steps = environments.apply(env, by=_who(), only=agent)
+
+    def render() -> None:
+        if not steps:
+            console().print(f"lockgate.yaml names no agent in {env}; add environments.{env}.agents")
+            return
+        table(("agent", "status", "action", ""), [(one.agent, one.status, one.action, one.message) for one in steps])
+
+    emit(msgspec.to_builtins(steps), json, render)
+    if any(step.action in ("held", "refused", "error") for step in steps):
+        raise typer.Exit(1)
+
+
+gitops = typer.Typer(
+    add_completion=False,
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    help="Follow a git branch that says what ought to serve.\n\nExample: lockgate gitops status",
+)
+
+
+@gitops.command("status")
+def gitops_status(json: JsonFlag = False) -> None:
+    """Synced, OutOfSync, Progressing or Degraded, for each agent that the branch names; 1 unless all are Synced.
+
+    Example: lockgate gitops status
+    """
+    import msgspec
+
+    from lockgate.bootstrap import open_app
+
+    app = open_app()
+    config, source, states = app.gitops.config, app.gitops.source(), app.gitops.states()
+
+    def render() -> None:
+        seen = source.seen_commit[:12] or "nothing yet"
+        console().print(f"{config.repository} {config.branch}: {seen}", markup=False)
+        if source.error:
+            console().print(f"not followed: {source.error}", markup=False, style="red")
+        columns = ("environment", "agent", "status", "wants", "")
+        table(
+            columns,
+            [(one.environment, one.agent, one.status, one.wanted_behaviour[7:19], one.message) for one in states],
+        )
+
+    emit({"source": msgspec.to_builtins(source), "agents": msgspec.to_builtins(states)}, json, render)
+    if source.error or any(one.status != "Synced" for one in states):
+        raise typer.Exit(1)
+
+
+@gitops.command("sync")
+def gitops_sync(json: JsonFlag = False) -> None:
+    """Look at the repository now, and converge, without waiting for the control plane.
+
+    Example: lockgate gitops sync
+    """
+    import msgspec
+
+    from lockgate.bootstrap import open_app
+
+    app = open_app()
+    _ = app.gitops.config
+    app.gitops.ask()
+    steps = app.gitops.tick()
+    error = app.gitops.source().error
+
+    def render() -> None:
+        if error:
+            console().print(f"not followed: {error}", markup=False, style="red")
+        rows = [(one.environment, one.agent, one.status, one.action, one.message) for one in steps]
+        table(("environment", "agent", "status", "action", ""), rows)
+
+    emit({"error": error, "agents": msgspec.to_builtins(steps)}, json, render)
+    if error or any(step.status == "Degraded" for step in steps):
+        raise typer.Exit(1)
+
+
 @rollout.command("start")
 def start(
     version: Annotated[str, typer.Argument(help="agent, agent@3, agent@DIGEST, or a path to an agent file.")],

@@ -59,6 +59,10 @@ class Environments:
         placements = self._project.config.environments[environment].agents
         return [self.look(environment, agent, placements[agent]) for agent in sorted(placements)]
 
+    def placement(self, environment: str, agent: str) -> Placement:
+        """What the project says of an agent that :meth:`plan` named."""
+        return self._project.config.environments[environment].agents[agent]
+
     def apply(self, environment: str, *, by: str, only: Sequence[str] | None = None) -> list[Step]:
         """Do what :meth:`plan` says; returns what was done. An agent that fails is a step with ``error``."""
         return [self.take(step, by=by) for step in self.plan(environment) if only is None or step.agent in only]
