@@ -230,12 +230,13 @@ def scorers() -> str:
     }
     parts = [
         "# Scorers\n\n"
-        "Generated from the scorers; `lockgate scorers` lists them too. A rubric's `dimensions`, and `evals.thresholds` "
-        "in an agent file, name them, by any of their names. *Live* ones also score real runs. Where a metric does not "
+        "Generated from the scorers; `lockgate scorers` lists them too. A rubric's `dimensions`, and "
+        "`evals.thresholds` in an agent file, name them, by any of their names. "
+        "*Live* ones also score real runs. Where a metric does not "
         "apply it is *skipped*; where a judge gave no usable verdict, or had nothing to judge by, it is *unscored*; "
         "both are counted. A scorer that raises, or gives no number, counts as the worst value.\n\n"
-        "A package adds scorers by entry points in the group `lockgate.scorers`: each a function `(options…) -> Scorer` "
-        "(see `lockgate.evals.scorers`).\n"
+        "A package adds scorers by entry points in the group `lockgate.scorers`: each a function "
+        "`(options…) -> Scorer` (see `lockgate.evals.scorers`).\n"
     ]
     rows = described()
     for family, title in titles.items():

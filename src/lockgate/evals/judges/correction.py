@@ -1,8 +1,8 @@
 """A judge's mean, corrected by people's labels: prediction-powered inference. Pure.
 
 Source: Angelopoulos et al. 2023 (Science 382): mean of the judge + mean of (human − judge) on the labelled part.
-A judge is rarely wrong, so few labels show few errors and a normal interval covers too little (81 % instead of 90 % in our
-simulation with 40 labels); both parts therefore get the gate's own bounded interval, at half the level each.
+A judge is rarely wrong, so few labels show few errors and a normal interval covers too little (81 % instead of 90 % in
+our simulation with 40 labels); both parts therefore get the gate's own bounded interval, at half the level each.
 """
 
 from __future__ import annotations
