@@ -17,7 +17,7 @@ from lockgate.project.service import load_project
 if TYPE_CHECKING:
     from lockgate.evals.model import JudgeSettings, Subject
     from lockgate.evals.scorers.judge import Ask
-    from lockgate.evals.service import Evals
+    from lockgate.evals.service import Evals, Mutant
     from lockgate.fleet.service import Alerts
     from lockgate.gateway.keys import Keys
     from lockgate.improve.service import Triage
@@ -194,6 +194,12 @@ class App:
         from lockgate.subjects import open_judge
 
         return open_judge(self, settings, environment)
+
+    def mutants(self, behaviour_digest: str, environment: str, *, weaker: str | None = None) -> list[Mutant]:
+        """The version made worse on purpose; see :mod:`lockgate.mutants`."""
+        from lockgate.mutants import of_version
+
+        return of_version(self, behaviour_digest, environment, weaker=weaker)
 
     def stable(self, environment: str, agent: str) -> VersionRef | None:
         """The version that serves the agent there: the baseline of a gate. None before a first deploy."""

@@ -230,8 +230,6 @@ def _gate(
 def _self_check(
     app: App, candidate: Contender, rubric: Rubric, golden: GoldenSet, env: str, *, weaker: str | None
 ) -> SelfCheck:
-    from lockgate.mutants import of_version
-
     judge = rubric.judge
     with _progress() as watch, chdir(app.project.root):
         return _run(
@@ -240,7 +238,7 @@ def _self_check(
                 rubric,
                 golden,
                 root=app.project.root,
-                mutants=of_version(app, candidate.behaviour_digest, env, weaker=weaker),
+                mutants=app.mutants(candidate.behaviour_digest, env, weaker=weaker),
                 open_judge=None if judge is None else lambda: app.judge(judge, env),
                 watch=watch,
             )
