@@ -100,9 +100,8 @@ def loops(app: App, lead: Leadership) -> list[Loop]:
         def tell(key: str, message: str) -> None:
             app.alerts.raise_alert(key, "gitops", "warning", "gitops", message)
 
-        app.gitops.tick(tell)
-        if app.project.config.gitops is not None and not app.gitops.source().error:
-            app.alerts.resolve("gitops")
+        if app.project.config.gitops is not None:
+            app.gitops.tick(tell, lambda: app.alerts.resolve("gitops"))
 
     return [
         Loop("gitops", [Tick("gitops", 0.5, follow)], leads),

@@ -89,20 +89,11 @@ class Placement(Strict):
     )
 
 
-class Mirror(Strict):
-    """Real traffic of another environment, run again here as shadows, which cannot act."""
-
-    source: str = Field(alias="from", description="The environment whose runs are mirrored.")
-    share: float = Field(default=100.0, gt=0, le=100, description="Percent of its runs.")
-    agents: list[str] | None = Field(default=None, description="Only these; default: every agent that serves in both.")
-
-
 class Environment(Strict):
     """One of dev, staging, prod: the same version flows through all of them."""
 
     file: str | None = Field(default=None, description="A YAML file that says the rest, in place of the keys here.")
     agents: dict[str, Placement] = Field(default_factory=dict, description="What serves here, by agent.")
-    mirror: Mirror | None = Field(default=None, description="Shadow another environment's real traffic here.")
     providers: dict[str, Provider] = Field(default_factory=dict, description="Overrides by provider name.")
     policy: EnvironmentPolicy | None = Field(
         default=None, description="Default: everything required in `prod`, else nothing."

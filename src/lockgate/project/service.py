@@ -78,13 +78,6 @@ def _check(document: Document, config: ProjectConfig, root: Path) -> None:
                     f"the environment overrides a provider {provider!r} that the project does not have",
                     remedy=did_you_mean(provider, [*config.providers, *WELL_KNOWN]),
                 )
-        mirrored = environment.mirror
-        if mirrored is not None and (mirrored.source == name or mirrored.source not in config.environments):
-            raise document.error(
-                ("environments", name, "mirror", "from"),
-                f"{name} mirrors {mirrored.source!r}, which is not another environment of this project",
-                remedy=did_you_mean(mirrored.source, [one for one in config.environments if one != name]),
-            )
         for agent, placement in environment.agents.items():
             groups.append((("environments", name, "agents", agent, "providers"), placement.providers))
     for name, key in config.trusted_keys.items():

@@ -45,8 +45,18 @@ class Environments:
     """The environments of one project file, and what serves in them."""
 
     def __init__(
-        self, control: Database, clock: Clock, *, versions: Versions, project: Project, rollouts: Rollouts
+        self,
+        control: Database,
+        clock: Clock,
+        *,
+        versions: Versions,
+        project: Project,
+        rollouts: Rollouts,
+        unchanging: bool = False,
     ) -> None:
+        """``unchanging``: the files are a commit's, so that each is read once."""
+        self._unchanging = unchanging
+        self._found: dict[tuple[str, str], str] = {}
         self._control = control
         self._clock = clock
         self._versions = versions
@@ -95,7 +105,7 @@ class Environments:
             serving = store.ready_digests(connection, now - controller.HOST_SECONDS)
         current = deployed.stable if deployed else None
         try:
-            behaviour = self._versions.find(_reference(self._project.root, agent, placement.version))
+            behaviour = self._find(agent, str(placement.version))
             wanted = self._versions.ref(behaviour, environment)
             settings = placed(self._project, self._versions.settings(behaviour), environment, agent)
             if wanted.agent != agent:
@@ -121,6 +131,12 @@ class Environments:
             current=current,
             wanted=wanted,
         )
+
+    def _find(self, agent: str, version: str) -> str:
+        known = self._found.get((agent, version)) if self._unchanging else None
+        if known is None:
+            known = self._found[agent, version] = self._versions.find(_reference(self._project.root, agent, version))
+        return known
 
     def _decide(
         self,
@@ -161,7 +177,7 @@ class Environments:
         return action, "OutOfSync", f"{short(deployed.stable.behaviour_digest)} → {short(wanted.behaviour_digest)}"
 
 
-def _reference(root: Path, agent: str, version: int | str) -> str:
-    if isinstance(version, str) and version.endswith((".yaml", ".yml")):
+def _reference(root: Path, agent: str, version: str) -> str:
+    if version.endswith((".yaml", ".yml")):
         return str(root / version)
     return f"{agent}@{version}"

@@ -118,8 +118,15 @@ class GitOps:
 
     # --- working ----------------------------------------------------------------------------------------------
 
-    def tick(self, alert: Callable[[str, str], object] = lambda key, message: None) -> list[Step]:
-        """Look at the branch when that is due, and converge. ``alert(key, message)`` tells of a broken commit."""
+    def tick(
+        self,
+        alert: Callable[[str, str], object] = lambda key, message: None,
+        well: Callable[[], object] = lambda: None,
+    ) -> list[Step]:
+        """Look at the branch when that is due, and converge.
+
+        ``alert(key, message)`` tells of a broken commit, ``well()`` that the newest one can be read.
+        """
         if self._project.config.gitops is None:
             return []
         known, now = self.source(), self._clock()
@@ -127,6 +134,8 @@ class GitOps:
             known = self._look(known, now)
             if known.error:
                 alert("gitops", known.error)
+            else:
+                well()
         if not known.applied_commit:
             return []
         project, environments = self._open(known.applied_commit)
@@ -212,7 +221,7 @@ class GitOps:
             versions = Versions(project, self._control, self._blobs, self._clock)
             rollouts = Rollouts(self._control, self._clock, versions=versions, project=project)
             environments = Environments(
-                self._control, self._clock, versions=versions, project=project, rollouts=rollouts
+                self._control, self._clock, versions=versions, project=project, rollouts=rollouts, unchanging=True
             )
             self._opened = (commit, project, environments)
             self._tidy(keep=folder)

@@ -247,18 +247,6 @@ gitops_states = Table(
     PrimaryKeyConstraint("environment", "agent"),
 )
 
-operational_settings = Table(
-    "operational_settings",
-    control,
-    Column("revision", _Sequence, primary_key=True, autoincrement=True),
-    Column("key", String, nullable=False),
-    Column("value", JSON),  # null: back to the default
-    Column("at", Double, nullable=False),
-    Column("changed_by", String, nullable=False),
-    Column("reason", Text, nullable=False),
-    Index("operational_settings_by_key", "key", "revision"),
-)
-
 # --- runs -----------------------------------------------------------------------------------------------------
 
 runs = Table(

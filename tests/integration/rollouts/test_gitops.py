@@ -138,9 +138,7 @@ def test_drift_by_hand_is_shown_and_reverted_only_when_asked(git: Git, world: An
     assert revert == "true" or told.startswith("OutOfSync: changed by hand")
 
 
-def test_a_webhook_only_wakes_and_only_when_it_is_signed(
-    git: Git, world: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_webhook_only_wakes_and_only_when_it_is_signed(git: Git, world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOOK", "s3cret")
     git.wants(1)
     git.tick()
