@@ -17,8 +17,8 @@ from lockgate.evals.gate import ALPHA, Decision, Grid, decide
 from lockgate.evals.model import Case, Look, Metric, MetricCard, MutantCard, Rubric, Scorecard, SelfCheck, Subject
 from lockgate.evals.operations import costs_by_tag, quantiles
 from lockgate.evals.rubric import check_decides, make_scorer, needs_judge, with_field_metrics
-from lockgate.evals.runner import Outcome, Progress, Spend, prepare, run_trials
-from lockgate.evals.running.meter import Caps
+from lockgate.evals.runner import Outcome, Progress, prepare, run_trials
+from lockgate.evals.running.meter import Caps, Spend
 from lockgate.evals.scorers.judge import Ask, JudgeReply
 from lockgate.evals.selfcheck import MUTATIONS, Mutation, false_blocks
 from lockgate.evals.sequential import buying
