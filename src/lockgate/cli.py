@@ -29,7 +29,7 @@ COMMANDS: dict[str, Entry] = {
     "lock": Entry("lockgate.versions.cli", "lock", "Turn each agent into one version with one digest.", "Version"),
     "diff": Entry("lockgate.versions.cli", "diff", "Show how two versions of an agent differ in behaviour.", "Version"),
     "versions": Entry("lockgate.versions.cli", "versions", "List, show and verify locked versions.", "Version"),
-    "attest": Entry("lockgate.versions.attest_cli", "attest", "Verify signed verdicts, and say whose count.", "Version"),
+    "attest": Entry("lockgate.versions.attest_cli", "attest", "Verify signed verdicts; say whose count.", "Version"),
     "push": Entry("lockgate.versions.registry_cli", "push", "Bring a version to an OCI registry.", "Version"),
     "pull": Entry("lockgate.versions.registry_cli", "pull", "Bring a version from an OCI registry.", "Version"),
     "prompts": Entry("lockgate.versions.prompts.cli", "prompts", "List, compare, release and undo prompts.", "Version"),

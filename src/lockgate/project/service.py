@@ -80,8 +80,8 @@ def _check(document: Document, config: ProjectConfig, root: Path) -> None:
                 )
         for agent, placement in environment.agents.items():
             groups.append((("environments", name, "agents", agent, "providers"), placement.providers))
-    for name, key in config.trusted_keys.items():
-        for environment_name in key.environments or ():
+    for name, trusted in config.trusted_keys.items():
+        for environment_name in trusted.environments or ():
             if environment_name not in config.environments:
                 raise document.error(
                     ("trusted_keys", name, "environments"),

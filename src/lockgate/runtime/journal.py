@@ -105,7 +105,7 @@ class Journal:
     def _part(self, got: Asked, message: str) -> None:
         """Here the replay and the record part. Raises :class:`Diverged`, unless this journal may fork."""
         recorded = self.steps[self._next] if self.replaying else None
-        expected = recorded and Asked(kind=recorded.kind, name=recorded.name, request=recorded.request)
+        expected = Asked(kind=recorded.kind, name=recorded.name, request=recorded.request) if recorded else None
         self.divergence = Divergence(seq=self._next, expected=expected, got=got, message=message)
         if not self._fork:
             raise Diverged(message)

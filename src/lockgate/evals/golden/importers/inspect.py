@@ -100,4 +100,5 @@ def _member(raw: bytes, log: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path
     name, extra = struct.unpack_from("<HH", raw, entry.header_offset + 26)
     start = entry.header_offset + 30 + name + extra
     packed = raw[start : start + entry.compress_size]
-    return zstandard.ZstdDecompressor().decompressobj().decompress(packed)
+    unpacked: bytes = zstandard.ZstdDecompressor().decompressobj().decompress(packed)
+    return unpacked
