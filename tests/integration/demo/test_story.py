@@ -21,6 +21,8 @@ def test_the_demo_tells_its_story_and_leaves_a_project_to_look_at(tmp_path: Path
         check=False,
     )
 
+    (tmp_path / "told.txt").write_text(told.stdout)
+
     # 3: a chapter went differently, as live evidence may on a slow machine; what does not hang on time must hold.
     assert told.returncode in (0, 3), told.stdout[-8000:] + told.stderr[-2000:]
     summary = told.stdout[told.stdout.index("What happened") :]
