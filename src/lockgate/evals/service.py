@@ -18,8 +18,8 @@ from lockgate.evals.model import Case, Look, Metric, MetricCard, MutantCard, Rub
 from lockgate.evals.operations import costs_by_tag, quantiles
 from lockgate.evals.rubric import check_decides, make_scorer, needs_judge, with_field_metrics
 from lockgate.evals.runner import Outcome, Progress, prepare, run_trials
-from lockgate.evals.running.meter import Caps, Spend
-from lockgate.evals.scorers.judge import Ask, JudgeReply
+from lockgate.evals.running.meter import Caps, Spend, counted
+from lockgate.evals.scorers.judge import Ask
 from lockgate.evals.selfcheck import MUTATIONS, Mutation, false_blocks
 from lockgate.evals.sequential import buying
 from lockgate.evals.store import CHUNK, TrialStore
@@ -117,7 +117,7 @@ class Evals:
         async with AsyncExitStack() as stack:
             ask = None
             if judged and open_judge is not None:
-                ask = _counted(await stack.enter_async_context(open_judge()), spend)
+                ask = counted(await stack.enter_async_context(open_judge()), spend)
 
             def make(metric: Metric) -> Any:
                 return make_scorer(metric, root, ask=ask, judge=rubric.judge)
@@ -222,7 +222,7 @@ class Evals:
         async with AsyncExitStack() as stack:
             ask = None
             if needs_judge(rubric) and open_judge is not None:
-                ask = _counted(await stack.enter_async_context(open_judge()), spend)
+                ask = counted(await stack.enter_async_context(open_judge()), spend)
             scorings = prepare(full, lambda metric: make_scorer(metric, root, ask=ask, judge=rubric.judge))
 
             async def run(label: str, store: TrialStore, trials: int, opened: Any) -> Outcome:
@@ -348,15 +348,6 @@ def _kept_under(candidate: Contender, model_override: str | None) -> str:
 def _caps(rubric: Rubric) -> Caps:
     usd = rubric.trial_max_usd
     return Caps(nano=None if usd is None else to_nano(usd), tokens=rubric.trial_max_tokens)
-
-
-def _counted(ask: Ask, spend: Spend) -> Ask:
-    async def counted(messages: list[dict[str, str]], schema: dict[str, Any], *, member: int = 0) -> JudgeReply:
-        reply = await (ask(messages, schema, member=member) if member else ask(messages, schema))
-        spend.nano += reply.cost_nano
-        return reply
-
-    return counted
 
 
 def _warnings(

@@ -45,6 +45,7 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
     error_sd: float
     length_bias: float | None  # correlation of judge − human with the answer's length
     position_bias: float | None = None  # share of pairs whose verdict changes with their order
+    spent_nano: int = 0
     created_at: float = 0.0
 
     @property

@@ -27,6 +27,9 @@ def calibrate(
     model: Annotated[str | None, typer.Option("--judge", help="PROVIDER:NAME; default: the agent's judge.")] = None,
     agent: Annotated[str | None, typer.Option("--agent", "-a", help="Take metric and judge from its rubric.")] = None,
     env: Annotated[str, typer.Option("--env", "-e", help="The environment whose providers answer.")] = "prod",
+    max_usd: Annotated[
+        float | None, typer.Option("--max-usd", min=0, help="Spend no more; default: the agent's evals.max_usd.")
+    ] = None,
     json: JsonFlag = False,
 ) -> None:
     """Ask the judge what people were asked, and store how far it agrees: 0 when it may block a release, else 1.
@@ -54,10 +57,11 @@ def calibrate(
         raise InputError("no judge is named", remedy="give --judge PROVIDER:NAME, or --agent with one in its rubric")
     given = read_labels(labels, metric)
     service = Judges(app.control, app.clock)
+    limit = rubric.max_usd if max_usd is None else max_usd
 
     async def run() -> Calibration:
         async with app.judge(settings, env) as ask:
-            return await service.calibrate(settings, found, given, ask, root)
+            return await service.calibrate(settings, found, given, ask, root, max_usd=limit)
 
     record = asyncio.run(run())
     emit(record, json, lambda: _draw([record]))

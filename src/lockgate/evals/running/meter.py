@@ -17,6 +17,7 @@ import msgspec
 
 from lockgate.errors import LimitExceeded, LockgateError, RunFailed, UpstreamError
 from lockgate.evals.running.pace import Pace
+from lockgate.evals.scorers.judge import Ask, JudgeReply
 from lockgate.money import show_usd
 
 WAITING_SHARE = 0.5
@@ -57,6 +58,17 @@ class Spend(msgspec.Struct, kw_only=True):
                 )
             await asyncio.sleep(0.01)
         self.held += amount
+
+
+def counted(ask: Ask, spend: Spend) -> Ask:
+    """The judge, with what its answers cost put down to ``spend``."""
+
+    async def asked(messages: list[dict[str, str]], schema: dict[str, Any], *, member: int = 0) -> JudgeReply:
+        reply = await (ask(messages, schema, member=member) if member else ask(messages, schema))
+        spend.nano += reply.cost_nano
+        return reply
+
+    return asked
 
 
 class Caps(msgspec.Struct, frozen=True, kw_only=True):
