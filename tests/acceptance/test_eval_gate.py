@@ -345,3 +345,72 @@ def test_a_judge_grades_and_is_called_uncalibrated(project: Path, server: FakeMo
     asked = len(server.requests)
     call("eval", "--agent", "agents/triage.v1.yaml", *arguments)
     assert len(server.requests) == asked + 1  # only what the judge left unscored is asked again
+
+
+STRICT = "helpfulness: {min: 0.5, strict: true}"
+
+
+@pytest.fixture
+def judged(project: Path, server: FakeModelServer) -> Path:
+    """A project whose agent has a judge on a strict metric, and forty answers that people graded."""
+    (project / "prices.yaml").write_text(
+        "fake: {fake-model-2026-01-01: {input: 1.0, output: 2.0}, j: {input: 1, output: 1}}\n"
+    )
+    file = project / "agents/triage.v1.yaml"
+    block = "judge: {provider: fake, name: j}\n    thresholds: {" + STRICT + ", "
+    file.write_text(file.read_text().replace("thresholds: {", block))
+    lines = [{"input": f"q{n}", "output": "good" if n % 2 else "bad", "label": bool(n % 2)} for n in range(40)]
+    (project / "labels.jsonl").write_text("".join(json.dumps(line) + "\n" for line in [*lines, lines[0]]))
+
+    def respond(request: ModelRequest) -> Any:
+        if request.model != "j":
+            return answer(request)
+        return {"reason": "read", "verdict": "no" if '"answer": "bad"' in request.last_user else "yes"}
+
+    server.respond = respond
+    return project
+
+
+CALIBRATE = ("judge", "calibrate", "--labels", "labels.jsonl", "--metric", "helpfulness")
+
+
+def test_a_strict_metric_waits_for_a_calibrated_judge(judged: Path, server: FakeModelServer) -> None:
+    shown = call("eval", "--agent", "agents/triage.v1.yaml", "--markdown", "card.md", exit_code=4)
+    assert "is not calibrated against human labels" in " ".join(shown.split())
+    assert "no verdict" in (judged / "card.md").read_text()
+    assert server.requests == []
+    record = json.loads(call(*CALIBRATE, "--judge", "fake:j", "--json"))
+    assert (record["labels"], record["kappa"]) == (40, 1.0)  # the line that stands there twice counts once
+    assert record["spent_nano"] > 0
+    card = json.loads(call("eval", "--agent", "agents/triage.v1.yaml", "--json"))
+    by_name = {metric["name"]: metric for metric in card["metrics"]}
+    assert card["verdict"] == "pass"
+    assert (by_name["helpfulness"]["calibrated"], by_name["helpfulness"]["kappa"]) == (True, 1.0)
+    assert by_name["field_match"]["calibrated"] is None
+    assert card["judge_calibrated"]
+    assert not any("not calibrated" in warning for warning in card["warnings"])
+    assert "judge calibrated κ 1.00" in call("report")
+
+
+def test_a_judge_that_disagrees_with_people_is_refused_with_the_reason(judged: Path, server: FakeModelServer) -> None:
+    file = judged / "labels.jsonl"
+    file.write_text(file.read_text().replace('"output": "bad"', '"output": "poor"'))
+    call(*CALIBRATE, "--judge", "fake:j", "--json", exit_code=1)  # it says yes to all
+    shown = call("eval", "--agent", "agents/triage.v1.yaml", exit_code=4)
+    assert "κ 0.00, less than 0.6" in " ".join(shown.split())
+    agent = judged / "agents/triage.v1.yaml"
+    agent.write_text(agent.read_text().replace(", strict: true", ""))
+    card = json.loads(call("eval", "--agent", "agents/triage.v1.yaml", "--json"))
+    assert any("helpfulness (κ 0.00, less than 0.6)" in warning for warning in card["warnings"])
+    assert not card["judge_calibrated"]
+
+
+def test_a_calibration_that_could_not_be_made_leaves_the_last_one_standing(
+    judged: Path, server: FakeModelServer
+) -> None:
+    call(*CALIBRATE, "--judge", "fake:j")
+    assert "max_usd was reached" in call(*CALIBRATE, "--judge", "fake:j", "--max-usd", "0.001", exit_code=4)
+    server.stop()
+    assert "the judge failed on 40 of 40" in call(*CALIBRATE, "--judge", "fake:j", exit_code=4)
+    assert len(json.loads(call("judge", "list", "--json"))) == 1
+    assert "no label" in call(*CALIBRATE[:-1], "answer_correctness", "--judge", "fake:j", exit_code=2)

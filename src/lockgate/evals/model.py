@@ -193,6 +193,8 @@ class MetricCard(msgspec.Struct, frozen=True, kw_only=True):
     units: int = 0  # clusters: cases that share one count as one observation
     judge_mean: float | None = None  # as the judge has it, where ``mean`` is corrected by people's labels
     labels: int = 0  # answers that people have scored, from which it is corrected
+    calibrated: bool | None = None  # whether its judge agrees with people; None: no judge scores it
+    kappa: float | None = None  # how far, where it was calibrated
     more_cases: int | None = None  # about so many more would settle it, where trials cannot
     more_trials: int | None = None  # about so many more trials a case would
 

@@ -14,6 +14,8 @@ from lockgate.clock import Clock
 from lockgate.errors import InputError, LockgateError, NotFound, Unavailable
 from lockgate.evals import golden, store
 from lockgate.evals.gate import ALPHA, Decision, Grid, decide
+from lockgate.evals.judges.calibration import Calibration
+from lockgate.evals.judges.service import Judges
 from lockgate.evals.model import Case, Look, Metric, MetricCard, MutantCard, Rubric, Scorecard, SelfCheck, Subject
 from lockgate.evals.operations import costs_by_tag, quantiles
 from lockgate.evals.rubric import check_decides, make_scorer, needs_judge, with_field_metrics
@@ -57,6 +59,8 @@ class GoldenSet(NamedTuple):
     cases: Sequence[Case]
 
 
+Calibrations = dict[str, Calibration | None]
+"""The newest calibration of the judge on each metric that it scores."""
 OpenAsk = Callable[[], AbstractAsyncContextManager[Ask]]
 Watch = Callable[[str, Progress], None]
 """Told how far the trials of one version (by its label) are."""
@@ -91,12 +95,15 @@ class Evals:
         looks are fixed beforehand, and share one level (:mod:`lockgate.evals.sequential`).
         ``fresh`` forgets the candidate's earlier trials first.
         ``root`` is what paths in the rubric are from. Raises :class:`~lockgate.errors.InputError` when the rubric
-        decides nothing or a judge is missing, :class:`~lockgate.errors.Unavailable` when too little could be run.
+        decides nothing or a judge is missing, :class:`~lockgate.errors.Unavailable` when too little could be run, or
+        the judge of a strict blocking metric is not calibrated.
         """
         check_decides(rubric)
         judged = needs_judge(rubric)
         if judged and open_judge is None:
             raise _no_judge(judged)
+        calibrations = self._calibrations(rubric, judged)
+        _check_strict(rubric, calibrations)
         card_id, started = new_id("eval"), self._clock()
         effective = _kept_under(candidate, model_override)
         row: dict[str, Any] = {
@@ -176,7 +183,7 @@ class Evals:
             costs=costs_by_tag(dataset.cases, outcome, other),
             verdict=decision.verdict,
             reasons=decision.reasons,
-            metrics=decision.metrics,
+            metrics=[_with_calibration(metric, calibrations) for metric in decision.metrics],
             baseline_label=baseline.label if baseline else None,
             slices=decision.slices,
             broken=decision.broken,
@@ -189,9 +196,9 @@ class Evals:
             spent_nano=spend.nano,
             seconds=self._clock() - started,
             judge=rubric.judge.model if judged and rubric.judge else None,
-            judge_calibrated=bool(rubric.judge and rubric.judge.calibrated),
+            judge_calibrated=bool(judged) and all(found is not None and found.good for found in calibrations.values()),
             model_override=model_override,
-            warnings=_warnings(rubric, dataset.cases, outcome, other, judged, spend),
+            warnings=_warnings(rubric, dataset.cases, outcome, other, calibrations, spend),
             left_behind=outcome.left_behind + (other.left_behind if other else 0),
             scorer_digests={scoring.metric.name: scoring.digest for scoring in scorings},
         )
@@ -277,6 +284,14 @@ class Evals:
                 found.append(_mutant_card(mutant.name, mutant.what, decision, outcome.ran))
         return msgspec.structs.replace(check, mutants=found, not_tried=skipped)
 
+    def _calibrations(self, rubric: Rubric, judged: Sequence[str]) -> Calibrations:
+        known = Judges(self._control, self._clock)
+        return {
+            metric.name: None if rubric.judge is None else known.calibration(rubric.judge, metric)
+            for metric in rubric.metrics
+            if metric.name in judged
+        }
+
     def keep_self_check(self, card: Scorecard, check: SelfCheck) -> Scorecard:
         """The scorecard with what the gate found of itself, kept in the place of the first."""
         whole = msgspec.structs.replace(card, self_check=check)
@@ -355,12 +370,12 @@ def _warnings(
     cases: Sequence[Case],
     outcome: Outcome,
     other: Outcome | None,
-    judged: list[str],
+    calibrations: Calibrations,
     spend: Spend,
 ) -> list[str]:
     found = golden.warnings(cases)
-    if judged and rubric.judge is not None and not rubric.judge.calibrated:
-        found.append(f"the judge {rubric.judge.model} is not calibrated against human labels: {', '.join(judged)}")
+    if rubric.judge is not None and (open_ := _uncalibrated(calibrations)):
+        found.append(f"the judge {rubric.judge.model} is not calibrated against human labels: {', '.join(open_)}")
     if outcome.stopped or (other is not None and other.stopped):
         found.append(f"stopped at max_usd: {show_usd(spend.nano)} spent; run again with a higher max_usd to go on")
     if outcome.not_the_agent:
@@ -371,6 +386,36 @@ def _warnings(
     if behind:
         found.append(f"{behind} trials did not end when they were cancelled")
     return found
+
+
+def _uncalibrated(calibrations: Calibrations) -> list[str]:
+    """The metrics whose judge is not calibrated, each with why where it was tried."""
+    return [
+        name if found is None else f"{name} ({found.why_not})"
+        for name, found in calibrations.items()
+        if found is None or not found.good
+    ]
+
+
+def _check_strict(rubric: Rubric, calibrations: Calibrations) -> None:
+    """No trial is run for a verdict that a judge would decide of whom nobody knows whether it agrees with people."""
+    strict = {metric.name for metric in rubric.metrics if metric.strict and metric.blocking}
+    refused = _uncalibrated({name: found for name, found in calibrations.items() if name in strict})
+    if refused:
+        judge = "the judge" if rubric.judge is None else f"the judge {rubric.judge.model}"
+        raise Unavailable(
+            f"could not evaluate: {judge} is not calibrated against human labels, and may not decide strict "
+            f"metrics: {', '.join(refused)}",
+            remedy="lockgate judge calibrate, or let them only advise (blocking: false)",
+        )
+
+
+def _with_calibration(card: MetricCard, calibrations: Calibrations) -> MetricCard:
+    if card.name not in calibrations:
+        return card
+    found = calibrations[card.name]
+    good, kappa = (False, None) if found is None else (found.good, found.kappa)
+    return msgspec.structs.replace(card, calibrated=good, kappa=kappa)
 
 
 def _could_not(outcome: Outcome) -> LockgateError:

@@ -64,6 +64,9 @@ def score(metric: MetricCard, *, around: bool = True) -> str:
         text += f", by traffic {show(metric.traffic_mean, metric.unit)}"
     if metric.unscored:
         text += f", {metric.unscored} unscored"
+    if metric.calibrated is not None:
+        agreed = "" if metric.kappa is None else f" κ {metric.kappa:.2f}"
+        text += f", judge {'calibrated' if metric.calibrated else 'uncalibrated'}{agreed}"
     return text
 
 
