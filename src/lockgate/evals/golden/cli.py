@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 golden = typer.Typer(
     no_args_is_help=True,
+    add_completion=False,
     rich_markup_mode=None,
     help="Import, check, describe and grow golden sets.\n\nExample: lockgate golden lint evals/golden/triage.jsonl",
 )
@@ -151,6 +152,7 @@ def split(
 
     Example: lockgate golden split evals/golden/refund-triage.jsonl --share dev=0.3 --share test=0.7
     """
+    import math
     from collections import Counter
 
     from lockgate.evals.golden import read_cases, write_cases
@@ -160,9 +162,14 @@ def split(
     for one in share:
         name, _, value = one.partition("=")
         try:
-            shares[name] = float(value)
+            fraction = float(value)
         except ValueError:
-            raise InputError(f"--share {one!r} is not NAME=FRACTION", remedy="e.g. --share dev=0.3") from None
+            fraction = math.nan
+        if not name or math.isnan(fraction):
+            raise InputError(f"--share {one!r} is not NAME=FRACTION", remedy="e.g. --share dev=0.3")
+        if name in shares:
+            raise InputError(f"--share gives {name!r} twice", remedy="give each split one share")
+        shares[name] = fraction
     cases = divide(read_cases(file), shares, seed=seed)
     write_cases(file, cases)
     counts = dict(Counter(case.split or "" for case in cases))
@@ -300,6 +307,11 @@ def _provider_embeddings(wanted: str) -> Embedder:
     provider_name, _, model = wanted.partition(":")
     app = open_app()
     provider = resolve_provider(app.project, provider_name, "prod")
+    if not provider.base_url:
+        raise InputError(
+            f"provider {provider_name!r} is of kind {provider.kind!r}, which gives no embeddings",
+            remedy="name one of kind openai, or --embeddings letters",
+        )
     key = resolve_secret(provider.api_key, app.project.root)
 
     def embed(texts: Any) -> Any:
@@ -307,6 +319,7 @@ def _provider_embeddings(wanted: str) -> Embedder:
         import urllib.request
 
         from lockgate.errors import Unavailable
+        from lockgate.telemetry.redaction import without
 
         rows: list[list[float]] = []
         for start in range(0, len(texts), 100):
@@ -321,8 +334,10 @@ def _provider_embeddings(wanted: str) -> Embedder:
                     data = msgspec.json.decode(answer.read())["data"]
                 rows += [one["embedding"] for one in sorted(data, key=lambda one: one["index"])]
             except (urllib.error.URLError, OSError, KeyError, TypeError, msgspec.DecodeError) as failure:
+                said = without(str(failure).encode(), key).decode()
                 raise Unavailable(
-                    f"{wanted} gave no embeddings: {failure}", remedy="is it up? Else --embeddings letters"
+                    f"{wanted} gave no embeddings: {said}",
+                    remedy="is it up? Else --embeddings letters",
                 ) from None
         vectors = np.asarray(rows, dtype=np.float32)
         return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
@@ -350,7 +365,7 @@ def _around(agent: str, cases: list[Case]) -> Around:
     return Around(
         prompts={f"the system prompt of {version.agent}": version.system_prompt} if version.system_prompt else {},
         tools=[tool.name for tool in version.tools],
-        schema=version.guardrails.output_schema,
+        schema=None if version.handler else version.guardrails.output_schema,  # a handler's answer is its own
         means={case.id: means[case.digest] for case in cases if case.digest in means},
         versions=versions,
         owner=settings.owner,

@@ -60,6 +60,8 @@ def lint(cases: Sequence[Case], around: Around, embedder: Embedder) -> list[Prob
 
 
 def _size(cases: Sequence[Case]) -> list[Problem]:
+    if not cases:
+        return [_error("size", "no cases", "lockgate golden import, lockgate golden draft")]
     if len(cases) < FEW:
         remedy = f"add about {FEW - len(cases)} cases: lockgate triage list, lockgate golden draft"
         return [_warning("size", f"{len(cases)} cases; below {FEW} a verdict rests on little", remedy)]
@@ -138,14 +140,17 @@ def _unreachable(cases: Sequence[Case], around: Around) -> list[Problem]:
 
         check = jsonschema_rs.validator_for(around.schema)
         fields = set((around.schema.get("properties") or {}) if isinstance(around.schema, dict) else ())
+        beyond: dict[str, list[str]] = defaultdict(list)
         for case in cases:
             expected = case.expected_output
             if isinstance(expected, dict) and fields and (extra := set(expected) - fields):
-                message = f"case {case.id!r} expects {', '.join(sorted(extra))}, which the output schema does not have"
-                found.append(_error("unreachable", message, "correct the case, or the schema", [case.id]))
+                beyond[", ".join(sorted(extra))].append(case.id)
             elif isinstance(expected, dict) and (wrong := _wrong_fields(check, expected)):
                 message = f"case {case.id!r} expects what the output schema refuses: {wrong}"
                 found.append(_error("unreachable", message, "correct the case, or the schema", [case.id]))
+        for names, ids in beyond.items():
+            message = f"{len(ids)} cases expect {names}, which the output schema does not have: {_names(ids)}"
+            found.append(_error("unreachable", message, "correct the cases, or the schema", ids))
     for case in cases:
         answer = as_text(case.expected_output)
         for rule in case.must_not or ():
