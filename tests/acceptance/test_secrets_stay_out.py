@@ -13,9 +13,6 @@ from lockgate.testing import FakeModelServer, failing
 CANARY = "planted0canary1value2without3shape"
 
 
-@pytest.mark.xfail(
-    reason="a provider that repeats the key in its error: the trial keeps that error unmasked", strict=True
-)
 def test_a_planted_secret_is_in_no_bundle_scorecard_error_or_database(
     acme: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

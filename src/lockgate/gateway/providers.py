@@ -1,7 +1,12 @@
-"""Where a provider's requests go in one environment, with its secret resolved: looked up once every few seconds."""
+"""Where a provider's requests go in one environment, with its secret resolved: looked up once every few seconds.
+
+A secret of a store on the network is asked for in a thread: the event loop, and so every other call, goes on.
+"""
 
 from __future__ import annotations
 
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,10 +17,13 @@ from lockgate.clock import Clock
 from lockgate.errors import Unavailable
 from lockgate.gateway.upstream import DEFAULT_HEADERS
 from lockgate.project.model import Project, ResolvedProvider
-from lockgate.project.secrets import resolve_secret
+from lockgate.project.secrets import is_at_hand, resolve_secret
 from lockgate.project.service import provider_names, resolve_provider
+from lockgate.telemetry.redaction import without
 
 _LASTS = 5.0  # seconds until a changed secret or a restarted local model is noticed
+_GRACE = 30.0
+"""Seconds for which calls take the key they know while a store on the network is asked again."""
 
 
 class Target(NamedTuple):
@@ -25,6 +33,11 @@ class Target(NamedTuple):
     chat: URL
     models: URL
     headers: dict[str, str]
+    key: str | None = None
+
+    def masked(self, text: str) -> str:
+        """The text without the key."""
+        return without(text.encode("utf-8", "replace"), self.key).decode()
 
 
 class _LocalModel(msgspec.Struct):
@@ -39,11 +52,15 @@ class Providers:
         self._project = project
         self._clock = clock
         self._targets: dict[tuple[str, str, str | None], tuple[float, Target]] = {}
+        self._keys: dict[str, tuple[float, str | None]] = {}
+        self._asking: dict[str, asyncio.Task[str | None]] = {}
+        # One of its own: a store that hangs must not take the threads that look up names.
+        self._thread = ThreadPoolExecutor(1, "secrets")
 
     def names(self) -> list[str]:
         return provider_names(self._project)
 
-    def target(self, environment: str, name: str, agent: str | None = None) -> Target:
+    async def target(self, environment: str, name: str, agent: str | None = None) -> Target:
         """The provider as ``agent``'s runs, or plain callers, use it.
 
         Raises InputError for an unknown provider, Unavailable when its secret or its server is not there.
@@ -52,18 +69,44 @@ class Providers:
         known = self._targets.get((environment, name, agent))
         if known is not None and now - known[0] < _LASTS:
             return known[1]
-        target = self._resolve(environment, name, agent)
+        target = await self._resolve(environment, name, agent)
         self._targets[environment, name, agent] = (now, target)
         return target
 
-    def _resolve(self, environment: str, name: str, agent: str | None) -> Target:
+    async def _resolve(self, environment: str, name: str, agent: str | None) -> Target:
         provider = resolve_provider(self._project, name, environment, agent)
         base = local_base_url(self._project.home, name) if provider.kind == "local" else provider.base_url
         headers = {**DEFAULT_HEADERS, "content-type": "application/json"}
-        key = resolve_secret(provider.api_key, self._project.root)
+        reference = provider.api_key
+        if reference is None or is_at_hand(reference):
+            key = resolve_secret(reference, self._project.root)
+        else:
+            key = await self._key(reference)
         if key is not None:
             headers["authorization"] = f"Bearer {key}"
-        return Target(provider, URL(f"{base}/chat/completions"), URL(f"{base}/models"), headers)
+        return Target(provider, URL(f"{base}/chat/completions"), URL(f"{base}/models"), headers, key)
+
+    async def _key(self, reference: str) -> str | None:
+        """A store's secret: what is known while that is fresh, or while it is asked again; else what it answers."""
+        known, now = self._keys.get(reference), self._clock()
+        if known is not None and now - known[0] < _LASTS:
+            return known[1]
+        asking = self._asking.get(reference)
+        if asking is None:
+            asking = self._asking[reference] = asyncio.get_running_loop().create_task(self._ask(reference))
+            asking.add_done_callback(lambda task: task.cancelled() or task.exception())  # maybe nobody waits for it
+        if known is not None and now - known[0] < _GRACE:
+            return known[1]
+        return await asyncio.shield(asking)  # a caller that leaves does not end it for the others
+
+    async def _ask(self, reference: str) -> str | None:
+        loop = asyncio.get_running_loop()
+        try:
+            key = await loop.run_in_executor(self._thread, resolve_secret, reference, self._project.root)
+            self._keys[reference] = (self._clock(), key)
+            return key
+        finally:
+            del self._asking[reference]
 
 
 def local_base_url(home: Path, name: str) -> str:

@@ -1,8 +1,8 @@
 """The model proxy: hold the worst case, send, settle what it cost, and leave a span behind.
 
-Nothing is awaited but the upstream. Whatever happens between the hold and the settlement, including a cancelled
-call or a bug, ends in exactly one of: charged as measured, given back (nothing left this machine), or charged in
-full (what came of it is unknown).
+Nothing is awaited but the upstream, and its key when that is not at hand. Whatever happens between the hold and the
+settlement, including a cancelled call or a bug, ends in exactly one of: charged as measured, given back
+(nothing left this machine), or charged in full (what came of it is unknown).
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from lockgate.results import Usage
 from lockgate.telemetry.context import format_traceparent, new_span_id
 from lockgate.telemetry.metrics import GenAI
 from lockgate.telemetry.model import CLIENT, ERROR, OK, Span
+from lockgate.telemetry.redaction import without
 from lockgate.telemetry.writer import SpanWriter
 
 DEFAULT_MAX_TOKENS = 4096
@@ -77,7 +78,8 @@ class Proxy:
                 f"'model' is {call.model!r}",
                 remedy="write provider/name, such as openai/gpt-4o-mini, or agent:name to run an agent",
             )
-        target = self.providers.target(identity.environment, provider, identity.run.agent if identity.run else None)
+        agent = identity.run.agent if identity.run else None
+        target = await self.providers.target(identity.environment, provider, agent)
         one = _Call(self, exchange, identity, call, target, model)
         try:
             with exchange.watch():
@@ -85,6 +87,7 @@ class Proxy:
         except ClientGone:
             one.error_type = "client_gone"
         except LockgateError as error:
+            error.message = target.masked(error.message)
             one.error_type, one.error = error.code, error.message
             if isinstance(error, LimitExceeded):  # by its kind: the limit of each run has a name of its own
                 self._metrics.refusals.add(1, identity.environment, error.limit.partition(":")[0])
@@ -94,7 +97,7 @@ class Proxy:
 
     async def list_models(self, environment: str, provider: str) -> list[str]:
         """What a provider says it serves, as it names it."""
-        target = self.providers.target(environment, provider)
+        target = await self.providers.target(environment, provider)
         answer = await self._upstream.send("GET", target.models, headers=target.headers, timeout=5.0)
         try:
             body = await answer.read(1024 * 1024)
@@ -224,12 +227,13 @@ class _Call:
             if rest := tap.finish():
                 await exchange.send(transport, rest)
         except UpstreamError as error:  # the status has gone out: the error is the stream's last event
+            error.message = self.target.masked(error.message)
             self.error_type, self.error = error.code, error.message
             await exchange.send(transport, exchange.error_event(error))
 
     async def _pass_error(self, answer: Answer) -> None:
-        """The provider said no. Its words go to the client, except where they would be taken for ours."""
-        body = await answer.read(1024 * 1024)
+        """The provider said no. Its words go to the client, but not the key, nor what would be taken for ours."""
+        body = without(await answer.read(1024 * 1024), self.target.key)
         self.error_type, self.error = str(answer.status), body[:500].decode("utf-8", "replace")
         self.sent = answer.status in _UNKNOWN_OUTCOME
         if answer.status in (401, 403):

@@ -8,9 +8,10 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from lockgate.errors import UpstreamError
+from lockgate.errors import LockgateError, UpstreamError
 from lockgate.runtime.model import Completion, wire_name
 from lockgate.runtime.wire import completion_of, failure_of
+from lockgate.telemetry.redaction import without
 from lockgate.versions.model import ModelRef
 
 LARGEST_ANSWER = 16 * 1024 * 1024
@@ -44,7 +45,11 @@ async def ask(
     model: ModelRef,
     timeout: float,
 ) -> Completion:
-    """One chat completion over HTTP. Raises what :class:`~lockgate.runtime.model.ModelClient` says."""
+    """One chat completion over HTTP. Raises what :class:`~lockgate.runtime.model.ModelClient` says.
+
+    No error repeats the credential in ``headers``, whatever the other side answers.
+    """
+    secret = headers.get("authorization", "").removeprefix("Bearer ")
     try:
         async with session.post(
             f"{base_url.rstrip('/')}/chat/completions",
@@ -55,8 +60,16 @@ async def ask(
         ) as response:
             data = await _read(response)
             if response.status != 200:
-                raise failure_of(response.status, response.headers, data, model)
-            return completion_of(data, response.headers, model)
+                # before it is cut to length: a part of the credential could not be found again
+                raise failure_of(response.status, response.headers, without(data, secret), model)
+            try:
+                return completion_of(data, response.headers, model)
+            except UpstreamError:
+                return completion_of(without(data, secret), response.headers, model)
+    except LockgateError as error:
+        error.message = without(error.message.encode("utf-8", "replace"), secret).decode()
+        error.args = (error.message,)
+        raise
     except TimeoutError:  # some of aiohttp's are ClientErrors as well
         raise
     except aiohttp.ClientConnectorError as error:
@@ -67,7 +80,9 @@ async def ask(
         ) from error
     except aiohttp.ClientError as error:
         raise UpstreamError(
-            f"model {wire_name(model)!r}: the connection failed: {type(error).__name__}: {error}", sent=True
+            f"model {wire_name(model)!r}: the connection failed: {type(error).__name__}: "
+            + without(str(error).encode("utf-8", "replace"), secret).decode(),
+            sent=True,
         ) from error
 
 

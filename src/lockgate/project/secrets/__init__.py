@@ -41,6 +41,12 @@ def check_reference(reference: str) -> None:
         raise InputError(f"no secret store {match['kind']!r} in {reference!r}", remedy=f"there are {known}")
 
 
+def is_at_hand(reference: str) -> bool:
+    """True when resolving it waits for nobody; also for what is no reference, which is refused at once."""
+    match = REFERENCE.fullmatch(reference)
+    return match is None or match["kind"] in AT_HAND
+
+
 def resolve_secret(reference: str | None, root: Path) -> str | None:
     """The secret's value, or None for no reference. ``root`` is the project's folder.
 
