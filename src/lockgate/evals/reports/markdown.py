@@ -6,9 +6,10 @@ from lockgate.evals.model import Scorecard, Verdict
 from lockgate.evals.reports.words import (
     WORDS,
     baseline,
+    design,
     difference,
     facts,
-    ids,
+    flaky,
     listed,
     ordered,
     plain,
@@ -47,7 +48,9 @@ def markdown(card: Scorecard) -> str:
         if changes:
             lines += ["", f"**{title}**: {listed(changes, '`')}"]
     if card.flaky:
-        lines += ["", f"**Flaky** (right in one trial, wrong in another): {ids(card.flaky, '`')}"]
+        lines += ["", f"**Flaky** (right in one trial, wrong in another): {flaky(card, '`')}"]
+    if facts_of_gate := [f"- {name}: {plain(text)}" for name, text in design(card)]:
+        lines += ["", "**The gate**", "", *facts_of_gate]
     for warning in card.warnings:
         lines += ["", f"> ⚠️ {plain(warning)}"]
     lines += ["", "<sub>" + " · ".join(facts(card)) + "</sub>", ""]

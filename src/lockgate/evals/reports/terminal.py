@@ -8,9 +8,10 @@ from lockgate.evals.model import Scorecard, Verdict
 from lockgate.evals.reports.words import (
     WORDS,
     baseline,
+    design,
     difference,
     facts,
-    ids,
+    flaky,
     listed,
     ordered,
     score,
@@ -60,7 +61,9 @@ def draw(card: Scorecard, console: Console) -> None:
         if changes:
             console.print(Text.assemble((f"{title}: ", "bold"), listed(changes, "")))
     if card.flaky:
-        console.print(Text.assemble(("flaky: ", "bold"), ids(card.flaky, "")))
+        console.print(Text.assemble(("flaky: ", "bold"), flaky(card, "")))
+    for name, text in design(card):
+        console.print(Text.assemble((f"{name}: ", "bold"), text))
     for warning in card.warnings:
         console.print(Text.assemble(("warning: ", "yellow"), warning))
     console.print(Text(" · ".join(facts(card)), style="dim"))

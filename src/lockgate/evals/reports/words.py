@@ -25,7 +25,7 @@ def facts(card: Scorecard) -> Iterator[str]:
     yield f"{show_usd(card.spent_nano)} spent in {card.seconds:.1f} s"
     if card.baseline_label:
         yield f"baseline {card.baseline_label}"
-        yield "intervals 90 %"
+        yield f"intervals {100 * (1 - 2 * card.level):.3g} %"
     if card.judge:
         yield f"judge {card.judge}{'' if card.judge_calibrated else ' (uncalibrated)'}"
     if card.model_override:
@@ -33,6 +33,35 @@ def facts(card: Scorecard) -> Iterator[str]:
     yield f"version {card.effective_digest.removeprefix('sha256:')[:12]}"
     yield f"golden set {card.dataset_digest.removeprefix('sha256:')[:12]}"
     yield card.id
+
+
+def design(card: Scorecard) -> Iterator[tuple[str, str]]:
+    """How far the verdict can be trusted, in short: looks and level, what would be seen, the self-check."""
+    if len(card.looks) > 1:
+        bought = f", {card.bought_trials} trials bought" if card.bought_trials else ""
+        yield "looks", f"{len(card.looks)}, last at {card.looks[-1].what}; bounds err at {card.level:.2%}{bought}"
+    seen = [metric for metric in card.metrics if metric.blocking and metric.detectable is not None]
+    if seen:
+        losses = ", ".join(f"{metric.name} {show(metric.detectable or 0.0, metric.unit)}" for metric in seen)
+        yield "smallest loss seen 8 times in 10", losses
+    if card.self_check is not None:
+        check = card.self_check
+        text = f"an equal version blocked in {check.false_blocks} of {check.gates} gates ({check.false_block_rate:.1%})"
+        if check.mutants:
+            text += f", {sum(one.caught for one in check.mutants)} of {len(check.mutants)} worse versions caught"
+            missed = [one.name for one in check.mutants if not one.caught]
+            text += f" (missed: {', '.join(missed)})" if missed else ""
+        yield "self-check", text
+
+
+def flaky(card: Scorecard, quote: str) -> str:
+    """Cases that are right in one trial and wrong in another, with how far their trials vary."""
+    spread = {one.case_id: one.sd for one in reversed(card.flaky_cases)}
+    shown = ", ".join(
+        f"{quote}{plain(id) if quote else id}{quote}" + (f" (sd {spread[id]:.2f})" if id in spread else "")
+        for id in card.flaky[:SHOWN_CASES]
+    )
+    return f"{len(card.flaky)} cases: {shown}{', …' if len(card.flaky) > SHOWN_CASES else ''}"
 
 
 def ordered(card: Scorecard) -> list[MetricCard]:
