@@ -9,10 +9,10 @@ from lockgate.evals.scorers.sample import Mark, Sample, Scorer, skip
 
 
 def final_state() -> Scorer:
-    """1 when the world ended as the case's expected_tools would leave it, else 0. Which way the agent took does not matter.
+    """1 when the world ended as the case's expected_tools would leave it, else 0.
 
     Range: 0 or 1. Needs: a simulation with a world. Source: tau-bench's database check: expected calls are made in a
-    fresh world, and what changed there is compared with what changed in the trial's.
+    fresh world, and what changed there is compared with what changed in the trial's. The way there does not matter.
     """
     known: dict[str, dict[str, Any]] = {}
 
