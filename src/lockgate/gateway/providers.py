@@ -18,8 +18,8 @@ from lockgate.errors import Unavailable
 from lockgate.gateway.upstream import DEFAULT_HEADERS
 from lockgate.project.model import Project, ResolvedProvider
 from lockgate.project.secrets import is_at_hand, resolve_secret
+from lockgate.project.secrets.masking import without
 from lockgate.project.service import provider_names, resolve_provider
-from lockgate.telemetry.redaction import without
 
 _LASTS = 5.0  # seconds until a changed secret or a restarted local model is noticed
 _GRACE = 30.0

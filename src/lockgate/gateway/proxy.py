@@ -24,11 +24,11 @@ from lockgate.limits.holdtable import HoldTable
 from lockgate.limits.model import Hold
 from lockgate.limits.prices import Prices
 from lockgate.money import Nano, to_usd
+from lockgate.project.secrets.masking import without
 from lockgate.results import Usage
 from lockgate.telemetry.context import format_traceparent, new_span_id
 from lockgate.telemetry.metrics import GenAI
 from lockgate.telemetry.model import CLIENT, ERROR, OK, Span
-from lockgate.telemetry.redaction import without
 from lockgate.telemetry.writer import SpanWriter
 
 DEFAULT_MAX_TOKENS = 4096

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-MASK = "[redacted]"
+from lockgate.project.secrets.masking import MASK as MASK
 
 _TOKENS = re.compile(
     rb"\b(?:"
@@ -52,27 +52,6 @@ def may_hold_secrets(data: bytes) -> bool:
         return True
     lowered = data.lower()
     return b"bearer" in lowered or b"basic" in lowered or any(name in lowered for name in _NAMES)
-
-
-SHORTEST_SECRET = 8
-"""Characters. Shorter ones are the placeholders of local servers (``none``, ``ollama``), and parts of other words."""
-
-
-def without(data: bytes, secret: str | None) -> bytes:
-    """``data`` with :data:`MASK` for this very secret, also where JSON or a URL escapes it.
-
-    For what somebody who was sent the secret says: it may repeat it, and it need not look like one.
-    """
-    if secret is None or len(secret) < SHORTEST_SECRET:
-        return data
-    escaped = secret.replace("\\", "\\\\").replace('"', '\\"')
-    for form in {secret, escaped, escaped.replace("/", "\\/"), _in_url(secret)}:
-        data = data.replace(form.encode(), MASK.encode())
-    return data
-
-
-def _in_url(secret: str) -> str:
-    return "".join(one if one.isalnum() or one in "-._~" else f"%{ord(one):02X}" for one in secret)
 
 
 def redact_bytes(data: bytes) -> bytes:

@@ -319,7 +319,7 @@ def _provider_embeddings(wanted: str) -> Embedder:
         import urllib.request
 
         from lockgate.errors import Unavailable
-        from lockgate.telemetry.redaction import without
+        from lockgate.project.secrets.masking import without
 
         rows: list[list[float]] = []
         for start in range(0, len(texts), 100):
