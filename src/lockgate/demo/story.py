@@ -17,7 +17,7 @@ from lockgate.demo.screen import Screen
 from lockgate.demo.stage import AGENT, Stage
 from lockgate.demo.traffic import Customers, read_messages
 
-DECISION_SECONDS = 100
+DECISION_SECONDS = 120
 """How long one rollout may take before the demo goes on without a decision."""
 TRIAL_CALLS = 40
 """The trial budget of chapter 5 is worth about so many answers."""
@@ -227,7 +227,11 @@ class Story:
             self.screen.fact(f"the gateway said: {self.customers.unserved[-1]}")
         if ended == 3:
             self.screen.fact(f"no decision within {DECISION_SECONDS} s: the rollout is aborted")
-            self.stage.run("rollout", "abort", AGENT, "--env", "prod", "--reason", "the demo goes on")
+            abort = ("rollout", "abort", AGENT, "--env", "prod", "--reason", "the demo goes on")
+            if self.stage.run(*abort, expect=(0, 1)) == 1:  # it was decided in this very moment
+                ended = self.stage.run(
+                    "rollout", "status", AGENT, "--env", "prod", "--watch", "--timeout", "5", expect=(0, 1, 3)
+                )
         return ended
 
     def _run(self, run_id: str) -> dict[str, Any]:
