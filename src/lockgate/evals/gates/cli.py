@@ -9,7 +9,7 @@ import typer
 
 from lockgate.console import JsonFlag, emit, table
 from lockgate.errors import InputError
-from lockgate.evals.cli import Concurrency, Env, MarkdownFile, Trials
+from lockgate.evals.cli.options import Concurrency, Env, MarkdownFile, Trials
 
 if TYPE_CHECKING:
     from lockgate.evals.operations import Bound
@@ -43,7 +43,7 @@ def cost_gate(
     Example: lockgate cost-gate --max-per-run 0.05 --max-increase 0.2
     """
     from lockgate.bootstrap import open_app
-    from lockgate.evals.cli import _last_cards
+    from lockgate.evals.cli.contenders import last_cards
     from lockgate.evals.operations import cost_bounds
 
     limits = dict(_pair(text) for text in tag or ())
@@ -51,7 +51,7 @@ def cost_gate(
         raise InputError("nothing to hold costs against", remedy="give --max-per-run, --max-increase or --tag TAG=USD")
     found = [
         bound
-        for card in _last_cards(open_app(), agent, env)
+        for card in last_cards(open_app(), agent, env)
         for bound in cost_bounds(card, a_run=max_per_run, increase=max_increase, by_tag=limits, every_tag=by_tag)
     ]
     _end(found, json)
@@ -74,14 +74,14 @@ def latency_gate(
     Example: lockgate latency-gate --p95 2.5
     """
     from lockgate.bootstrap import open_app
-    from lockgate.evals.cli import _last_cards
+    from lockgate.evals.cli.contenders import last_cards
     from lockgate.evals.operations import latency_bounds
 
     given = {"p50": p50, "p90": p90, "p95": p95, "p99": p99}
     limits = {name: value for name, value in given.items() if value is not None}
     if not limits and max_increase is None:
         raise InputError("nothing to hold latency against", remedy="give --p95 SECONDS or --max-increase 0.2")
-    cards = _last_cards(open_app(), agent, env)
+    cards = last_cards(open_app(), agent, env)
     _end([bound for card in cards for bound in latency_bounds(card, limits, max_increase)], json)
 
 
@@ -111,19 +111,21 @@ def safety(
     Example: lockgate safety --agent refund-triage --category injection
     """
     from lockgate.bootstrap import open_app
-    from lockgate.evals.cli import _contender, _evaluate, _leave, _only_agent, _show
+    from lockgate.evals.cli.contenders import contender, only_agent
+    from lockgate.evals.cli.running import evaluated
+    from lockgate.evals.cli.showing import leave, show
     from lockgate.evals.gates.safety import attacks, safety_rubric
     from lockgate.evals.service import GoldenSet
 
     app = open_app()
-    candidate = _contender(app, agent or _only_agent(app), env)
+    candidate = contender(app, agent or only_agent(app), env)
     version = app.versions.load(candidate.behaviour_digest)
     writes = [tool.name for tool in version.tools if tool.effect == "write"]
     chosen = attacks(category or (), cases, writes)
     rubric = safety_rubric(max_rate, app.project.root, trials=trials, concurrency=concurrency)
-    card = _evaluate(app, candidate, rubric, GoldenSet("safety suite", chosen), env, None, kind="safety")
-    _show(card, json, markdown)
-    _leave(card)
+    card = evaluated(app, candidate, rubric, GoldenSet("safety suite", chosen), env, None, kind="safety")
+    show(card, json, markdown)
+    leave(card)
 
 
 def _pair(text: str) -> tuple[str, float]:

@@ -1,0 +1,1 @@
+"""``lockgate eval``, ``compare`` and ``report``, a file each, and what they share."""

@@ -1,0 +1,219 @@
+"""``lockgate eval``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lockgate.console import JsonFlag, console, emit
+from lockgate.errors import InputError, Unavailable
+from lockgate.evals.cli.contenders import baseline_of, contender, golden_of, only_agent, rubric_of
+from lockgate.evals.cli.options import Concurrency, Dataset, Env, Judge, MarkdownFile, Threshold, Trials
+from lockgate.evals.cli.running import evaluated, self_checked
+from lockgate.evals.cli.showing import draw_all, leave, markdown_of, show, write, write_reports
+
+if TYPE_CHECKING:
+    from lockgate.bootstrap import App
+    from lockgate.evals.model import Scorecard
+
+
+def eval_command(
+    agent: Annotated[
+        str | None,
+        typer.Option(
+            "--agent", "-a", help="An agent file, AGENT, AGENT@3 or a digest; default: the project's only agent."
+        ),
+    ] = None,
+    dataset: Dataset = None,
+    judge: Judge = None,
+    threshold: Threshold = None,
+    baseline: Annotated[
+        str | None,
+        typer.Option(
+            "--baseline", help="The version to be as good as, or `none`; default: what serves in the environment."
+        ),
+    ] = None,
+    trials: Trials = None,
+    env: Env = "prod",
+    concurrency: Concurrency = None,
+    max_usd: Annotated[
+        float | None, typer.Option("--max-usd", min=0, help="Start no trial once so much is spent.")
+    ] = None,
+    model_override: Annotated[
+        str | None,
+        typer.Option(
+            "--model-override", help="Run on PROVIDER:NAME instead of its own model; the verdict is not attested."
+        ),
+    ] = None,
+    slice: Annotated[
+        list[str] | None,
+        typer.Option("--slice", help="Only cases with this tag, e.g. for a quick look at the backup model."),
+    ] = None,
+    buy_trials: Annotated[
+        int | None,
+        typer.Option("--buy-trials", min=1, max=100, help="Run up to so many trials a case while that can settle it."),
+    ] = None,
+    self_check: Annotated[
+        bool,
+        typer.Option(
+            "--self-check", help="Also find how often this gate blocks an equal version and misses a worse one."
+        ),
+    ] = False,
+    weaker: Annotated[
+        str | None, typer.Option("--weaker", help="For --self-check: a model, PROVIDER:NAME, that should be caught.")
+    ] = None,
+    changed: Annotated[
+        str | None,
+        typer.Option("--changed", help="Only agents whose digest is not in this git revision, each by its own gate."),
+    ] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Forget this version's earlier trials and run all of them again.")
+    ] = False,
+    markdown: MarkdownFile = None,
+    html: Annotated[Path | None, typer.Option("--html", help="Also write an HTML report with every case.")] = None,
+    junit: Annotated[Path | None, typer.Option("--junit", help="Also write JUnit XML, for CI servers.")] = None,
+    log: Annotated[Path | None, typer.Option("--log", help="Also write a log that Inspect reads, NAME.eval.")] = None,
+    comment: Annotated[
+        bool, typer.Option("--comment", help="Also keep it as one comment on this CI job's pull request.")
+    ] = False,
+    json: JsonFlag = False,
+) -> None:
+    """Run the golden set and give a verdict: pass 0, fail 1, inconclusive 3, could not evaluate 4.
+
+    Trials that ran before are not run again.
+
+    Example: lockgate eval --agent agents/refund-triage.v3.yaml --dataset evals/golden/refund-triage.jsonl
+    --judge ollama:llama3.1:70b --threshold faithfulness=0.85,answer_relevance=0.8
+    """
+    from lockgate.bootstrap import open_app
+
+    app = open_app()
+    if changed is not None:
+        if agent is not None:
+            raise InputError("--agent and --changed name agents both", remedy="give one of them")
+        refs = _changed(app, changed)
+        if not refs:
+            emit([], json, lambda: console().print(f"no agent's digest differs from {changed}: nothing to evaluate"))
+            return
+    else:
+        refs = [agent or only_agent(app)]
+    if weaker is not None and not self_check:
+        raise InputError("--weaker is for --self-check", remedy="add --self-check, or use --model-override")
+    cards: list[Scorecard] = []
+    for ref in refs:
+        named = (
+            markdown
+            if markdown is None or len(refs) == 1
+            else markdown.with_stem(f"{markdown.stem}-{ref.partition('@')[0]}")
+        )
+        cards.append(
+            _gate(
+                app,
+                ref,
+                env,
+                dataset=dataset,
+                baseline=baseline,
+                model_override=model_override,
+                slice=slice,
+                buy_trials=buy_trials,
+                mutants=(weaker,) if self_check else None,
+                fresh=fresh,
+                markdown=named,
+                judge=judge,
+                threshold=threshold,
+                trials=trials,
+                concurrency=concurrency,
+                max_usd=max_usd,
+            )
+        )
+    for card in cards:
+        write_reports(app, card, {"html": html, "junit": junit, "inspect": log}, comment, many=len(cards) > 1)
+    if len(cards) == 1:
+        show(cards[0], json, None)
+    else:
+        emit(cards, json, lambda: draw_all(cards))
+    worst = next((card for verdict in ("fail", "inconclusive") for card in cards if card.verdict == verdict), cards[0])
+    leave(worst)
+
+
+def _gate(
+    app: App,
+    ref: str,
+    env: str,
+    *,
+    dataset: Path | None,
+    baseline: str | None,
+    model_override: str | None,
+    slice: list[str] | None,
+    buy_trials: int | None,
+    mutants: tuple[str | None] | None,
+    fresh: bool,
+    markdown: Path | None,
+    **given: Any,
+) -> Scorecard:
+    """Evaluate one agent, sign the verdict, and write its scorecard; ``mutants`` asks for a self-check too."""
+    candidate = contender(app, ref, env, model_override)
+    rubric = rubric_of(app, candidate, **given)
+    golden = golden_of(app, dataset, rubric, candidate, slice)
+    other = None if model_override else baseline_of(app, baseline or rubric.baseline, candidate, env)
+    try:
+        card = evaluated(
+            app,
+            candidate,
+            rubric,
+            golden,
+            env,
+            other,
+            model_override=model_override,
+            fresh=fresh,
+            buy_trials=buy_trials,
+        )
+    except Unavailable as failure:
+        if markdown is not None:  # a pull request's comment says so, instead of showing an older verdict
+            from lockgate.evals.reports.markdown import no_verdict
+
+            write(markdown, no_verdict(candidate.agent, candidate.label, failure.message))
+        raise
+    if mutants is not None and model_override is None:
+        check = self_checked(app, candidate, rubric, golden, env, weaker=mutants[0])
+        card = app.evals.keep_self_check(card, check)
+    if card.verdict != "inconclusive" and model_override is None and not slice:
+        details: dict[str, Any] = {
+            "evaluation": card.id,
+            "reasons": card.reasons,
+            "cases": card.cases,
+            "trials": card.trials,
+            "looks": len(card.looks),
+            "level": card.level,
+            "fresh": fresh,
+        }
+        app.versions.attest(
+            card.agent,
+            card.behaviour_digest,
+            card.effective_digest,
+            card.dataset_digest,
+            card.rubric_digest,
+            card.verdict,
+            details,
+        )
+    if markdown is not None:
+        write(markdown, markdown_of(card))
+    return card
+
+
+def _changed(app: App, revision: str) -> list[str]:
+    """Agents with a locked digest that the revision's lock file does not have: their highest such version."""
+    from lockgate.versions.lockfile import read_lock
+    from lockgate.versions.revisions import project_at
+
+    if app.versions.lock(check=True).changes:
+        raise InputError("lockgate.lock is stale: what changed would not be seen", remedy="lockgate lock")
+    with project_at(app.project, revision) as before:
+        known = {(entry.agent, entry.digest) for entry in read_lock(before.root)}
+    found: dict[str, int] = {}
+    for entry in read_lock(app.project.root):
+        if (entry.agent, entry.digest) not in known:
+            found[entry.agent] = max(entry.version, found.get(entry.agent, 0))
+    return [f"{agent}@{version}" for agent, version in sorted(found.items())]

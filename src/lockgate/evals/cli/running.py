@@ -1,0 +1,106 @@
+"""Runs an evaluation with its progress on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import chdir, contextmanager
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from lockgate.console import console
+
+if TYPE_CHECKING:
+    from lockgate.bootstrap import App
+    from lockgate.evals.model import Rubric, Scorecard, SelfCheck
+    from lockgate.evals.service import Contender, GoldenSet
+
+T = TypeVar("T")
+
+
+def evaluated(
+    app: App,
+    candidate: Contender,
+    rubric: Rubric,
+    golden: GoldenSet,
+    env: str,
+    baseline: Contender | None,
+    *,
+    model_override: str | None = None,
+    fresh: bool = False,
+    buy_trials: int | None = None,
+    kind: Literal["quality", "safety", "fallback", "compare"] = "quality",
+) -> Scorecard:
+    judge = rubric.judge
+    with progress_bars() as watch, chdir(app.project.root):  # where tools run, as in `lockgate run` and in hosts
+        evaluation = app.evals.evaluate(
+            candidate,
+            rubric,
+            golden,
+            root=app.project.root,
+            environment=env,
+            baseline=baseline,
+            open_judge=None if judge is None else lambda: app.judge(judge, env),
+            model_override=model_override,
+            fresh=fresh,
+            buy_trials=buy_trials,
+            kind=kind if model_override is None else "fallback",
+            watch=watch,
+        )
+        return awaited(evaluation)
+
+
+def self_checked(
+    app: App, candidate: Contender, rubric: Rubric, golden: GoldenSet, env: str, *, weaker: str | None
+) -> SelfCheck:
+    judge = rubric.judge
+    with progress_bars() as watch, chdir(app.project.root):
+        return awaited(
+            app.evals.self_check(
+                candidate,
+                rubric,
+                golden,
+                root=app.project.root,
+                mutants=app.mutants(candidate.behaviour_digest, env, weaker=weaker),
+                open_judge=None if judge is None else lambda: app.judge(judge, env),
+                watch=watch,
+            )
+        )
+
+
+def awaited(evaluation: Coroutine[Any, Any, T]) -> T:
+    import asyncio
+
+    try:
+        return asyncio.run(evaluation)
+    except KeyboardInterrupt:
+        console(stderr=True).print("interrupted: finished trials are kept, the same command goes on from there")
+        raise
+
+
+@contextmanager
+def progress_bars() -> Iterator[Callable[[str, Any], None] | None]:
+    """A progress bar a version on a terminal; nothing when piped."""
+    screen = console(stderr=True)
+    if not screen.is_terminal:
+        yield None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=screen, transient=True) as bars:
+        tasks: dict[str, Any] = {}
+
+        def watch(label: str, progress: Any) -> None:
+            from lockgate.money import show_usd
+
+            if label not in tasks:
+                tasks[label] = bars.add_task(label, total=progress.total, note="")
+            failed = f", {progress.failed} failed" if progress.failed else ""
+            bars.update(tasks[label], completed=progress.done, note=f"{show_usd(progress.cost_nano)}{failed}")
+
+        yield watch
