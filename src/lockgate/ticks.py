@@ -110,6 +110,7 @@ def loops(app: App, lead: Leadership) -> list[Loop]:
             [
                 Tick("leadership", 1.0, lead.acquire, leader_only=False),
                 Tick("rollouts", 0.5, controller.tick),
+                Tick("direct rollouts", 0.1, controller.tick_direct),
             ],
             leads,
         ),

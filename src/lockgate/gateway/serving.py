@@ -47,8 +47,13 @@ def start(app: App, host: str, port: int, *, workers: int, drain: float, everyth
         place = app.home / "run" / "gateway.json"
         place.write_bytes(msgspec.json.encode({"url": url, "pid": os.getpid()}))
         wanted = _wanted(app, listener.fileno(), url, workers=workers, drain=drain, everything=everything)
-        # The children start in the project's folder: a relative LOCKGATE_HOME would be another place there.
-        supervisor = Supervisor(wanted, cwd=app.project.root, environment={"LOCKGATE_HOME": str(app.home)})
+        supervisor = Supervisor(
+            wanted,
+            cwd=app.project.root,
+            # The children start there: a relative LOCKGATE_HOME would be another place.
+            environment={"LOCKGATE_HOME": str(app.home)},
+            changed=store.watch(app.control) if everything else lambda: False,
+        )
         try:
             supervisor.run(each=_announce(url, supervisor))
         finally:
@@ -115,6 +120,8 @@ def _wanted(
         fixed[f"gateway-{index}"] = Spec(command=command, descriptors=(descriptor,))
     if everything:
         fixed["control"] = Spec(command=python("lockgate", "control"), environment={GATEWAY_URL: url})
+        # A host is served by a process that has its imports behind it.
+        fixed["spare"] = Spec(command=python("lockgate.gateway.spare"), environment={GATEWAY_URL: url}, spare=True)
     served: dict[str, Spec] = {}
 
     def wanted() -> dict[str, Spec]:
@@ -157,10 +164,15 @@ def _hosts(versions: list[_Served], url: str) -> dict[str, Spec]:
     hosts: dict[str, Spec] = {}
     for version in versions:
         digest = version.effective_digest
-        command = python("lockgate", "host", "--digest", version.behaviour_digest, "--env", version.environment)
-        command += ("--effective", digest, "--parent", str(os.getpid()))
+        arguments = ("host", "--digest", version.behaviour_digest, "--env", version.environment)
+        arguments += ("--effective", digest, "--parent", str(os.getpid()))
         name = f"host {version.agent} {digest.removeprefix('sha256:')[:12]}"
-        hosts[name] = Spec(command=command, environment={GATEWAY_URL: url}, linger=HOST_LINGER)
+        hosts[name] = Spec(
+            command=python("lockgate", *arguments),
+            becomes=arguments,
+            environment={GATEWAY_URL: url},
+            linger=HOST_LINGER,
+        )
     return hosts
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, Row, func, insert, select, update
+from sqlalchemy.exc import SQLAlchemyError
 
 from lockgate.gateway.model import ApiKey, Route
+from lockgate.storage.engine import Database
 from lockgate.storage.schema import api_keys, deployments, routes
 from lockgate.versions.model import AgentSettings, VersionRef
 
@@ -39,6 +41,30 @@ def revoke_key(connection: Connection, key_id: str, now: float) -> int:
 def all_routes(connection: Connection) -> list[Route]:
     """Every route as the store has it, leases not applied."""
     return [_route(row) for row in connection.execute(select(routes))]
+
+
+_REVISION = select(func.sum(routes.c.revision))
+
+
+def watch(control: Database) -> Callable[[], bool]:
+    """A question for many times a second: whether a route was written since it was last asked.
+
+    Each write of a route counts its revision up and none is ever deleted, so their sum says it: one small query. An
+    answer of the store that does not come is no change.
+    """
+    known: int | None = None
+
+    def changed() -> bool:
+        nonlocal known
+        try:
+            with control.read() as connection:
+                now = int(connection.execute(_REVISION).scalar() or 0)
+        except SQLAlchemyError:
+            return False
+        before, known = known, now
+        return before is not None and before != now
+
+    return changed
 
 
 def warm_versions(connection: Connection, now: float) -> list[tuple[str, VersionRef]]:

@@ -7,6 +7,7 @@ being replaced wait instead of being refused.
 from __future__ import annotations
 
 import ctypes
+import json
 import logging
 import os
 import signal
@@ -23,7 +24,9 @@ log = logging.getLogger(__name__)
 POLL = 0.1
 """Seconds between two looks at the children."""
 REFRESH = 0.5
-"""Seconds between two questions for what ought to run."""
+"""Seconds between two questions for what ought to run, when nothing tells sooner that it changed."""
+SPARE_REST = 1.0
+"""Seconds after a start until a spare is made: whoever was just started needs the processor now."""
 STEADY = 5.0
 """A child that lived this many seconds was fine: its next start waits for nothing."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 10.0
@@ -32,12 +35,19 @@ STOP_SECONDS = 40.0
 
 
 class Spec(msgspec.Struct, frozen=True, kw_only=True):
-    """A process that ought to run. ``after_stop`` seconds it stays when nobody wants it any more."""
+    """A process that ought to run. ``linger``: seconds it stays when nobody wants it any more.
+
+    ``spare``: it does nothing but wait for a line on its standard input, a JSON list of arguments, and then becomes
+    the process that these make. ``becomes``: the arguments by which a spare becomes this one, sooner than a new
+    process would be there.
+    """
 
     command: tuple[str, ...]
     descriptors: tuple[int, ...] = ()
     environment: Mapping[str, str] = {}
     linger: float = 0.0
+    spare: bool = False
+    becomes: tuple[str, ...] = ()
 
 
 class _Child:
@@ -65,10 +75,19 @@ class Supervisor:
     """Runs children until :meth:`stop`. Call :meth:`run` from the main thread: children end with it."""
 
     def __init__(
-        self, wanted: Callable[[], Mapping[str, Spec]], *, cwd: Path, environment: Mapping[str, str] | None = None
+        self,
+        wanted: Callable[[], Mapping[str, Spec]],
+        *,
+        cwd: Path,
+        environment: Mapping[str, str] | None = None,
+        changed: Callable[[], bool] = lambda: False,
     ) -> None:
-        """``environment`` is what every child finds in its own, beside what this process has."""
+        """``environment`` is what every child finds in its own, beside what this process has.
+
+        ``changed`` is asked on every round, so it has to be cheap: whether something else may be wanted now.
+        """
         self._wanted = wanted
+        self._changed = changed
         self._cwd = cwd
         self._environment = {**os.environ, **(environment or {})}
         self._children: dict[str, _Child] = {}
@@ -94,7 +113,7 @@ class Supervisor:
 
     def step(self, now: float) -> None:
         """One round: note who died, start who is missing, stop who is not wanted."""
-        if now >= self._refresh_at:
+        if self._changed() or now >= self._refresh_at:
             self._refresh_at = now + REFRESH
             self._refresh(now)
         for child in list(self._children.values()):
@@ -113,7 +132,8 @@ class Supervisor:
         for name, spec in wanted.items():
             child = self._children.get(name)
             if child is None:
-                self._children[name] = _Child(name, spec)
+                child = self._children[name] = _Child(name, spec)
+                child.start_at = now + SPARE_REST if spec.spare else 0.0
             else:
                 child.spec = spec
                 child.unwanted_since = None
@@ -126,6 +146,8 @@ class Supervisor:
         unwanted = child.unwanted_since is not None and now - child.unwanted_since >= child.spec.linger
         if process is not None and process.poll() is not None:
             child.process = None
+            if process.stdin is not None:
+                process.stdin.close()
             if child.kill_at is not None or unwanted:
                 log.info("%s stopped", child.name)
             else:
@@ -154,16 +176,35 @@ class Supervisor:
 
     def _start(self, child: _Child, now: float) -> None:
         child.started_at = now
-        child.process = subprocess.Popen(
+        child.process = (self._take_spare(child.spec.becomes, now) if child.spec.becomes else None) or self._make(child)
+        log.info("%s started (pid %d)", child.name, child.process.pid)
+
+    def _take_spare(self, arguments: tuple[str, ...], now: float) -> subprocess.Popen[bytes] | None:
+        """A spare that was told to become what ``arguments`` make; None when there is none."""
+        for spare in self._children.values():
+            process = spare.process
+            if not spare.spec.spare or process is None or process.poll() is not None or spare.kill_at is not None:
+                continue
+            assert process.stdin is not None
+            try:
+                with process.stdin as told:
+                    told.write(json.dumps(arguments).encode() + b"\n")
+            except OSError:  # it died just now
+                continue
+            spare.process, spare.start_at = None, now + SPARE_REST
+            return process
+        return None
+
+    def _make(self, child: _Child) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
             child.spec.command,
             cwd=self._cwd,
             env={**self._environment, **child.spec.environment},
             pass_fds=child.spec.descriptors,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE if child.spec.spare else subprocess.DEVNULL,
             start_new_session=True,  # a terminal's Ctrl-C reaches the supervisor alone
             preexec_fn=_end_with_parent,
         )
-        log.info("%s started (pid %d)", child.name, child.process.pid)
 
     def _end(self) -> None:
         running = [child.process for child in self._children.values() if child.process is not None]
@@ -176,6 +217,8 @@ class Supervisor:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+            if process.stdin is not None:
+                process.stdin.close()
 
 
 def python(*arguments: str) -> tuple[str, ...]:

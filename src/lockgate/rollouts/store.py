@@ -129,6 +129,13 @@ def list_rollouts(
     return [_rollout(row) for row in connection.execute(query)]
 
 
+def live_candidates(connection: Connection) -> list[tuple[str, str]]:
+    """(id, candidate's effective digest) of every live rollout, newest first: one look into a small index."""
+    table = schema.rollouts
+    query = select(table.c.id, table.c.candidate_effective).where(table.c.ended_at.is_(None))
+    return [(row[0], row[1]) for row in connection.execute(query.order_by(table.c.created_at.desc()))]
+
+
 def family(connection: Connection, rollout: Rollout) -> list[str]:
     """The ids of all rollouts of the same candidate over the same baseline there: they share their evidence."""
     table = schema.rollouts
