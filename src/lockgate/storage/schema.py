@@ -72,6 +72,23 @@ api_keys = Table(
     Column("revoked_at", Double),
 )
 
+setting_changes = Table(  # append-only: the newest of each name and scope holds
+    "setting_changes",
+    control,
+    Column("revision", _Sequence, primary_key=True, autoincrement=True),
+    Column("name", String, nullable=False),
+    Column("environment", String, nullable=False),  # the scope; empty: any
+    Column("agent", String, nullable=False),
+    Column("tenant", String, nullable=False),
+    Column("model", String, nullable=False),
+    Column("value", JSON),
+    Column("removed", Boolean, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("actor", String, nullable=False),
+    Column("at", Double, nullable=False),
+    Index("setting_changes_by_name", "name", "environment", "agent", "tenant", "model"),
+)
+
 # --- versions and where they serve ----------------------------------------------------------------------------
 
 versions = Table(
@@ -426,8 +443,6 @@ trial_scores = Table(
     PrimaryKeyConstraint("effective_digest", "case_digest", "trial", "scorer_digest"),
 )
 
-# --- limits ---------------------------------------------------------------------------------------------------
-
 calibrations = Table(
     "calibrations",
     control,
@@ -438,6 +453,36 @@ calibrations = Table(
     Column("created_at", Double, nullable=False),
     Index("calibrations_by_judge", "judge_digest", "created_at"),
 )
+
+annotation_items = Table(  # answers that people are to grade
+    "annotation_items",
+    control,
+    Column("id", String, primary_key=True),
+    Column("agent", String, nullable=False),
+    Column("metric", String, nullable=False),
+    Column("answer", String, nullable=False),  # digest of input, answer and what it is held against
+    Column("question", Text, nullable=False),  # as people are asked
+    Column("sample", JSON, nullable=False),  # a Shown: the case and the result
+    Column("source", String, nullable=False),  # trial | run
+    Column("stratum", String, nullable=False),
+    Column("weight", Double, nullable=False),  # answers of its stratum that it stands for
+    Column("wanted", Integer, nullable=False),  # grades, each by another person
+    Column("created_at", Double, nullable=False),
+    UniqueConstraint("agent", "metric", "answer"),
+)
+
+annotation_labels = Table(
+    "annotation_labels",
+    control,
+    Column("item_id", String, nullable=False),
+    Column("annotator", String, nullable=False),
+    Column("value", Double),  # 0..1; null: this person cannot tell
+    Column("note", Text, nullable=False),
+    Column("created_at", Double, nullable=False),
+    PrimaryKeyConstraint("item_id", "annotator"),
+)
+
+# --- limits ---------------------------------------------------------------------------------------------------
 
 ledger = Table(
     "ledger",
