@@ -9,6 +9,7 @@
     ├── Corrupt                     4    500   stored bytes are not what their digest says
     ├── Refused                     1    403   a rule says no
     │   ├── Unauthenticated         1    401   no key, a wrong key, an expired token
+    │   ├── Killed                  1    403   somebody has switched it off
     │   ├── LimitExceeded           1    429   a budget, rate or action limit is reached
     │   └── ApprovalPending         1    202   the run waits for a person's yes
     ├── Unavailable                 4    503   something Lockgate needs does not answer
@@ -30,6 +31,7 @@ __all__ = [
     "Corrupt",
     "Diverged",
     "InputError",
+    "Killed",
     "LimitExceeded",
     "LockgateError",
     "MissingExtra",
@@ -136,6 +138,16 @@ class Unauthenticated(Refused):
 
     status = 401
     code = "unauthenticated"
+
+
+class Killed(Refused):
+    """Somebody has switched it off. ``what`` is the narrowest thing named: model, agent, tenant or environment."""
+
+    code = "killed"
+
+    def __init__(self, message: str, *, what: str, remedy: str | None = None) -> None:
+        super().__init__(message, remedy=remedy)
+        self.what = what
 
 
 class LimitExceeded(Refused):

@@ -16,6 +16,7 @@ from yarl import URL
 from lockgate import ids
 from lockgate.clock import Clock
 from lockgate.errors import LimitExceeded, LockgateError, Unavailable, UpstreamError
+from lockgate.gateway import switches
 from lockgate.gateway.access import check_agent
 from lockgate.gateway.directory import Directory
 from lockgate.gateway.model import Identity, Route, RunClaims
@@ -114,6 +115,7 @@ class Agents:
         UpstreamError (the host took it, and then died).
         """
         check_agent(identity, asked.agent)
+        switches.check(self._directory.settings, identity, agent=asked.agent)
         route = self._directory.route(identity.environment, asked.agent)
         run_id = ids.new_id("run")
         key = asked.session or asked.user or run_id

@@ -7,8 +7,11 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Protocol
 
+import msgspec
+
 from lockgate.limits.model import Account
 from lockgate.money import Nano, to_nano
+from lockgate.settings.model import Snapshot
 from lockgate.versions.model import AgentSettings
 
 
@@ -73,6 +76,15 @@ def _agent_accounts(environment: str, agent: str, settings: AgentSettings | None
         Account(name=name, window=day, cap=_nano(daily_usd)),
         Account(name=name, window=day, cap=daily_tokens, unit="tokens"),
     ]
+
+
+def as_set(settings: AgentSettings, snapshot: Snapshot, environment: str, agent: str) -> AgentSettings:
+    """The agent's settings with the daily budgets that are set in place of its file's."""
+    usd = snapshot.value("agent.daily_usd", settings.daily_usd, environment=environment, agent=agent)
+    tokens = snapshot.value("agent.daily_tokens", settings.daily_tokens, environment=environment, agent=agent)
+    if (usd, tokens) == (settings.daily_usd, settings.daily_tokens):
+        return settings
+    return msgspec.structs.replace(settings, daily_usd=usd, daily_tokens=tokens)
 
 
 def day_of(now: float) -> str:

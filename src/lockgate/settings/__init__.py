@@ -1,0 +1,1 @@
+"""Operational settings: what may change while everything runs, without a new digest."""
