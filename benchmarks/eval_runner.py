@@ -22,7 +22,8 @@ from pathlib import Path
 
 from lockgate.evals.model import Case, Subject
 from lockgate.evals.rubric import make_scorer, parse_rubric
-from lockgate.evals.runner import prepare, run_trials
+from lockgate.evals.runner import run_trials
+from lockgate.evals.running.scoring import prepare
 from lockgate.evals.store import TrialStore
 from lockgate.results import RunResult, Usage
 from lockgate.storage.engine import open_database

@@ -9,51 +9,22 @@ pass.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from statistics import NormalDist
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
+from lockgate.evals.advice import needed, what_helps
 from lockgate.evals.figures import show, signed
-from lockgate.evals.model import Case, Change, Flaky, Interval, Metric, MetricCard, Rubric, Slice, Verdict
-from lockgate.evals.statistics import (
-    Estimate,
-    Floats,
-    Units,
-    by_cluster,
-    detectable,
-    estimate,
-    holm,
-    more_needed,
-    p_below_zero,
-    spread,
-    standard_error,
-)
-
-MISSING, SCORED, SKIPPED, UNSCORED, ERROR = range(5)
-"""What became of one metric on one trial, in :class:`Grid`."""
+from lockgate.evals.findings import changes, flaky, slices
+from lockgate.evals.grid import Grid
+from lockgate.evals.measuring import ALPHA, Judged, measure
+from lockgate.evals.model import Case, Change, Flaky, Metric, MetricCard, Rubric, Slice, Verdict
+from lockgate.evals.statistics import holm
 
 UNSCORED_SHARE = 0.1
 """A metric whose judge left more than this share without a usable answer cannot pass."""
-SMALL_SLICE = 3
-"""A slice of fewer cases is not shown; larger ones are pulled towards the whole by :data:`SHRINK` cases."""
-SHRINK = 4
-SHOWN = 20
-SURE = 0.8
-"""What is advised should bring the squared bound to this share of what is needed, not just to it."""
-
-ALPHA = 0.05
-
-
-class Grid(NamedTuple):
-    """One metric on cases × trials: values (NaN where there is none) and what became of each."""
-
-    values: Floats
-    status: NDArray[np.uint8]
 
 
 class Decision(NamedTuple):
@@ -67,14 +38,6 @@ class Decision(NamedTuple):
     fixed: list[Change]
     flaky: list[str]
     flaky_cases: list[Flaky]
-
-
-class _Judged(NamedTuple):
-    metric: Metric
-    card: MetricCard
-    means: Floats  # of each case, worst value where a trial is missing
-    baseline: Floats | None = None
-    room: Estimate | None = None  # how far from being worse by more than the margin
 
 
 def decide(
@@ -91,7 +54,7 @@ def decide(
     """
     clusters = np.array([f"c{case.cluster}" if case.cluster else f"i{case.id}" for case in cases])
     judged = [
-        _measure(metric, rubric, cases, candidate[metric.name], baseline, clusters, alpha) for metric in rubric.metrics
+        measure(metric, rubric, cases, candidate[metric.name], baseline, clusters, alpha) for metric in rubric.metrics
     ]
     tested = {one.card.name: one.card.p_worse for one in judged if one.metric.blocking and one.card.p_worse is not None}
     surely_worse = holm(tested, alpha)
@@ -103,9 +66,9 @@ def decide(
     cards = []
     for one in judged:
         verdict, reason = _judge(one, candidate[one.metric.name], cases, one.card.name in surely_worse | advisory_worse)
-        needed = _needed(one) if verdict == "inconclusive" else {}
-        cards.append(msgspec.structs.replace(one.card, verdict=verdict, reason=reason, **needed))
-    flaky = _flaky(judged, cases, candidate)
+        more = needed(one) if verdict == "inconclusive" else {}
+        cards.append(msgspec.structs.replace(one.card, verdict=verdict, reason=reason, **more))
+    varying = flaky(judged, cases, candidate)
     blocking = [card for card in cards if card.blocking]
     verdicts = {card.verdict for card in blocking}
     overall: Verdict = "fail" if "fail" in verdicts else "inconclusive" if "inconclusive" in verdicts else "pass"
@@ -114,121 +77,14 @@ def decide(
         overall,
         reasons,
         cards,
-        _slices(judged, cases),
-        *_changes(judged, cases),
-        list(dict.fromkeys(one.case_id for one in flaky)),
-        flaky,
+        slices(judged, cases),
+        *changes(judged, cases),
+        list(dict.fromkeys(one.case_id for one in varying)),
+        varying,
     )
 
 
-def _measure(
-    metric: Metric,
-    rubric: Rubric,
-    cases: Sequence[Case],
-    grid: Grid,
-    baseline: dict[str, Grid] | None,
-    clusters: NDArray[np.str_],
-    alpha: float,
-) -> _Judged:
-    means = _case_means(metric, grid)
-    kept = ~np.isnan(means)
-    emphasis = np.array([_emphasis(case, rubric.slices) for case in cases])
-    counts = {name: int(np.count_nonzero(grid.status == code)) for name, code in _COUNTED.items()}
-    known: dict[str, Any] = {
-        "name": metric.name,
-        "scorer": metric.scorer,
-        "unit": metric.unit,
-        "direction": metric.direction,
-        "blocking": metric.blocking,
-        "verdict": None,
-        "reason": "",
-        "minimum": metric.minimum,
-        "maximum": metric.maximum,
-        "margin": metric.margin,
-        "strict": metric.strict,
-        "cases": int(kept.sum()),
-        **counts,
-    }
-    if not kept.any():
-        return _Judged(metric, MetricCard(**known), means)
-    whole = estimate(
-        by_cluster(means[kept], clusters[kept], emphasis[kept]), (0, 1) if metric.bounded else None, alpha=alpha
-    )
-    traffic = emphasis[kept] * np.array([case.weight for case, keep in zip(cases, kept, strict=True) if keep])
-    parts = spread(grid.values[kept])
-    known |= {
-        "mean": whole.mean,
-        "interval": Interval(whole.low, whole.high),
-        "units": whole.units,
-        "traffic_mean": float(np.average(means[kept], weights=traffic)),
-        "case_sd": parts.case,
-        "trial_sd": parts.trial,
-    }
-    other = (
-        None
-        if baseline is None or metric.name not in baseline
-        else _case_means(metric, baseline[metric.name], complete=False)
-    )
-    both = kept if other is None else kept & ~np.isnan(other)
-    if other is None or not both.any():
-        return _Judged(metric, MetricCard(**known), means)
-    room = _room(metric, means[both], other[both], clusters[both], emphasis[both])
-    change = by_cluster(means[both] - other[both], clusters[both], emphasis[both])
-    around = estimate(change, (-1, 1) if metric.bounded else None, alpha=alpha)
-    known |= {
-        "baseline_mean": float(np.average(other[both], weights=emphasis[both])),
-        "difference": around.mean,
-        "difference_interval": Interval(around.low, around.high),
-        "p_worse": p_below_zero(room, _room_bounds(metric)) if metric.bounded or metric.margin is not None else None,
-        "detectable": detectable(standard_error(change), len(change.sums), bounded=metric.bounded, alpha=alpha),
-    }
-    return _Judged(metric, MetricCard(**known), means, other, estimate(room, _room_bounds(metric), alpha=alpha))
-
-
-_COUNTED = {"scored": SCORED, "skipped": SKIPPED, "unscored": UNSCORED, "errors": ERROR, "missing": MISSING}
-
-
-def _case_means(metric: Metric, grid: Grid, *, complete: bool = True) -> Floats:
-    """Each case's mean over its trials.
-
-    ``complete``: a missing trial counts as the worst value, where there is one. Not so for the baseline's, where that
-    would flatter the candidate.
-    """
-    values = grid.values
-    if complete and metric.worst is not None:
-        values = np.where(grid.status == MISSING, metric.worst, values)
-    present = ~np.isnan(values)
-    counts = present.sum(axis=1)
-    sums = np.where(present, values, 0.0).sum(axis=1)
-    means: Floats = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
-    return means
-
-
-def _emphasis(case: Case, slices: dict[str, float]) -> float:
-    weight = 1.0
-    for tag in case.tags:
-        weight *= slices.get(tag, 1.0)
-    return weight
-
-
-def _room(metric: Metric, means: Floats, other: Floats, clusters: NDArray[np.str_], emphasis: Floats) -> Units:
-    """How far each case is from being worse than the baseline by more than the margin; negative when it is."""
-    margin = metric.margin or 0.0
-    sign = 1.0 if metric.direction == "higher" else -1.0
-    if metric.bounded:
-        return by_cluster(sign * (means - other) + margin, clusters, emphasis)
-    return by_cluster(sign * (means - (1 - sign * margin) * other), clusters, emphasis)
-
-
-def _room_bounds(metric: Metric) -> tuple[float, float] | None:
-    margin = metric.margin or 0.0
-    return (margin - 1, margin + 1) if metric.bounded else None
-
-
-# --- from figures to a verdict --------------------------------------------------------------------------------
-
-
-def _judge(one: _Judged, grid: Grid, cases: Sequence[Case], worse: bool) -> tuple[Verdict | None, str]:
+def _judge(one: Judged, grid: Grid, cases: Sequence[Case], worse: bool) -> tuple[Verdict | None, str]:
     metric, card = one.metric, one.card
     asked = metric.minimum is not None or metric.maximum is not None or metric.margin is not None or metric.never
     if card.mean is None:
@@ -302,7 +158,7 @@ def _missed(shown: str, sign: int, limit: str, around: str) -> str:
     return f"{shown} {'<' if sign > 0 else '>'} {limit} ({around})"
 
 
-def _against_baseline(one: _Judged, worse: bool) -> tuple[Verdict | None, str]:
+def _against_baseline(one: Judged, worse: bool) -> tuple[Verdict | None, str]:
     metric, card = one.metric, one.card
     if card.p_worse is None:
         return None, ""
@@ -323,128 +179,4 @@ def _against_baseline(one: _Judged, worse: bool) -> tuple[Verdict | None, str]:
     assert one.room is not None
     if one.room.low >= 0:
         return "pass", f"within the margin {allowed} of the baseline: {moved}"
-    return "inconclusive", f"{moved} does not settle the margin {allowed}; {_what_helps(one)}"
-
-
-def _what_helps(one: _Judged) -> str:
-    """Whether more trials or more cases would settle it: trials cannot buy away the cases' own variance."""
-    assert one.room is not None
-    if one.room.mean <= 0:
-        return "as it stands it is worse: more cases would likely show that"
-    needed = _needed(one)
-    if needed.get("more_trials"):
-        return f"run about {needed['more_trials']} more trials a case (--buy-trials)"
-    return f"add about {needed['more_cases']} cases" if needed.get("more_cases") else "add cases"
-
-
-def _needed(one: _Judged) -> dict[str, int | None]:
-    """About how many more trials a case would settle the metric or, where none would, how many more cases.
-
-    Of the squared distance from the mean to its bound, the cases' share stays whatever number of trials is run.
-    """
-    card = one.card
-    gap, reach = _gap(one)
-    if gap <= 0 or reach <= 0:
-        return {}
-    trials = max(1.0, (card.scored + card.errors) / max(1, card.cases))
-    case, trial = (card.case_sd or 0.0) ** 2, (card.trial_sd or 0.0) ** 2 / trials
-    share = case / (case + trial) if case + trial > 0 else 1.0
-    if trials > 1 and reach**2 * share < SURE * gap**2:
-        left = SURE * gap**2 / reach**2 - share
-        return {"more_trials": max(1, math.ceil(trials * (1 - share) / left - trials))}
-    units = one.room.units if one.room is not None else card.units
-    return {"more_cases": more_needed(reach / NormalDist().inv_cdf(1 - ALPHA), units, gap)}
-
-
-def _gap(one: _Judged) -> tuple[float, float]:
-    """How far the estimate is on the good side, and how far its bound reaches the other way."""
-    if one.room is not None and one.metric.margin is not None and one.room.low < 0:
-        return one.room.mean, one.room.mean - one.room.low
-    metric, card = one.metric, one.card
-    if card.mean is None or card.interval is None:
-        return 0.0, 0.0
-    if metric.minimum is not None:
-        return card.mean - metric.minimum, card.mean - card.interval.low
-    if metric.maximum is not None:
-        return metric.maximum - card.mean, card.interval.high - card.mean
-    return 0.0, 0.0
-
-
-# --- where it hurts -------------------------------------------------------------------------------------------
-
-
-def _slices(judged: Sequence[_Judged], cases: Sequence[Case]) -> list[Slice]:
-    """The worst kinds of case, by loss against the baseline or, without one, against the whole set."""
-    members: dict[tuple[Any, str], list[int]] = {}
-    for row, case in enumerate(cases):
-        for tag in case.tags:
-            members.setdefault(("tag", tag), []).append(row)
-        if case.cluster:
-            members.setdefault(("cluster", case.cluster), []).append(row)
-    found: list[tuple[float, Slice]] = []
-    for one in judged:
-        if not one.metric.bounded or one.card.mean is None or one.metric.name == "error_rate":
-            continue
-        sign = 1.0 if one.metric.direction == "higher" else -1.0
-        for (kind, name), rows in members.items():
-            index = np.array(rows)
-            index = index[~np.isnan(one.means[index])]
-            if len(index) < SMALL_SLICE:
-                continue
-            mean, before = float(one.means[index].mean()), None
-            if one.baseline is not None and not np.isnan(one.baseline[index]).all():
-                before = float(np.nanmean(one.baseline[index]))
-            loss = sign * ((before if before is not None else one.card.mean) - mean)
-            shrunk = loss * len(index) / (len(index) + SHRINK)
-            if shrunk > 0:
-                part = Slice(
-                    kind=kind, name=name, metric=one.metric.name, cases=len(index), mean=mean, baseline_mean=before
-                )
-                found.append((shrunk, part))
-    found.sort(key=lambda item: (-item[0], item[1].kind, item[1].name))
-    return [part for _, part in found[:SHOWN]]
-
-
-def _changes(judged: Sequence[_Judged], cases: Sequence[Case]) -> tuple[list[Change], list[Change]]:
-    """Cases newly broken and newly fixed: their mean on a blocking metric moved by half the range or more."""
-    broken: list[Change] = []
-    fixed: list[Change] = []
-    for one in judged:
-        if one.baseline is None or not (one.metric.bounded and one.metric.blocking):
-            continue
-        sign = 1.0 if one.metric.direction == "higher" else -1.0
-        moved = sign * (one.means - one.baseline)
-        for row in np.flatnonzero(np.abs(np.nan_to_num(moved)) >= 0.5).tolist():
-            change = Change(
-                case_id=cases[row].id,
-                metric=one.metric.name,
-                before=float(one.baseline[row]),
-                after=float(one.means[row]),
-            )
-            (fixed if moved[row] > 0 else broken).append(change)
-    return broken, fixed
-
-
-def _flaky(judged: Sequence[_Judged], cases: Sequence[Case], grids: dict[str, Grid]) -> list[Flaky]:
-    """Cases that one trial gets right and another wrong, on a blocking metric; the most variable first."""
-    found: list[Flaky] = []
-    for one in judged:
-        values = grids[one.metric.name].values
-        if not (one.metric.bounded and one.metric.blocking and values.shape[1] > 1):
-            continue
-        some = np.flatnonzero(~np.isnan(values).all(axis=1))
-        lowest, highest = np.nanmin(values[some], axis=1), np.nanmax(values[some], axis=1)
-        for place in np.flatnonzero(highest - lowest >= 0.5).tolist():
-            row = values[some[place]]
-            row = row[~np.isnan(row)]
-            found.append(
-                Flaky(
-                    case_id=cases[some[place]].id,
-                    metric=one.metric.name,
-                    lowest=float(lowest[place]),
-                    highest=float(highest[place]),
-                    sd=float(row.std(ddof=1)),
-                    trials=len(row),
-                )
-            )
-    return sorted(found, key=lambda one: -one.sd)
+    return "inconclusive", f"{moved} does not settle the margin {allowed}; {what_helps(one)}"

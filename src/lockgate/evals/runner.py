@@ -10,25 +10,25 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import numpy as np
 
 from lockgate import clock as clocks
 from lockgate.errors import InputError, LockgateError, Unavailable
-from lockgate.evals.gate import ERROR, MISSING, SCORED, SKIPPED, UNSCORED, Grid
-from lockgate.evals.model import Case, Metric, Rubric, Score, Status, Subject
-from lockgate.evals.rubric import failed_score, to_score
+from lockgate.evals.grid import ERROR, MISSING, SCORED, SKIPPED, UNSCORED, Grid
+from lockgate.evals.model import Case, Status, Subject
 from lockgate.evals.running.meter import METER, Caps, Meter, Spend
 from lockgate.evals.running.pace import Pace
-from lockgate.evals.scorers import SCORERS, Mark, Sample, Scorer
+from lockgate.evals.running.scoring import Scoring, score_trial
+from lockgate.evals.running.scoring import prepare as prepare
+from lockgate.evals.scorers import SCORERS, Sample
 from lockgate.evals.simulation.model import trial_key
 from lockgate.evals.statistics import Floats
 from lockgate.evals.store import CHUNK, CallRecord, TrialRecord, TrialStore
@@ -44,8 +44,6 @@ NOT_THE_AGENT = frozenset(
 
 GRACE = 5.0
 """Seconds that a cancelled trial has to end; then it is left behind."""
-SCORER_SECONDS = 30.0
-"""Seconds a scorer of the project's own may take."""
 BATCH_SECONDS = 0.05
 """Between two writes: what a kill may cost."""
 TRIES = 8
@@ -54,14 +52,6 @@ BACKLOG = 2000
 """Finished trials that may wait to be stored; past it, no new ones start."""
 
 _CODES: dict[Status, int] = {"scored": SCORED, "skipped": SKIPPED, "unscored": UNSCORED, "error": ERROR}
-
-
-class Scoring(NamedTuple):
-    """A metric ready for use. ``digest`` names everything that decides its value but the case."""
-
-    metric: Metric
-    scorer: Scorer
-    digest: str
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,17 +86,6 @@ class Outcome(msgspec.Struct, kw_only=True):
     @property
     def not_the_agent(self) -> int:
         return sum(count for kind, count in self.failures.items() if kind in NOT_THE_AGENT)
-
-
-def prepare(rubric: Rubric, make: Callable[[Metric], Scorer]) -> list[Scoring]:
-    """The rubric's metrics with their scorers, which ``make`` gives."""
-    found = []
-    for metric in rubric.metrics:
-        judge = rubric.judge if SCORERS[metric.scorer].runs == "judge" else None
-        decisive = [metric.scorer, metric.options, metric.version, msgspec.to_builtins(judge), rubric.sources]
-        digest = hashlib.sha256(msgspec.json.encode(decisive, order="sorted")).hexdigest()
-        found.append(Scoring(metric, make(metric), digest))
-    return found
 
 
 async def run_trials(
@@ -369,7 +348,7 @@ class _Work:
                 value, status, reason = found
                 code = _CODES[status]  # type: ignore[index]
             else:
-                score = await self._score(scoring, sample, failed)
+                score = await score_trial(scoring, sample, failed=failed, timeout=self.timeout)
                 value, reason, code, status = score.value, score.reason, _CODES[score.status], score.status
                 if status != "unscored":  # a judge that gave no usable answer is asked again next time
                     rows.append((digest, value, status, reason))
@@ -381,30 +360,6 @@ class _Work:
         self.unsaved.append(TrialRecord(self.digests[row], case.id, trial, kept, self.clock(), rows))
         if len(self.unsaved) >= BACKLOG:
             self.room.clear()
-
-    async def _score(self, scoring: Scoring, sample: Sample, failed: bool) -> Score:
-        metric = scoring.metric
-        kind = SCORERS[metric.scorer]
-        if failed and kind.unit == "score":
-            reason = sample.result.error or "the run failed"
-            return Score(metric=metric.name, value=metric.worst, reason=reason, status="error")
-        try:
-            if kind.runs == "thread":
-                mark = await asyncio.wait_for(_in_thread(scoring.scorer, sample), SCORER_SECONDS)
-            else:
-                answer = scoring.scorer(sample)
-                mark = answer if isinstance(answer, Mark) else await asyncio.wait_for(answer, self.timeout)
-        except LockgateError as failure:
-            if kind.runs == "judge":  # the judge's trouble is not the agent's
-                return Score(metric=metric.name, value=None, reason=failure.message, status="unscored")
-            return failed_score(metric, failure)
-        except TimeoutError as failure:
-            if kind.runs == "judge":
-                return Score(metric=metric.name, value=None, reason="the judge did not answer", status="unscored")
-            return failed_score(metric, failure)
-        except Exception as failure:  # a scorer may raise anything: it is that trial's outcome
-            return failed_score(metric, failure)
-        return to_score(metric, mark)
 
     def _score_digest(self, scoring: Scoring, row: int) -> str:
         return hashlib.sha256(f"{scoring.digest} {self.expectations[row]}".encode()).hexdigest()
@@ -445,34 +400,6 @@ class _Work:
                 self.store.save(batch, calls)
             except Exception as failure:  # as above
                 raise _cannot_store(failure) from failure
-
-
-async def _in_thread(scorer: Scorer, sample: Sample) -> Mark:
-    """Call a scorer of the project's own in a daemon thread, so that one that hangs cannot hold up the process' end."""
-    loop = asyncio.get_running_loop()
-    answered: asyncio.Future[Mark] = loop.create_future()
-
-    def settle(mark: Mark | None, failure: BaseException | None) -> None:
-        if answered.done():
-            return
-        if failure is not None:
-            answered.set_exception(failure)
-        elif mark is not None:
-            answered.set_result(mark)
-
-    def call() -> None:
-        mark: Mark | None = None
-        failure: BaseException | None = None
-        try:
-            answer = scorer(sample)
-            mark = answer if isinstance(answer, Mark) else Mark(None, "the scorer gave no mark", "error")
-        except Exception as raised:  # reported as this trial's score
-            failure = raised
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(settle, mark, failure)
-
-    threading.Thread(target=call, name="eval-scorer", daemon=True).start()
-    return await answered
 
 
 def _cannot_store(failure: Exception) -> Unavailable:

@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
-from lockgate.evals.gate import ALPHA, Grid, decide
+from lockgate.evals.gate import decide
+from lockgate.evals.grid import Grid
+from lockgate.evals.measuring import ALPHA
 from lockgate.evals.model import Case, Interval, Rubric, SelfCheck
 from lockgate.results import RunResult
 

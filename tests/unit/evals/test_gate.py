@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lockgate.evals.gate import ERROR, MISSING, SCORED, SKIPPED, UNSCORED, Decision, Grid, decide
+from lockgate.evals.gate import Decision, decide
+from lockgate.evals.grid import ERROR, MISSING, SCORED, SKIPPED, UNSCORED, Grid
 from lockgate.evals.model import Case, MetricCard
 from lockgate.evals.rubric import parse_rubric
 

@@ -14,10 +14,12 @@ import pytest
 
 from lockgate.errors import InputError, Unavailable
 from lockgate.evals import runner
-from lockgate.evals.gate import ERROR, MISSING, SCORED, UNSCORED
+from lockgate.evals.grid import ERROR, MISSING, SCORED, UNSCORED
 from lockgate.evals.model import Case, Metric, Rubric, Subject
 from lockgate.evals.rubric import make_scorer
-from lockgate.evals.runner import Outcome, Progress, Spend, prepare, run_trials
+from lockgate.evals.runner import Outcome, Progress, Spend, run_trials
+from lockgate.evals.running import scoring
+from lockgate.evals.running.scoring import prepare
 from lockgate.evals.scorers.judge import JudgeReply
 from lockgate.evals.scorers.sample import Mark, Sample, Scorer
 from lockgate.evals.store import CallRecord, TrialRecord, TrialStore
@@ -247,7 +249,7 @@ async def test_a_scorer_that_raises_or_gives_nan_counts_as_the_worst_value(datab
 
 
 async def test_a_python_scorer_that_hangs_is_given_up(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner, "SCORER_SECONDS", 0.03)
+    monkeypatch.setattr(scoring, "SCORER_SECONDS", 0.03)
     release = threading.Event()
 
     def make(metric: Metric) -> Scorer:
