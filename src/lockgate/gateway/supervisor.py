@@ -25,7 +25,7 @@ POLL = 0.1
 """Seconds between two looks at the children."""
 REFRESH = 0.5
 """Seconds between two questions for what ought to run, when nothing tells sooner that it changed."""
-SPARE_REST = 1.0
+SPARE_REST = 3.0
 """Seconds after a start until a spare is made: whoever was just started needs the processor now."""
 STEADY = 5.0
 """A child that lived this many seconds was fine: its next start waits for nothing."""
