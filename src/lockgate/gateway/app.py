@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -14,13 +15,15 @@ from lockgate import __version__
 from lockgate.errors import ApprovalPending, InputError, LimitExceeded, LockgateError, RunFailed
 from lockgate.gateway.access import Access
 from lockgate.gateway.agents import Agents, Asked, Ran
+from lockgate.gateway.calls.service import Proxy
 from lockgate.gateway.control_proxy import ControlProxy
 from lockgate.gateway.directory import Directory
 from lockgate.gateway.exchange import ClientGone, Exchange, Headers, Watchman
 from lockgate.gateway.model import Identity
-from lockgate.gateway.proxy import Proxy
+from lockgate.gateway.protocols.dialect import Dialect
+from lockgate.gateway.protocols.model import Request
+from lockgate.gateway.protocols.passages import CHAT, DIALECTS
 from lockgate.gateway.shared_metrics import SharedMetrics
-from lockgate.gateway.wire import ChatCall, read_chat
 from lockgate.money import to_usd
 from lockgate.telemetry import otlp
 from lockgate.telemetry.metrics import CONTENT_TYPE
@@ -74,7 +77,7 @@ class Gateway:
         self._emit = emit
         self._models: dict[tuple[str, str], tuple[float, list[str]]] = {}
         self._paths: dict[tuple[str, str], Handler] = {
-            ("POST", "/v1/chat/completions"): self._chat,
+            **{("POST", dialect.path): partial(self._call, dialect) for dialect in DIALECTS},
             ("GET", "/v1/models"): self._list_models,
             ("POST", "/v1/traces"): self._take_traces,
             ("GET", "/health"): self._health,
@@ -114,20 +117,24 @@ class Gateway:
         credential = exchange.bearer()
         return self._access.recall(credential) or await self._access.ask(credential)
 
-    # --- chat completions -------------------------------------------------------------------------------------
+    # --- model calls ------------------------------------------------------------------------------------------
 
-    async def _chat(self, exchange: Exchange) -> None:
+    async def _call(self, dialect: Dialect, exchange: Exchange) -> None:
         credential = exchange.bearer()
         identity = self._access.recall(credential) or await self._access.ask(credential)
-        call = read_chat(await exchange.body())
-        if call.model.startswith(AGENT):
-            await self._chat_with_agent(exchange, identity, call)
+        request = dialect.read(await exchange.body())
+        if request.model.startswith(AGENT):
+            await self._chat_with_agent(exchange, identity, request)
         else:
-            await self._proxy.chat(exchange, identity, call)
+            await self._proxy.serve(exchange, identity, request)
 
-    async def _chat_with_agent(self, exchange: Exchange, identity: Identity, call: ChatCall) -> None:
+    async def _chat_with_agent(self, exchange: Exchange, identity: Identity, call: Request) -> None:
+        if call.dialect is not CHAT:
+            raise InputError(
+                f"agents are not served at {call.dialect.path}", remedy="ask POST /v1/chat/completions for one"
+            )
         agent = call.model.removeprefix(AGENT)
-        messages = msgspec.json.decode(call.fields["messages"])
+        messages = call.decoded("messages")
         if not isinstance(messages, list) or not messages:
             raise InputError("'messages' holds no message", remedy="send a list of at least one")
         ran = await self._run(exchange, identity, agent, {"messages": messages}, call.string("user"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import time
 from random import getrandbits
@@ -11,8 +12,10 @@ from typing import Any, Protocol
 import msgspec
 
 from lockgate.errors import InputError, LockgateError, TooLarge, Unauthenticated
-from lockgate.gateway.problems import Response, openai_error, problem
+from lockgate.gateway.problems import Response, anthropic_error, openai_error, problem
 from lockgate.telemetry.context import new_trace_id, parse_traceparent
+
+log = logging.getLogger(__name__)
 
 MAX_BODY = 32 * 1024 * 1024
 """Bytes of a request's body."""
@@ -41,13 +44,17 @@ class Exchange:
     """One HTTP request, its identity in traces, and the way back to the client."""
 
     __slots__ = (
-        "headers", "method", "parent_id", "path", "protocol", "query", "request_id", "started_ns", "trace_id",
-        "watchman",
+        "answered", "headers", "method", "parent_id", "path", "protocol", "query", "reply_headers", "request_id",
+        "started_ns", "trace_id", "watchman",
     )  # fmt: skip
 
     def __init__(self, scope: Any, protocol: Any, watchman: Watchman) -> None:
         self.protocol = protocol
         self.watchman = watchman
+        self.answered = False
+        """Whether a status has gone out to the client: from then on nobody else can answer."""
+        self.reply_headers: Headers = []
+        """Sent with whatever the answer will be."""
         self.method: str = scope.method
         self.path: str = scope.path
         self.query: str = scope.query_string
@@ -99,27 +106,34 @@ class Exchange:
     # --- the response -----------------------------------------------------------------------------------------
 
     def respond(self, status: int, headers: Headers, body: bytes) -> None:
+        self.answered = True
         headers.append(("x-request-id", self.request_id))
+        if self.reply_headers:
+            headers += self.reply_headers
         self.protocol.response_bytes(status, headers, body)
 
     def respond_json(self, status: int, value: Any, headers: Headers | None = None) -> None:
         self.respond(status, [("content-type", "application/json"), *(headers or [])], msgspec.json.encode(value))
 
     def fail(self, error: LockgateError, headers: Headers | None = None, details: dict[str, Any] | None = None) -> None:
-        """Answer with the error, in the shape this path's clients know."""
+        """Answer with the error, in the shape this path's clients know; not where an answer has begun."""
+        if self.answered:
+            log.warning("request %s failed after its answer: %s", self.request_id, error.message)
+            return
         answer: Response
-        if self.path.startswith("/v1/"):
+        if self.path.startswith("/v1/messages"):
+            answer = anthropic_error(error, request_id=self.request_id, details=details)
+        elif self.path.startswith("/v1/"):
             answer = openai_error(error, details=details)
         else:
             answer = problem(error, instance=self.request_id, details=details)
         self.respond(answer[0], [*answer[1], *(headers or [])], answer[2])
 
-    def error_event(self, error: LockgateError) -> bytes:
-        """An error as the last event of a stream whose status has gone out already."""
-        return b"data: " + openai_error(error)[2] + b"\n\n"
-
     def stream(self, status: int, headers: Headers) -> Transport:
+        self.answered = True
         headers.append(("x-request-id", self.request_id))
+        if self.reply_headers:
+            headers += self.reply_headers
         transport: Transport = self.protocol.response_stream(status, headers)
         return transport
 

@@ -1,4 +1,5 @@
-"""How an error looks over HTTP: the OpenAI error object on ``/v1``, RFC 9457 problem details elsewhere. Pure."""
+"""How an error looks over HTTP: the OpenAI error object on ``/v1``, Anthropic's on ``/v1/messages``, RFC 9457 problem
+details elsewhere. Pure."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from lockgate.errors import ApprovalPending, LimitExceeded, LockgateError, RunFailed, UpstreamError
+from lockgate.errors import ApprovalPending, Killed, LimitExceeded, LockgateError, RunFailed, UpstreamError
 
 Response = tuple[int, list[tuple[str, str]], bytes]
 """Status, headers, body."""
@@ -19,6 +20,17 @@ _TYPES = {
     413: "invalid_request_error",
     422: "run_failed",
     429: "rate_limit_error",
+}
+_ANTHROPIC_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+    529: "overloaded_error",
 }
 _PENDING_ON_V1 = 409  # a client of chat completions takes any 2xx for an answer
 
@@ -36,6 +48,20 @@ def openai_error(error: LockgateError, *, details: dict[str, Any] | None = None)
     }
     headers = [("content-type", "application/json"), *_retry_headers(error)]
     return status, headers, msgspec.json.encode({"error": body})
+
+
+def anthropic_error(error: LockgateError, *, request_id: str, details: dict[str, Any] | None = None) -> Response:
+    """``{"type": "error", "error": {type, message}, "request_id"}``; ``code`` is the same stable word as elsewhere."""
+    status = _PENDING_ON_V1 if isinstance(error, ApprovalPending) else error.status
+    body = {
+        "type": _ANTHROPIC_TYPES.get(status, "api_error"),
+        "message": _text(error),
+        "code": error.code,
+        **_extra(error),
+        **(details or {}),
+    }
+    headers = [("content-type", "application/json"), *_retry_headers(error)]
+    return status, headers, msgspec.json.encode({"type": "error", "error": body, "request_id": request_id})
 
 
 def problem(error: LockgateError, *, instance: str, details: dict[str, Any] | None = None) -> Response:
@@ -61,6 +87,8 @@ def _text(error: LockgateError) -> str:
 def _extra(error: LockgateError) -> dict[str, Any]:
     if isinstance(error, LimitExceeded):
         return {"limit": error.limit}
+    if isinstance(error, Killed):
+        return {"what": error.what}
     if isinstance(error, ApprovalPending):
         return {"run_id": error.run_id, "approval_id": error.approval_id}
     if isinstance(error, RunFailed):

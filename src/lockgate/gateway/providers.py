@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
 from yarl import URL
@@ -16,24 +15,36 @@ from yarl import URL
 from lockgate.clock import Clock
 from lockgate.errors import Unavailable
 from lockgate.gateway.upstream import DEFAULT_HEADERS
-from lockgate.project.model import Project, ResolvedProvider
+from lockgate.project.model import Project, ProjectConfig, ResolvedProvider
 from lockgate.project.secrets import is_at_hand, resolve_secret
 from lockgate.project.secrets.masking import without
 from lockgate.project.service import provider_names, resolve_provider
 
-_LASTS = 5.0  # seconds until a changed secret or a restarted local model is noticed
+_LASTS = 1.5  # seconds until a changed file or variable, or a restarted local model, is noticed
+_KEY_LASTS = 5.0  # seconds until a store on the network is asked again
 _GRACE = 30.0
 """Seconds for which calls take the key they know while a store on the network is asked again."""
 
 
-class Target(NamedTuple):
+class Target:
     """A provider as requests need it: full URLs, and the headers that carry its key."""
 
-    provider: ResolvedProvider
-    chat: URL
-    models: URL
-    headers: dict[str, str]
-    key: str | None = None
+    __slots__ = ("_base", "_urls", "headers", "host", "key", "provider")
+
+    def __init__(self, provider: ResolvedProvider, base: str, headers: dict[str, str], key: str | None = None) -> None:
+        self.provider = provider
+        self.headers = headers
+        self.key = key
+        self.host = URL(base).host or ""
+        self._base = base
+        self._urls: dict[str, URL] = {}
+
+    def url(self, path: str) -> URL:
+        """Where ``path`` is, below the provider's base URL."""
+        url = self._urls.get(path)
+        if url is None:
+            url = self._urls[path] = URL(self._base + path)
+        return url
 
     def masked(self, text: str) -> str:
         """The text without the key."""
@@ -51,7 +62,7 @@ class Providers:
     def __init__(self, project: Project, clock: Clock) -> None:
         self._project = project
         self._clock = clock
-        self._targets: dict[tuple[str, str, str | None], tuple[float, Target]] = {}
+        self._targets: dict[tuple[str, str, str | None], tuple[float, Target, ProjectConfig]] = {}
         self._keys: dict[str, tuple[float, str | None]] = {}
         self._asking: dict[str, asyncio.Task[str | None]] = {}
         # One of its own: a store that hangs must not take the threads that look up names.
@@ -67,10 +78,11 @@ class Providers:
         """
         now = self._clock()
         known = self._targets.get((environment, name, agent))
-        if known is not None and now - known[0] < _LASTS:
+        if known is not None and now - known[0] < _LASTS and known[2] is self._project.config:
             return known[1]
+        config = self._project.config
         target = await self._resolve(environment, name, agent)
-        self._targets[environment, name, agent] = (now, target)
+        self._targets[environment, name, agent] = (now, target, config)
         return target
 
     async def _resolve(self, environment: str, name: str, agent: str | None) -> Target:
@@ -84,12 +96,12 @@ class Providers:
             key = await self._key(reference)
         if key is not None:
             headers["authorization"] = f"Bearer {key}"
-        return Target(provider, URL(f"{base}/chat/completions"), URL(f"{base}/models"), headers, key)
+        return Target(provider, base, headers, key)
 
     async def _key(self, reference: str) -> str | None:
         """A store's secret: what is known while that is fresh, or while it is asked again; else what it answers."""
         known, now = self._keys.get(reference), self._clock()
-        if known is not None and now - known[0] < _LASTS:
+        if known is not None and now - known[0] < _KEY_LASTS:
             return known[1]
         asking = self._asking.get(reference)
         if asking is None:

@@ -20,12 +20,14 @@ class Worker:
     """Everything one worker holds open: databases, hold table, span writer, upstream connections."""
 
     def __init__(self, app: App, index: int) -> None:
+        from lockgate.gateway import switches
         from lockgate.gateway.access import Access
         from lockgate.gateway.agents import Agents
+        from lockgate.gateway.calls.meter import Budgets
+        from lockgate.gateway.calls.service import Proxy
         from lockgate.gateway.control_proxy import ControlProxy
         from lockgate.gateway.directory import Directory
         from lockgate.gateway.providers import Providers
-        from lockgate.gateway.proxy import Proxy
         from lockgate.gateway.shared_metrics import SharedMetrics
         from lockgate.gateway.upstream import Upstream
         from lockgate.telemetry.metrics import GenAI, Registry
@@ -34,7 +36,7 @@ class Worker:
         metrics = GenAI(registry)
         self._app = app
         self._upstream = Upstream()
-        self._directory = Directory(app.control, app.keys, app.clock)
+        self._directory = Directory(app.control, app.keys, app.clock, files=app.follow_files, told=app.prices.use)
         self._shared = SharedMetrics(
             registry,
             app.home / "run" / "metrics",
@@ -43,13 +45,13 @@ class Worker:
         )
         self._proxy = Proxy(
             providers=Providers(app.project, app.clock),
-            directory=self._directory,
-            holds=app.holds,
             prices=app.prices,
             spans=app.spans,
             upstream=self._upstream,
             metrics=metrics,
             clock=app.clock,
+            meter=Budgets(directory=self._directory, holds=app.holds, clock=app.clock),
+            permit=lambda identity, model: switches.check(self._directory.settings, identity, model=model),
         )
         self._agents = Agents(
             home=app.home,

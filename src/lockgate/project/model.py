@@ -6,16 +6,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, Field
+
+from lockgate.project.guards import TenantSpec
+from lockgate.project.strict import Strict as Strict
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 DATE = r"^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$"
-
-
-class Strict(BaseModel):
-    """The base of everything read from a file: unknown keys are errors, values are not coerced."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class Provider(Strict):
@@ -28,6 +25,12 @@ class Provider(Strict):
         default=None, description="For `local`: a known model's name, or a path to a GGUF file."
     )
     timeout: float = Field(default=120.0, gt=0, description="Seconds until a model call is given up.")
+    region: str | None = Field(
+        default=None, description="Where it serves, such as `eu`: what the `regions` of a tenant are held against."
+    )
+    retries: int = Field(
+        default=2, ge=0, le=10, description="Further tries of a call that was not served, inside its timeout."
+    )
 
 
 class FloatingAllowance(Strict):
@@ -58,6 +61,9 @@ class EnvironmentPolicy(Strict):
         default=[], description="Exceptions to it, each by somebody's name."
     )
     require_gate: bool = Field(default=True, description="Refuse what has no passing attestation of the eval gate.")
+    require_calibrated_judge: bool = Field(
+        default=False, description="Evaluate no blocking metric by a judge that was not calibrated against people."
+    )
     gate_max_days: float | None = Field(
         default=None, gt=0, description="An attestation older than so many days no longer counts; default: any age."
     )
@@ -151,11 +157,19 @@ class ProjectConfig(Strict):
         default_factory=lambda: {"dev": Environment(), "staging": Environment(), "prod": Environment()},
         description="By name. Default: dev, staging, prod.",
     )
+    peers: dict[Literal["ragas", "deepeval", "promptfoo", "inspect"], str] = Field(
+        default_factory=dict,
+        description="Environments of tools whose metrics are scorers: a virtual environment's folder, or for "
+        "promptfoo the folder of its node_modules. Default: this Python.",
+    )
+    tenants: dict[str, TenantSpec] = Field(
+        default_factory=dict, description="What holds for a tenant's calls, by its name; `*`: for those without an entry."
+    )
     gitops: GitOps | None = Field(default=None, description="Follow a git branch. Default: nothing is followed.")
 
 
-class Project(msgspec.Struct, frozen=True, kw_only=True):
-    """A loaded project: where it is, and what its file says."""
+class Project(msgspec.Struct, kw_only=True):
+    """A loaded project: where it is, and what its file says. ``config`` follows the file (``reload.py``)."""
 
     root: Path
     home: Path  # state: control.db, traces.db, blobs/, run/
@@ -171,6 +185,8 @@ class ResolvedProvider(msgspec.Struct, frozen=True, kw_only=True):
     api_key: str | None
     weights: str | None
     timeout: float
+    retries: int = 2
+    region: str | None = None
 
     def identity(self) -> dict[str, Any]:
         """What of it can change an answer, for the effective digest."""

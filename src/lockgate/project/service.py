@@ -135,6 +135,8 @@ def resolve_provider(project: Project, name: str, environment: str, agent: str |
         api_key=found.api_key,
         weights=found.weights,
         timeout=found.timeout,
+        retries=found.retries,
+        region=found.region,
     )
 
 

@@ -232,7 +232,7 @@ def test_a_body_that_stalls_is_given_up(gateway: RunningGateway, monkeypatch: py
 def test_an_endless_stream_is_cut_off_and_charged_in_full(
     gateway: RunningGateway, model: FakeModelServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lockgate.gateway.proxy.STREAM_BYTES", 10_000)
+    monkeypatch.setattr("lockgate.gateway.calls.passing.STREAM_BYTES", 10_000)
     model.respond = lambda _: Reply(text="word " * 10_000, usage=USED)
     with pytest.raises(openai.APIError, match="longer than 10000 bytes"):
         list(client(gateway).chat.completions.create(model=MODEL, messages=MESSAGES, stream=True))

@@ -11,11 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lockgate.errors import InputError, UpstreamError
-from lockgate.gateway import wire
-from lockgate.gateway.wire import StreamTap, forwarded, read_answer, read_chat, read_models
+from lockgate.gateway.protocols import sse
+from lockgate.gateway.protocols.chat import ChatPassage, read_answer, read_models
+from lockgate.gateway.protocols.chat import ChatTap as StreamTap
+from lockgate.gateway.protocols.passages import CHAT
 from lockgate.results import Usage
 
 MESSAGES = [{"role": "user", "content": "hi"}]
+
+
+PASSAGE = ChatPassage()
 
 
 def chat(**fields: Any) -> bytes:
@@ -28,15 +33,15 @@ def chat(**fields: Any) -> bytes:
 def test_what_is_not_used_passes_as_it_was_written() -> None:
     messages = b'"messages":[{"role":"user","content":"\\u00e9 1.0e2"}]'
     body = b'{"model":"openai/gpt-4o",' + messages + b',"seed":1.50,"max_tokens":5}'
-    sent = forwarded(read_chat(body), "gpt-4o", 100)
+    sent = PASSAGE.forward(CHAT.read(body), "gpt-4o", 100)
     assert messages in sent
     assert b'"seed":1.50' in sent
 
 
 def test_a_model_named_twice_is_forwarded_once_with_the_value_that_was_checked() -> None:
     body = b'{"model":"openai/cheap","messages":[],"model":"openai/dear","max_tokens":1,"max_tokens":9}'
-    call = read_chat(body)
-    sent = forwarded(call, "dear", 100)
+    call = CHAT.read(body)
+    sent = PASSAGE.forward(call, "dear", 100)
     assert call.model == "openai/dear"
     assert sent.count(b'"model"') == 1
     assert sent.count(b'"max_tokens"') == 1
@@ -44,9 +49,9 @@ def test_a_model_named_twice_is_forwarded_once_with_the_value_that_was_checked()
 
 
 def test_a_key_spelled_with_escapes_is_the_same_key() -> None:
-    call = read_chat(b'{"model":"openai/cheap","messages":[],"mod\\u0065l":"openai/dear"}')
+    call = CHAT.read(b'{"model":"openai/cheap","messages":[],"mod\\u0065l":"openai/dear"}')
     assert call.model == "openai/dear"
-    assert json.loads(forwarded(call, "dear", 1))["model"] == "dear"
+    assert json.loads(PASSAGE.forward(call, "dear", 1))["model"] == "dear"
 
 
 @pytest.mark.parametrize(
@@ -61,24 +66,24 @@ def test_a_key_spelled_with_escapes_is_the_same_key() -> None:
     ],
 )
 def test_output_is_bounded_when_the_caller_did_not(given: dict[str, Any], model: str, expected: dict[str, int]) -> None:
-    sent = json.loads(forwarded(read_chat(chat(**given)), model, 100))
+    sent = json.loads(PASSAGE.forward(CHAT.read(chat(**given)), model, 100))
     found = {name: sent[name] for name in ("max_tokens", "max_completion_tokens") if sent.get(name) is not None}
     assert found == expected
 
 
 def test_two_bounds_count_as_the_larger() -> None:
-    assert read_chat(chat(max_tokens=5, max_completion_tokens=50)).max_tokens == 50
+    assert CHAT.read(chat(max_tokens=5, max_completion_tokens=50)).max_tokens == 50
 
 
 def test_a_stream_asks_for_usage_and_keeps_the_other_options() -> None:
-    call = read_chat(chat(stream=True, stream_options={"include_obfuscation": False}))
+    call = CHAT.read(chat(stream=True, stream_options={"include_obfuscation": False}))
     assert not call.wants_usage
-    sent = json.loads(forwarded(call, "gpt-4o", 100))
+    sent = json.loads(PASSAGE.forward(call, "gpt-4o", 100))
     assert sent["stream_options"] == {"include_obfuscation": False, "include_usage": True}
 
 
 def test_a_call_that_does_not_stream_gets_no_stream_options() -> None:
-    assert "stream_options" not in json.loads(forwarded(read_chat(chat()), "gpt-4o", 100))
+    assert "stream_options" not in json.loads(PASSAGE.forward(CHAT.read(chat()), "gpt-4o", 100))
 
 
 @pytest.mark.parametrize(
@@ -101,29 +106,29 @@ def test_a_call_that_does_not_stream_gets_no_stream_options() -> None:
 )
 def test_a_wrong_request_is_named(body: bytes, named: str) -> None:
     with pytest.raises(InputError) as raised:
-        read_chat(body)
+        CHAT.read(body)
     assert named in raised.value.message
 
 
 def test_deep_nesting_is_an_error_and_not_a_crash() -> None:
     with pytest.raises(InputError):
-        read_chat(b'{"model":"a/b","messages":' + b"[" * 100_000 + b"]" * 100_000 + b"}")
+        CHAT.read(b'{"model":"a/b","messages":' + b"[" * 100_000 + b"]" * 100_000 + b"}")
 
 
 @given(st.binary(max_size=200))
 def test_no_body_crashes_the_reader(body: bytes) -> None:
     for candidate in (body, b'{"model":"a/b","messages":' + body + b"}"):
         try:
-            call = read_chat(candidate)
+            call = CHAT.read(candidate)
         except InputError:
             continue
-        assert json.loads(forwarded(call, "b", 1).decode("utf-8", "replace"))["model"] == "b"
+        assert json.loads(PASSAGE.forward(call, "b", 1).decode("utf-8", "replace"))["model"] == "b"
 
 
 def test_images_and_files_by_reference_are_counted() -> None:
     content = [{"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}, {"type": "text", "text": "?"}]
-    assert read_chat(chat()).references == 0
-    assert read_chat(chat(messages=[{"role": "user", "content": content}])).references >= 1
+    assert CHAT.read(chat()).references == 0
+    assert CHAT.read(chat(messages=[{"role": "user", "content": content}])).references >= 1
 
 
 # --- answers --------------------------------------------------------------------------------------------------
@@ -254,7 +259,7 @@ def test_a_stream_without_a_final_blank_line_still_tells_its_usage() -> None:
 
 
 def test_an_endless_event_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wire, "MAX_EVENT", 1000)
+    monkeypatch.setattr(sse, "MAX_EVENT", 1000)
     tap = StreamTap(hide_usage=False)
     tap.feed(b"x" * 1000)
     with pytest.raises(UpstreamError):

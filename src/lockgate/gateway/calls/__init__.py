@@ -1,0 +1,1 @@
+"""The life of one model call: admitted, guarded, looked up, tried, settled, recorded."""

@@ -1,0 +1,110 @@
+"""One model call, as everything along its way sees it; and one attempt at it."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from lockgate.gateway.calls.seams import Meter
+from lockgate.gateway.exchange import Exchange
+from lockgate.gateway.model import Identity
+from lockgate.gateway.protocols.dialect import Passage
+from lockgate.gateway.protocols.model import Outcome, Request
+from lockgate.limits.model import Hold
+from lockgate.limits.prices import Price
+from lockgate.money import Nano
+from lockgate.telemetry.context import new_span_id
+
+if TYPE_CHECKING:
+    from lockgate.gateway.providers import Target
+
+DEFAULT_MAX_TOKENS = 4096
+"""Put into a request that names no bound on its output."""
+REFERENCE_TOKENS = 50_000
+"""Input tokens held for each image, file or sound in a request: its bytes do not bound them, as they may be a URL."""
+
+
+class Call:
+    """A call on its way. Seams may change ``request``, ``provider`` and ``model`` before the first attempt, and add to
+    ``attributes`` (of its spans) and ``headers`` (of its answer) at any time."""
+
+    __slots__ = (
+        "agent", "attempt", "attempts", "attributes", "cost", "exchange", "headers", "identity", "model",
+        "outcome", "provider", "request", "run",
+    )  # fmt: skip
+
+    def __init__(self, exchange: Exchange, identity: Identity, request: Request, provider: str, model: str) -> None:
+        self.exchange = exchange
+        self.identity = identity
+        self.request = request
+        self.provider = provider
+        self.model = model
+        self.run = run = identity.run
+        self.agent = run.agent if run is not None else None
+        self.attributes: dict[str, Any] = {}
+        self.headers = exchange.reply_headers
+        self.attempts = 0
+        self.attempt: Attempt | None = None
+        self.cost: Nano = 0
+        self.outcome = Outcome()
+        if run is not None and exchange.trace_id.hex() != run.trace_id:
+            exchange.trace_id, exchange.parent_id = bytes.fromhex(run.trace_id), None
+
+    @property
+    def effective_digest(self) -> str | None:
+        return self.run.effective_digest if self.run is not None else None
+
+
+class Attempt:
+    """One try at one upstream: what is held for it, and what came of it."""
+
+    __slots__ = (
+        "call", "cost", "error", "error_type", "hold", "max_tokens", "meter", "model", "number", "outcome", "passage",
+        "price", "sent", "settled", "span_id", "started_ns", "status", "target",
+    )  # fmt: skip
+
+    def __init__(self, call: Call, meter: Meter, target: Target, model: str, passage: Passage, price: Price) -> None:
+        request = call.request
+        call.attempts += 1
+        call.attempt = self
+        self.call = call
+        self.meter = meter
+        self.target = target
+        self.model = model
+        self.passage = passage
+        self.price = price
+        self.number = call.attempts
+        self.max_tokens = request.max_tokens or DEFAULT_MAX_TOKENS if request.dialect.has_output else 0
+        self.span_id = new_span_id()
+        self.started_ns = call.exchange.started_ns if call.attempts == 1 else time.time_ns()
+        self.hold: Hold | None = None
+        self.sent = False
+        self.settled = False
+        self.status = 0
+        self.cost: Nano = 0
+        self.outcome = Outcome()
+        self.error_type: str | None = None
+        self.error = ""
+
+    def reserve(self) -> Hold:
+        """Hold the most that this attempt can cost."""
+        request = self.call.request
+        extra = request.references * REFERENCE_TOKENS
+        self.hold = self.meter.hold(self.call, self.price, request.size, self.max_tokens, request.n, extra)
+        return self.hold
+
+    def settle(self) -> None:
+        """Charge what it cost: in full when that is unknown, nothing when it was never sent. Works once."""
+        if self.hold is None or self.settled:
+            return
+        self.settled = True
+        usage = self.outcome.usage
+        if usage is not None:
+            self.cost = self.price.cost(usage)
+            self.meter.settle(self.call, self.hold, self.cost, usage.total_tokens)
+        elif self.sent:
+            self.cost = self.hold.amount
+            self.meter.settle(self.call, self.hold, self.cost, None)
+        else:
+            self.meter.release(self.call, self.hold)
+        self.call.cost += self.cost

@@ -1,0 +1,241 @@
+"""The model proxy: hold the worst case, send, settle what it cost, and leave a span behind.
+
+Nothing is awaited but the upstream, its key when that is not at hand, and what plugs in at the seams. Whatever happens
+between a hold and its settlement, including a cancelled call or a bug, ends in exactly one of: charged as measured,
+given back (nothing left this machine), or charged in full (what came of it is unknown).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from random import random
+from typing import Any
+
+import msgspec
+
+from lockgate.clock import Clock
+from lockgate.errors import InputError, LimitExceeded, LockgateError, UpstreamError
+from lockgate.gateway.access import check_model
+from lockgate.gateway.calls import retries
+from lockgate.gateway.calls.call import Attempt, Call
+from lockgate.gateway.calls.passing import Declined, Passing
+from lockgate.gateway.calls.record import record_attempt, record_unasked
+from lockgate.gateway.calls.retries import Trouble
+from lockgate.gateway.calls.seams import Cache, Guards, Meter, Router, TryAgain
+from lockgate.gateway.exchange import ClientGone, Exchange
+from lockgate.gateway.model import Identity
+from lockgate.gateway.protocols.chat import read_models
+from lockgate.gateway.protocols.model import Request
+from lockgate.gateway.protocols.passages import passage_to
+from lockgate.gateway.providers import Providers
+from lockgate.gateway.upstream import Upstream
+from lockgate.limits.prices import Prices
+from lockgate.money import to_usd
+from lockgate.telemetry.metrics import GenAI
+from lockgate.telemetry.writer import SpanWriter
+
+Step = tuple[str, str]
+"""A provider, and its own name for a model."""
+
+
+class Proxy:
+    """Proxies model calls to the providers of a project. One per worker."""
+
+    def __init__(
+        self,
+        *,
+        providers: Providers,
+        prices: Prices,
+        spans: SpanWriter,
+        upstream: Upstream,
+        metrics: GenAI,
+        clock: Clock,
+        meter: Meter,
+        guards: Guards | None = None,
+        cache: Cache | None = None,
+        router: Router | None = None,
+        permit: Callable[[Identity, str], None] = lambda identity, model: None,
+    ) -> None:
+        """``permit`` raises :class:`~lockgate.errors.Killed` for a model, or a caller, that is switched off."""
+        self.providers = providers
+        self._prices = prices
+        self._emit = spans.emit
+        self._upstream = upstream
+        self._metrics = metrics
+        self._clock = clock
+        self._meter = meter
+        self._guards = guards
+        self._cache = cache
+        self._router = router
+        self._permit = permit
+        self._passing = Passing(upstream, metrics, guards)
+
+    async def serve(self, exchange: Exchange, identity: Identity, request: Request) -> None:
+        """Serve one call, or raise before anything was sent to the client."""
+        check_model(identity, request.model)
+        self._permit(identity, request.model)
+        call = Call(exchange, identity, request, *named(request.model))
+        admitted = False
+        try:
+            self._meter.admit(call)
+            admitted = True
+            with exchange.watch():
+                await self._serve(call)
+        except ClientGone:
+            if call.attempt is None:
+                record_unasked(call, self._emit, "client_gone")
+        except LockgateError as error:
+            if call.attempt is None:
+                record_unasked(call, self._emit, error.code, error.message)
+            if isinstance(error, LimitExceeded):  # by its kind: the limit of each run has a name of its own
+                self._metrics.refusals.add(1, identity.environment, error.limit.partition(":")[0])
+            raise
+        finally:
+            if admitted:
+                self._meter.leave(call)
+
+    async def ask(self, call: Call, model: str, request: Request) -> dict[str, Any]:
+        """A further model call on behalf of ``call`` (a classifier's, an embedder's): held, settled and traced alone.
+
+        Raises what a call raises; UpstreamError when the answer is not what it should be.
+        """
+        provider, name = named(model)
+        other = Call(call.exchange, call.identity, request, provider, name)
+        attempt = await self._attempt(other, (provider, name))
+        try:
+            body = await self._passing.fetch(attempt)
+        except Declined as declined:
+            attempt.error_type, attempt.error = str(declined.status), declined.text
+            raise declined.error(attempt) from None
+        except LockgateError as error:
+            error.message = attempt.target.masked(error.message)
+            attempt.error_type, attempt.error = error.code, error.message
+            raise
+        finally:
+            self._end(attempt)
+            call.cost += other.cost
+        answer = msgspec.json.decode(body)
+        if not isinstance(answer, dict):
+            raise UpstreamError(f"the model {model!r} answered with no JSON object", sent=True)
+        return answer
+
+    async def list_models(self, environment: str, provider: str) -> list[str]:
+        """What a provider says it serves, as it names it."""
+        target = await self.providers.target(environment, provider)
+        answer = await self._upstream.send("GET", target.url("/models"), headers=target.headers, timeout=5.0)
+        try:
+            body = await answer.read(1024 * 1024)
+        finally:
+            answer.close()
+        return read_models(body) if answer.status == 200 else []
+
+    # --- the call ---------------------------------------------------------------------------------------------
+
+    async def _serve(self, call: Call) -> None:
+        if self._guards is not None:
+            await self._guards.before(call)
+        if self._router is not None:
+            await self._router.route(call)
+        cache = self._cache
+        if cache is None or not cache.wants(call):
+            await self._try(call)
+            return
+        hit = await cache.lookup(call)
+        if hit is None:
+            kept = await self._try(call, keep=True)
+            if kept is not None:
+                await cache.store(call, *kept)
+            return
+        call.attributes["lockgate.cache.hit"] = hit.kind
+        call.attributes["lockgate.cache.saved_usd"] = to_usd(hit.saved_nano)
+        if hit.similarity is not None:
+            call.attributes["lockgate.cache.similarity"] = hit.similarity
+        headers = [("content-type", hit.content_type), ("x-lockgate-cache", hit.kind)]
+        headers.append(("x-lockgate-cost-usd", "0.000000000"))
+        call.exchange.respond(200, headers, hit.body)
+        record_unasked(call, self._emit, None)
+
+    def _plan(self, call: Call) -> list[Step]:
+        """Whom to ask, in order."""
+        return [(call.provider, call.model)]
+
+    async def _try(self, call: Call, *, keep: bool = False) -> tuple[bytes, str] | None:
+        """Ask until one answers. Returns the answer and its content type if it is to be kept, and may be."""
+        plan = self._plan(call)
+        at = retry = 0
+        repaired = False
+        while True:
+            last = at + 1 == len(plan)
+            attempt = await self._attempt(call, plan[at])
+            provider = attempt.target.provider
+            failure: UpstreamError | Declined
+            try:
+                return await self._passing.run(attempt, may_switch=not last, keep=keep)
+            except (asyncio.CancelledError, ClientGone):
+                attempt.error_type = "client_gone"
+                raise
+            except TryAgain as again:
+                if repaired:
+                    raise UpstreamError("an answer was to be asked for more than twice", sent=True) from again
+                repaired, call.request = True, again.request
+                continue
+            except Declined as declined:
+                failure = declined
+                attempt.error_type, attempt.error = str(declined.status), declined.text
+                trouble = Trouble(attempt.sent, declined.status, declined.retry_after)
+            except LockgateError as error:
+                error.message = attempt.target.masked(error.message)
+                attempt.error_type, attempt.error = error.code, error.message
+                if not isinstance(error, UpstreamError) or call.exchange.answered:
+                    raise
+                failure = error
+                trouble = Trouble(error.sent)
+            finally:
+                self._end(attempt)
+            verdict = retries.verdict(trouble)
+            if verdict == "again" and retry < provider.retries:
+                left = provider.timeout - (time.time_ns() - call.exchange.started_ns) / 1e9
+                wait = retries.pause(retry + 1, trouble, left=left, chance=random())  # noqa: S311
+                if wait is not None:
+                    retry += 1
+                    await asyncio.sleep(wait)
+                    continue
+            if verdict == "stop" or last:
+                if isinstance(failure, Declined):
+                    self._passing.decline(attempt, failure)
+                    return None
+                raise failure
+            at, retry = at + 1, 0
+
+    async def _attempt(self, call: Call, step: Step) -> Attempt:
+        provider, model = step
+        self._permit(call.identity, f"{provider}/{model}")  # it may be another than was asked for, or killed meanwhile
+        target = await self.providers.target(call.identity.environment, provider, call.agent)
+        kind = target.provider.kind
+        return Attempt(
+            call,
+            self._meter,
+            target,
+            model,
+            passage_to(call.request.dialect, kind),
+            self._prices.price(kind, target.provider.name, model),
+        )
+
+    def _end(self, attempt: Attempt) -> None:
+        """Settle what is still open, and write the attempt down."""
+        attempt.settle()
+        attempt.call.outcome = attempt.outcome
+        record_attempt(attempt, self._emit, self._metrics)
+
+
+def named(model: str) -> Step:
+    """The provider and the name in ``provider/name``."""
+    provider, slash, name = model.partition("/")
+    if not slash or not name:
+        raise InputError(
+            f"'model' is {model!r}",
+            remedy="write provider/name, such as openai/gpt-4o-mini, or agent:name to run an agent",
+        )
+    return provider, name

@@ -1,0 +1,316 @@
+"""OpenAI chat completions. Pure.
+
+https://platform.openai.com/docs/api-reference/chat
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from lockgate.errors import InputError
+from lockgate.gateway.protocols import fields as f
+from lockgate.gateway.protocols import sse
+from lockgate.gateway.protocols.dialect import Dialect, Passage, Place
+from lockgate.gateway.protocols.model import Outcome, Request, Text, put_all
+from lockgate.gateway.protocols.sse import Events, data_of
+from lockgate.results import Usage
+
+_REFERENCES = (b'"image_url"', b'"input_image"', b'"file"', b'"input_audio"', b'"video_url"')
+_REASONING = re.compile(r"(o\d|gpt-[5-9])")
+_BOUNDED_TOOLS = frozenset(("function", "custom"))
+_OTHER_MODELS = ("models", "fallbacks")  # of gateways as upstreams: another model than the one that was checked
+
+
+class _Tool(msgspec.Struct):
+    type: str = "function"
+
+
+_tools = msgspec.json.Decoder(list[_Tool] | None).decode
+
+
+class Chat(Dialect):
+    """``POST /v1/chat/completions``."""
+
+    name = "chat"
+    operation = "chat"
+    path = "/v1/chat/completions"
+
+    def read(self, body: bytes) -> Request:
+        fields = f.take_apart(body, "one chat-completions request")
+        messages = fields.get("messages")
+        if messages is None:
+            raise InputError("'messages' is missing", remedy="send a list of messages")
+        stream_options = f.field(fields, "stream_options", dict[str, Any] | None)
+        limits = [
+            limit for name in ("max_completion_tokens", "max_tokens") if (limit := f.count(fields, name)) is not None
+        ]
+        return Request(
+            dialect=self,
+            fields=fields,
+            model=f.model_name(fields),
+            size=len(body),
+            stream=f.flag(fields, "stream"),
+            wants_usage=bool(stream_options and stream_options.get("include_usage")),
+            max_tokens=max(limits) if limits else None,
+            n=f.count(fields, "n") or 1,
+            references=f.mentions(messages, _REFERENCES),
+            unbounded=_unbounded(fields),
+        )
+
+    def texts(self, request: Request) -> list[Text]:
+        return message_texts(request.decoded("messages"), ("messages",))
+
+    def answer_texts(self, body: bytes) -> list[Text]:
+        answer = _document(body)
+        found = []
+        for index, choice in enumerate(answer.get("choices") or ()):
+            message = choice.get("message") or {}
+            if isinstance(message.get("content"), str):
+                found.append(Text(("choices", index, "message", "content"), "assistant", message["content"]))
+        return found
+
+    def with_answer_texts(self, body: bytes, texts: Mapping[Place, str]) -> bytes:
+        answer = _document(body)
+        put_all(answer, texts)
+        return f.encode(answer)
+
+    def delta(self, event: bytes) -> str | None:
+        if b'"content"' not in event:
+            return None
+        choices = _document(data_of(event)).get("choices") or ()
+        parts = [text for choice in choices if isinstance(text := (choice.get("delta") or {}).get("content"), str)]
+        return "".join(parts) if parts else None
+
+    def with_delta(self, event: bytes, text: str) -> bytes:
+        document = _document(data_of(event))
+        for choice in document.get("choices") or ():
+            if isinstance((choice.get("delta") or {}).get("content"), str):
+                choice["delta"]["content"], text = text, ""
+        return sse.event(f.encode(document))
+
+
+def _document(body: bytes) -> dict[str, Any]:
+    try:
+        document = msgspec.json.decode(body)
+    except f.UNREADABLE:
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def message_texts(messages: Any, place: Place) -> list[Text]:
+    """The texts of a list of messages, whose content is a string or a list of parts."""
+    found: list[Text] = []
+    for index, message in enumerate(messages if isinstance(messages, list) else ()):
+        if not isinstance(message, dict):
+            continue
+        role = {"developer": "system", "function": "tool"}.get(message.get("role", ""), message.get("role") or "user")
+        content = message.get("content")
+        if isinstance(content, str):
+            found.append(Text((*place, index, "content"), role, content))
+        for number, part in enumerate(content if isinstance(content, list) else ()):
+            if isinstance(part, dict) and isinstance(part.get("text"), str):
+                found.append(Text((*place, index, "content", number, "text"), role, part["text"]))
+    return found
+
+
+def _unbounded(fields: f.Fields) -> str | None:
+    """A parameter by which the call may cost more than its bytes and its output say."""
+    for name in _OTHER_MODELS:
+        if name in fields:
+            raise InputError(
+                f"{name!r} names models that this request was not checked for",
+                remedy="name one in 'model', and others in the header x-lockgate-fallbacks",
+            )
+    if "web_search_options" in fields:
+        return "web_search_options"
+    if "prediction" in fields:
+        return "prediction"
+    if "service_tier" in fields and fields["service_tier"] == b'"priority"':
+        return "service_tier"
+    if "tools" in fields:
+        try:
+            if any(tool.type not in _BOUNDED_TOOLS for tool in _tools(fields["tools"]) or ()):
+                return "tools"
+        except f.UNREADABLE:
+            return "tools"
+    return None
+
+
+# --- what the upstream gets, and gives ------------------------------------------------------------------------
+
+
+class ChatPassage(Passage):
+    """To an upstream that speaks chat completions too."""
+
+    path = "/chat/completions"
+
+    def forward(self, request: Request, model: str, max_tokens: int) -> bytes:
+        fields = dict(request.fields)
+        fields["model"] = f.raw(model)
+        if request.max_tokens is None:
+            name = "max_completion_tokens" if _REASONING.match(model) else "max_tokens"
+            fields.pop("max_completion_tokens", None)
+            fields[name] = msgspec.Raw(b"%d" % max_tokens)
+        if request.stream and not request.wants_usage:
+            options = f.field(fields, "stream_options", dict[str, msgspec.Raw] | None) or {}
+            options["include_usage"] = f.TRUE
+            fields["stream_options"] = f.raw(options)
+        return f.encode(fields)
+
+    def outcome(self, body: bytes) -> Outcome:
+        return read_answer(body)
+
+    def tap(self, request: Request) -> ChatTap:
+        return ChatTap(hide_usage=not request.wants_usage)
+
+
+class _CachedTokens(msgspec.Struct):
+    cached_tokens: int | None = None
+
+
+class _ReasoningTokens(msgspec.Struct):
+    reasoning_tokens: int | None = None
+
+
+class _Usage(msgspec.Struct):
+    prompt_tokens: int
+    completion_tokens: int = 0
+    prompt_tokens_details: _CachedTokens | None = None
+    completion_tokens_details: _ReasoningTokens | None = None
+
+
+class _Choice(msgspec.Struct):
+    finish_reason: str | None = None
+
+
+class _Answer(msgspec.Struct):
+    id: str | None = None
+    model: str | None = None
+    system_fingerprint: str | None = None
+    usage: _Usage | None = None
+    choices: list[_Choice] = []
+    error: msgspec.Raw | None = None
+
+
+_answer = msgspec.json.Decoder(_Answer).decode
+
+
+def read_answer(body: bytes) -> Outcome:
+    """The outcome of a whole answer; empty when it is not what it should be."""
+    try:
+        answer = _answer(body)
+    except f.UNREADABLE:
+        return Outcome()
+    return Outcome(
+        usage=usage_of(answer.usage),
+        id=answer.id,
+        model=answer.model,
+        fingerprint=answer.system_fingerprint,
+        finish_reasons=[choice.finish_reason for choice in answer.choices if choice.finish_reason],
+        error=said(answer.error),
+    )
+
+
+def usage_of(usage: _Usage | None) -> Usage | None:
+    if usage is None or usage.prompt_tokens < 0 or usage.completion_tokens < 0:
+        return None
+    cached = usage.prompt_tokens_details and usage.prompt_tokens_details.cached_tokens
+    reasoning = usage.completion_tokens_details and usage.completion_tokens_details.reasoning_tokens
+    return Usage(
+        input_tokens=usage.prompt_tokens,
+        output_tokens=usage.completion_tokens,
+        cached_tokens=min(max(0, cached or 0), usage.prompt_tokens),
+        reasoning_tokens=max(0, reasoning or 0),
+    )
+
+
+def said(error: msgspec.Raw | None) -> str | None:
+    """The words of an error object inside an answer; None when there is none."""
+    if error is None or error == b"null":
+        return None
+    try:
+        decoded = msgspec.json.decode(error)
+    except f.UNREADABLE:
+        decoded = None
+    message = decoded.get("message") if isinstance(decoded, dict) else decoded
+    return str(message)[:500] if message else "an error without a message"
+
+
+_NULL_USAGE = re.compile(rb',\s*"usage":\s*null|"usage":\s*null\s*,\s*')
+_FINISHED = re.compile(rb'"finish_reason":\s*"([a-z_]+)"')
+_OUTPUT = re.compile(rb'"(?:content|reasoning_content|reasoning|refusal|arguments|name|data)":\s*"[^"]')
+
+
+class ChatTap:
+    """Reads the outcome out of a stream as it passes.
+
+    A client that asked for usage gets every byte as it came. For one that did not, the event that Lockgate asked
+    for is left out, and so are the nulls that announce it.
+    """
+
+    def __init__(self, *, hide_usage: bool) -> None:
+        self.outcome = Outcome()
+        self.begun = False
+        self._hide = hide_usage
+        self._events = Events()
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Take what came; returns what to pass on now (maybe nothing yet)."""
+        passed: list[bytes] = []
+        for one in self._events.feed(chunk):
+            if self._read(one) and self._hide:
+                continue
+            if self._hide:
+                passed.append(_NULL_USAGE.sub(b"", one) if b'"usage":' in one else one)
+        return b"".join(passed) if self._hide else chunk
+
+    def finish(self) -> bytes:
+        """What is left to pass on when the stream has ended without a final blank line."""
+        rest = self._events.finish()
+        only_usage = bool(rest) and self._read(rest)
+        return rest if self._hide and not only_usage else b""
+
+    def _read(self, event: bytes) -> bool:
+        """Note what the event tells; True when it carries usage and nothing else."""
+        outcome = self.outcome
+        if not self.begun and _OUTPUT.search(event):
+            self.begun = True
+        finished = _FINISHED.search(event) if b'"finish_reason":' in event else None
+        if finished:
+            outcome.finish_reasons = [*outcome.finish_reasons, finished[1].decode()]
+        if outcome.id is None or b'"error"' in event or (b'"usage"' in event and b'"usage":null' not in event):
+            at = event.find(b"data:")
+            if at < 0:
+                return False
+            try:
+                answer = _answer(event[at + 5 :].strip())
+            except f.UNREADABLE:
+                return False
+            outcome.id = outcome.id or answer.id
+            outcome.model = outcome.model or answer.model
+            outcome.fingerprint = outcome.fingerprint or answer.system_fingerprint
+            outcome.error = outcome.error or said(answer.error)
+            if answer.usage is not None:
+                outcome.usage = usage_of(answer.usage) or outcome.usage
+                return not answer.choices
+        return False
+
+
+class _Model(msgspec.Struct):
+    id: str
+
+
+class _Models(msgspec.Struct):
+    data: list[_Model] = []
+
+
+def read_models(body: bytes) -> list[str]:
+    """The names in an answer to ``GET /models`` (OpenAI's and Anthropic's); none when it is not what it should be."""
+    try:
+        return [model.id for model in msgspec.json.decode(body, type=_Models).data]
+    except f.UNREADABLE:
+        return []

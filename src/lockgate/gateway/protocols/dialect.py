@@ -1,0 +1,89 @@
+"""What each protocol's module has to say: a dialect (the client's side) and passages (the upstream's side)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lockgate.errors import LockgateError
+from lockgate.gateway.problems import Response, openai_error
+from lockgate.gateway.protocols.model import Outcome, Request, Tap, Text
+
+Place = tuple[str | int, ...]
+
+
+class Dialect:
+    """A protocol as clients speak it."""
+
+    name: str
+    """The word for it in passages and on spans."""
+    operation: str
+    """``gen_ai.operation.name``."""
+    path: str
+    """Where clients post it."""
+    has_output = True
+    """Whether an answer holds text that a model made, and that costs by the token."""
+
+    def read(self, body: bytes) -> Request:
+        """Take a request apart; InputError when a field in use is missing or of the wrong type."""
+        raise NotImplementedError
+
+    def failure(self, error: LockgateError, details: dict[str, Any] | None = None) -> Response:
+        """An error in the protocol's own shape."""
+        return openai_error(error, details=details)
+
+    def error_event(self, error: LockgateError) -> bytes:
+        """An error as the last event of a stream whose status has gone out already."""
+        return b"data: " + openai_error(error)[2] + b"\n\n"
+
+    # --- for guards: the texts in it --------------------------------------------------------------------------
+
+    def texts(self, request: Request) -> list[Text]:
+        """Every text of the input."""
+        return []
+
+    def answer_texts(self, body: bytes) -> list[Text]:
+        """Every text that the model made."""
+        return []
+
+    def with_answer_texts(self, body: bytes, texts: Mapping[Place, str]) -> bytes:
+        """The answer with other texts at some places."""
+        return body
+
+    def delta(self, event: bytes) -> str | None:
+        """The output text that one event of a stream adds; None when it adds none."""
+        return None
+
+    def with_delta(self, event: bytes, text: str) -> bytes:
+        """The event with another text."""
+        return event
+
+
+class Passage:
+    """How requests of one dialect go to one kind of upstream, and how its answers come back."""
+
+    path: str
+    """Below the upstream's base URL."""
+
+    def forward(self, request: Request, model: str, max_tokens: int) -> bytes:
+        """The request as the upstream gets it: its own name for the model, a bound on output, usage asked for.
+
+        Raises InputError when the upstream has no way to say what the request asks.
+        """
+        raise NotImplementedError
+
+    def outcome(self, body: bytes) -> Outcome:
+        """What a whole answer says about itself; empty when it is not what it should be."""
+        raise NotImplementedError
+
+    def answer(self, body: bytes, request: Request) -> bytes:
+        """The answer as the client gets it."""
+        return body
+
+    def tap(self, request: Request) -> Tap:
+        """For a stream."""
+        raise NotImplementedError
+
+    def refusal(self, status: int, body: bytes) -> bytes:
+        """The upstream's own error as the client gets it."""
+        return body

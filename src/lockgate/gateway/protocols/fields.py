@@ -1,0 +1,129 @@
+"""Takes a JSON object apart at its top level only: what is used is decoded, the rest stays as it was written. Pure.
+
+What is forwarded is the object encoded anew. So a key that stood twice (``model`` once for the policy, once for the
+bill) stands there once, with the value that was checked.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+
+from lockgate.errors import InputError
+
+MAX_MODEL = 256
+"""Characters of a model's name."""
+
+Fields = dict[str, msgspec.Raw]
+
+_fields = msgspec.json.Decoder(Fields).decode
+_decode = msgspec.json.Decoder().decode
+encode = msgspec.json.Encoder().encode
+TRUE = msgspec.Raw(b"true")
+FALSE = msgspec.Raw(b"false")
+
+_strings = msgspec.json.Decoder(str).decode
+_flags = msgspec.json.Decoder(bool | None).decode
+_counts = msgspec.json.Decoder(int | None).decode
+_HIDDEN_LETTER = re.compile(rb"\\u00[4-7]")
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding raises for bytes that are no JSON, no UTF-8, or nested too deep."""
+
+
+def take_apart(body: bytes, what: str) -> Fields:
+    """The fields of the object; :class:`InputError` when it is none. ``what``: what ought to have been sent."""
+    try:
+        return _fields(body)
+    except UNREADABLE as wrong:
+        raise InputError(f"the body is no JSON object: {wrong}", remedy=f"send {what}") from wrong
+
+
+def field(fields: Fields, name: str, kind: Any, default: Any = None) -> Any:
+    """One field as ``kind``; ``...`` as the default says that it has to be there."""
+    raw = fields.get(name)
+    if raw is None:
+        if default is ...:
+            raise InputError(f"{name!r} is missing", remedy="name it in the request")
+        return default
+    try:
+        return msgspec.json.decode(raw, type=kind)
+    except UNREADABLE as wrong:
+        raise _wrong(name, raw, wrong) from wrong
+
+
+def anything(fields: Fields, name: str) -> Any:
+    """One field as Python values; None when it is not there."""
+    raw = fields.get(name)
+    if raw is None:
+        return None
+    try:
+        return _decode(raw)
+    except UNREADABLE as wrong:
+        raise _wrong(name, raw, wrong) from wrong
+
+
+def flag(fields: Fields, name: str) -> bool:
+    raw = fields.get(name)
+    if raw is None:
+        return False
+    try:
+        return bool(_flags(raw))
+    except UNREADABLE as wrong:
+        raise _wrong(name, raw, wrong) from wrong
+
+
+def count(fields: Fields, name: str) -> int | None:
+    """A whole number of at least 1, or None."""
+    raw = fields.get(name)
+    if raw is None:
+        return None
+    try:
+        value = _counts(raw)
+    except UNREADABLE as wrong:
+        raise _wrong(name, raw, wrong) from wrong
+    if value is not None and value < 1:
+        raise InputError(f"{name!r} is {value!r}", remedy="it is at least 1")
+    return value
+
+
+def model_name(fields: Fields) -> str:
+    raw = fields.get("model")
+    if raw is None:
+        raise InputError("'model' is missing", remedy="name it in the request")
+    try:
+        name = _strings(raw)
+    except UNREADABLE as wrong:
+        raise _wrong("model", raw, wrong) from wrong
+    if len(name) > MAX_MODEL:
+        raise InputError(f"'model' has {len(name)} characters", remedy=f"use at most {MAX_MODEL}")
+    return name
+
+
+def raw(value: Any) -> msgspec.Raw:
+    return msgspec.Raw(encode(value))
+
+
+def plain(raw: msgspec.Raw) -> bytes:
+    """The bytes of a field, letters written as escapes turned into letters: for looking for words in it."""
+    data = bytes(raw)
+    if b"\\u00" in data and _HIDDEN_LETTER.search(data):
+        try:
+            return encode(_decode(data))
+        except (*UNREADABLE, UnicodeEncodeError):
+            return data
+    return data
+
+
+def mentions(raw: msgspec.Raw | None, words: tuple[bytes, ...]) -> int:
+    """How often any of the words stands in the field."""
+    if raw is None:
+        return 0
+    data = plain(raw)
+    return sum(data.count(word) for word in words)
+
+
+def _wrong(name: str, raw: msgspec.Raw, wrong: Exception) -> InputError:
+    shown = bytes(raw)[:80].decode("utf-8", "replace")
+    return InputError(f"{name!r} is {shown!r}: {wrong}")
