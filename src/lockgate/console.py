@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 """The ``--json`` option every printing command takes: ``json: JsonFlag = False``."""
 
+Who = Annotated[str, typer.Option("--as", "--by", help="Who acts; default: the user of this machine.")]
+"""The option of commands that record who decided: ``who: Who = ""``, then ``who or user()``."""
+Reason = Annotated[str, typer.Option("--reason", "--why", help="Why; it is kept.")]
+"""The option of commands that record why."""
+
 _PIPED_WIDTH = 10_000  # no line is cut or folded for a program
 
 _consoles: dict[bool, Console] = {}
@@ -32,6 +37,16 @@ def console(*, stderr: bool = False) -> Console:
 
         _consoles[stderr] = Console(stderr=stderr, highlight=False, soft_wrap=not sys.stdout.isatty())
     return _consoles[stderr]
+
+
+def user() -> str:
+    """The name of this machine's user; ``unknown`` for an id without a name, as in some containers."""
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"
 
 
 def emit(data: Any, json: bool, render: Callable[[], None]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import typer
 
-from lockgate.console import JsonFlag, console, emit, table
+from lockgate.console import JsonFlag, Reason, Who, console, emit, table, user
 from lockgate.errors import InputError
 
 if TYPE_CHECKING:
@@ -28,7 +27,6 @@ feedback = typer.Typer(
     help="Record what a user said of a run.\n\nExample: lockgate feedback add run_01k… --rating down",
 )
 
-Who = Annotated[str, typer.Option("--as", help="Who decides; default: the user of this machine.")]
 CandidateId = Annotated[str, typer.Argument(metavar="CANDIDATE", help="The candidate's id.")]
 
 
@@ -111,7 +109,7 @@ def promote(
             must_not=must_not or (),
             accept_output=accept_output,
         ),
-        who=who or getpass.getuser(),
+        who=who or user(),
         append=append_case,
         existing=read_cases(golden) if golden.exists() else (),
         tags=tag or (),
@@ -130,7 +128,7 @@ def promote(
 @triage.command()
 def reject(
     candidate: CandidateId,
-    why: Annotated[str, typer.Option(help="Why it is no case.")] = "",
+    why: Reason = "",
     who: Who = "",
     json: JsonFlag = False,
 ) -> None:
@@ -138,7 +136,7 @@ def reject(
 
     Example: lockgate triage reject candidate_01k… --why "the customer was right"
     """
-    found = _open().triage.reject(candidate, who=who or getpass.getuser(), why=why)
+    found = _open().triage.reject(candidate, who=who or user(), why=why)
     emit(_as_data(found), json, lambda: console().print(f"{found.id} is rejected", markup=False))
 
 
@@ -153,7 +151,7 @@ def flag(
 
     Example: lockgate triage flag run_01k… --note "polite, but wrong"
     """
-    found = _open().triage.flag(run, who=who or getpass.getuser(), note=note)
+    found = _open().triage.flag(run, who=who or user(), note=note)
     emit(_as_data(found), json, lambda: console().print(f"{found.id} waits for a decision", markup=False))
 
 
@@ -167,7 +165,7 @@ def add_command(
     run: Annotated[str, typer.Argument(help="The run's id.")],
     rating: Annotated[Rating, typer.Option(help="What the user thought.")],
     comment: Annotated[str, typer.Option(help="In the user's words.")] = "",
-    who: Annotated[str, typer.Option("--as", help="Whose opinion; default: the user of this machine.")] = "",
+    who: Who = "",
     json: JsonFlag = False,
 ) -> None:
     """Record what a user said of a run; a bad rating makes it a candidate.
@@ -176,7 +174,7 @@ def add_command(
     """
     app = _open()
     value = 1 if rating is Rating.up else -1
-    record = app.triage.give_feedback(run, value, comment=comment, author=who or getpass.getuser())
+    record = app.triage.give_feedback(run, value, comment=comment, author=who or user())
     app.triage.capture()
     emit(record, json, lambda: console().print(f"recorded for {run}", markup=False))
 

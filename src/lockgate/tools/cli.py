@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 import msgspec
 import typer
 
-from lockgate.console import JsonFlag, console, emit, table
+from lockgate.console import JsonFlag, Reason, Who, console, emit, table, user
 from lockgate.errors import InputError
 from lockgate.tools.model import Approval, ApprovalStatus
 
@@ -27,8 +27,6 @@ tools = typer.Typer(
 )
 
 ApprovalId = Annotated[str, typer.Argument(help="The approval's id, as `approvals list` shows it.")]
-By = Annotated[str | None, typer.Option("--by", help="Who decides. Default: the user of this shell.")]
-Reason = Annotated[str, typer.Option("--reason", help="Why; kept in the audit log.")]
 
 
 @approvals.command("list")
@@ -76,27 +74,27 @@ def show_approval(approval: ApprovalId, json: JsonFlag = False) -> None:
 
 
 @approvals.command("approve")
-def approve(approval: ApprovalId, by: By = None, reason: Reason = "", json: JsonFlag = False) -> None:
+def approve(approval: ApprovalId, by: Who = "", reason: Reason = "", json: JsonFlag = False) -> None:
     """Say yes to this one call, once. The run then continues by itself.
 
     Example: lockgate approvals approve apr_01k9x7c1r5 --reason "seen the photo"
     """
     from lockgate.bootstrap import open_app
 
-    found = open_app().approvals.approve(approval, by or _user(), reason)
+    found = open_app().approvals.approve(approval, by or user(), reason)
     said = f"{found.id} is approved; run {found.run_id} continues while `lockgate up` runs."
     emit(found, json, lambda: console().print(said, markup=False))
 
 
 @approvals.command("reject")
-def reject(approval: ApprovalId, by: By = None, reason: Reason = "", json: JsonFlag = False) -> None:
+def reject(approval: ApprovalId, by: Who = "", reason: Reason = "", json: JsonFlag = False) -> None:
     """Say no to this one call. The run continues and is told so.
 
     Example: lockgate approvals reject apr_01k9x7c1r5 --reason "not our product"
     """
     from lockgate.bootstrap import open_app
 
-    found = open_app().approvals.reject(approval, by or _user(), reason)
+    found = open_app().approvals.reject(approval, by or user(), reason)
     said = f"{found.id} is rejected; run {found.run_id} is told so while `lockgate up` runs."
     emit(found, json, lambda: console().print(said, markup=False))
 
@@ -171,12 +169,3 @@ def _short(arguments: dict[str, Any]) -> str:
 
 def _when(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-
-
-def _user() -> str:
-    import getpass
-
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):
-        return "unknown"

@@ -3,34 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-from typer.testing import CliRunner
-
-from lockgate.cli import app
-from lockgate.project.scaffold import scaffold
-
-
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    scaffold("acme", "support", tmp_path / "acme")
-    monkeypatch.chdir(tmp_path / "acme")
-    return tmp_path / "acme"
-
-
-def lockgate(*arguments: str, code: int = 0) -> Any:
-    result = CliRunner().invoke(app, list(arguments))
-    assert result.exit_code == code, result.output
-    return json.loads(result.output) if "--json" in arguments else result.output
+Lockgate = Callable[..., Any]
 
 
 def kinds(notes: list[dict[str, Any]], severity: str = "problem") -> set[str]:
     return {note["kind"] for note in notes if note["severity"] == severity}
 
 
-def test_what_is_not_locked_is_a_problem_that_fix_repairs(project: Path) -> None:
+def test_what_is_not_locked_is_a_problem_that_fix_repairs(project: Path, lockgate: Lockgate) -> None:
     assert kinds(lockgate("doctor", "--offline", "--json", code=1)) == {"lock"}
     fixed = lockgate("doctor", "--offline", "--fix", "--json")
     assert fixed["done"] == ["wrote lockgate.lock"]
@@ -38,7 +22,7 @@ def test_what_is_not_locked_is_a_problem_that_fix_repairs(project: Path) -> None
     assert lockgate("lock", "--check")
 
 
-def test_fix_keeps_state_out_of_git(project: Path) -> None:
+def test_fix_keeps_state_out_of_git(project: Path, lockgate: Lockgate) -> None:
     (project / ".git").mkdir()
     (project / ".gitignore").write_text("*.pyc")
     lockgate("lock")
@@ -47,7 +31,7 @@ def test_fix_keeps_state_out_of_git(project: Path) -> None:
     assert (project / ".gitignore").read_text() == "*.pyc\n.lockgate/\n"
 
 
-def test_one_broken_file_hides_nothing_else(project: Path) -> None:
+def test_one_broken_file_hides_nothing_else(project: Path, lockgate: Lockgate) -> None:
     lockgate("lock")
     (project / "agents/broken.v1.yaml").write_text("agent: 3\n")
     (project / "prompts/leak.md").write_text("key AKIA" + "ABCDEFGH12345678\n")
@@ -58,7 +42,7 @@ def test_one_broken_file_hides_nothing_else(project: Path) -> None:
     assert "AKIA" not in json.dumps(notes)
 
 
-def test_an_unreachable_provider_and_a_retired_model_are_named(project: Path) -> None:
+def test_an_unreachable_provider_and_a_retired_model_are_named(project: Path, lockgate: Lockgate) -> None:
     text = (project / "lockgate.yaml").read_text()
     (project / "lockgate.yaml").write_text(
         text.replace("providers:\n", "providers:\n  far: {kind: openai, base_url: 'http://127.0.0.1:9/v1'}\n", 1)
@@ -79,7 +63,7 @@ def test_an_unreachable_provider_and_a_retired_model_are_named(project: Path) ->
     assert any("does not answer" in note["message"] for note in notes)
 
 
-def test_owners_say_where_they_are_stated(project: Path) -> None:
+def test_owners_say_where_they_are_stated(project: Path, lockgate: Lockgate) -> None:
     found = {(one["kind"], one["owner"], one["stated"].split(":")[0]) for one in lockgate("owners", "--json")}
     assert ("prompt", "@acme/agents", "CODEOWNERS") in found
     (project / "CODEOWNERS").write_text("/agents/ @a\n/prompts/\n")
@@ -91,7 +75,7 @@ def test_owners_say_where_they_are_stated(project: Path) -> None:
     assert "owner" in kinds(lockgate("doctor", "--offline", "--json"), "advice")
 
 
-def test_reproducibility_rises_with_what_is_locked_and_says_what_is_next(project: Path) -> None:
+def test_reproducibility_rises_with_what_is_locked_and_says_what_is_next(project: Path, lockgate: Lockgate) -> None:
     nothing = lockgate("doctor", "--reproducibility", "--json")
     assert nothing["percent"] == 0
     assert nothing["next"]["remedy"] == "lockgate lock"

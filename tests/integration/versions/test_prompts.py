@@ -2,31 +2,14 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-from typer.testing import CliRunner
-
-from lockgate.cli import app
-from lockgate.project.scaffold import scaffold
+Lockgate = Callable[..., Any]
 
 
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    scaffold("acme", "support", tmp_path / "acme")
-    monkeypatch.chdir(tmp_path / "acme")
-    return tmp_path / "acme"
-
-
-def lockgate(*arguments: str, code: int = 0) -> Any:
-    result = CliRunner().invoke(app, list(arguments))
-    assert result.exit_code == code, result.output
-    return json.loads(result.output) if "--json" in arguments else result.output
-
-
-def test_a_prompt_is_listed_shown_compared_released_and_rolled_back(project: Path) -> None:
+def test_a_prompt_is_listed_shown_compared_released_and_rolled_back(project: Path, lockgate: Lockgate) -> None:
     lockgate("lock")
     [prompt] = lockgate("prompts", "list", "--json")
     assert (prompt["used_by"], prompt["owner"]) == (["support"], "@acme/agents")
@@ -42,5 +25,5 @@ def test_a_prompt_is_listed_shown_compared_released_and_rolled_back(project: Pat
     assert "+Be brief." in said
 
 
-def test_a_prompt_nobody_has_is_named(project: Path) -> None:
+def test_a_prompt_nobody_has_is_named(project: Path, lockgate: Lockgate) -> None:
     assert "no prompt" in lockgate("prompts", "show", "nothing", code=2)

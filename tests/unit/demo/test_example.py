@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -18,6 +17,7 @@ from lockgate.demo.traffic import read_messages
 from lockgate.evals import golden
 from lockgate.evals.model import Case
 from lockgate.evals.rubric import check_decides, live_metrics, parse_rubric
+from lockgate.evals.scorers.python import load_function
 
 EXAMPLE = example()
 CASES = golden.read_cases(EXAMPLE / "evals" / "golden" / f"{AGENT}.jsonl")
@@ -26,13 +26,9 @@ ORDERS: dict[str, dict[str, Any]] = json.loads((EXAMPLE / "data" / "orders.json"
 
 
 @pytest.fixture(scope="module")
-def policy() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("example_refunds", EXAMPLE / "tools" / "refunds.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def decide() -> Callable[..., Any]:
+    """The refund policy, as the agent's code has it."""
+    return load_function("tools/refunds.py:decide", EXAMPLE)
 
 
 def test_the_golden_set_is_large_enough_and_says_what_kinds_of_case_it_has() -> None:
@@ -49,10 +45,10 @@ def test_no_case_is_there_twice() -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
-def test_what_a_case_expects_is_what_the_policy_makes_of_its_facts(case: Case, policy: ModuleType) -> None:
+def test_what_a_case_expects_is_what_the_policy_makes_of_its_facts(case: Case, decide: Callable[..., Any]) -> None:
     expected = case.expected_output
     order = ORDERS.get(expected["order"])
-    assert policy.decide(expected["order"], expected["item"], order) == expected["decision"]
+    assert decide(expected["order"], expected["item"], order) == expected["decision"]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
@@ -73,13 +69,13 @@ def test_live_messages_are_many_long_and_not_those_of_the_golden_set() -> None:
     assert len(long) > len(MESSAGES) / 2
 
 
-def test_what_a_person_reads_in_a_live_message_is_what_the_policy_makes_of_it(policy: ModuleType) -> None:
+def test_what_a_person_reads_in_a_live_message_is_what_the_policy_makes_of_it(decide: Callable[..., Any]) -> None:
     for message in MESSAGES:
         expected = message.expected
         assert expected is not None
         order = ORDERS.get(expected["order"])
         assert expected["item"] in message.message.lower(), message.id
-        assert policy.decide(expected["order"], expected["item"], order) == expected["decision"], message.id
+        assert decide(expected["order"], expected["item"], order) == expected["decision"], message.id
 
 
 def test_all_versions_lock_without_a_warning_to_four_digests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

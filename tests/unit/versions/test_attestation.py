@@ -18,11 +18,8 @@ from lockgate.versions.signing import KEY_FILE, signing_key
 VERDICT = Attestation(
     id="att_1",
     agent="triage",
-    behaviour_digest="sha256:b",
-    effective_digest="sha256:e",
-    golden_digest="sha256:g",
-    rubric_digest="sha256:r",
     verdict="pass",
+    **{f"{part}_digest": f"sha256:{part}" for part in ("behaviour", "effective", "golden", "rubric")},
     details={"cases": 60, "mean": 0.93},
     signer="",
     created_at=1_700_000_000.5,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lockgate.console import JsonFlag, console, emit, table
+from lockgate.console import JsonFlag, Who, console, emit, table, user
 from lockgate.errors import Conflict, InputError
 
 if TYPE_CHECKING:
@@ -243,15 +243,13 @@ def accept(
     candidates: Annotated[Path, typer.Argument(metavar="CANDIDATES", help="The file that `draft` wrote.")],
     ids: Annotated[list[str], typer.Argument(metavar="ID…", help="The candidates that are right.")],
     to: Annotated[Path, typer.Option("--to", help="The golden set.")],
-    who: Annotated[str, typer.Option("--as", help="Who read them; default: the user of this machine.")] = "",
+    who: Who = "",
     json: JsonFlag = False,
 ) -> None:
     """Move candidates that a person has read into the golden set.
 
     Example: lockgate golden accept drafts.jsonl case-1f0c… --to evals/golden/support.jsonl
     """
-    import getpass
-
     import msgspec
 
     from lockgate.evals.golden import append_cases, read_cases, write_cases
@@ -262,7 +260,7 @@ def accept(
     lost = [id for id in ids if id not in waiting]
     if lost:
         raise InputError(f"no candidate {lost[0]!r}", path=candidates, remedy="give ids that stand in the file")
-    who = who or getpass.getuser()
+    who = who or user()
     taken = [
         msgspec.structs.replace(waiting[id], metadata={**waiting[id].metadata, "accepted_by": who})
         for id in dict.fromkeys(ids)
@@ -349,7 +347,7 @@ def _around(agent: str, cases: list[Case]) -> Around:
     from lockgate.bootstrap import open_app
     from lockgate.evals.golden.lint import Around
     from lockgate.evals.rubric import parse_rubric
-    from lockgate.evals.runner import prepare
+    from lockgate.evals.running.scoring import prepare
     from lockgate.evals.store import case_means
 
     app = open_app()
