@@ -90,6 +90,8 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True):
     strict: bool = False
     never: bool = False  # one failure fails the gate
     version: str = ""  # of the scorer: the digest of the words a judge is asked with
+    aggregate: str = ""  # how a case's trials become one value: their mean, or "pass^k", "pass@k" with k a number
+    passes: float | None = None  # for those: a trial passes with this value; by default only with the best
 
     @property
     def bounded(self) -> bool:
@@ -129,6 +131,7 @@ class Rubric(msgspec.Struct, frozen=True, kw_only=True):
     trial_max_tokens: int | None = None
     baseline: str | None = None
     judge: JudgeSettings | None = None
+    calibrated_judges: bool = False  # no blocking metric by a judge that is not calibrated, whatever its rule says
     slices: dict[str, float] = msgspec.field(default_factory=dict)
     sources: dict[str, str] = msgspec.field(default_factory=dict)  # file a scorer reads → its digest
 
@@ -154,7 +157,7 @@ def _digest(value: Any) -> str:
 
 
 class Interval(msgspec.Struct, frozen=True):
-    """A mean's two bounds, each at the scorecard's ``level``: at 5 %, a 90 % interval."""
+    """A 95 % interval, over all looks together. What decides is one bound at the scorecard's ``level``."""
 
     low: float
     high: float
@@ -191,6 +194,7 @@ class MetricCard(msgspec.Struct, frozen=True, kw_only=True):
     errors: int = 0
     missing: int = 0
     units: int = 0  # clusters: cases that share one count as one observation
+    aggregate: str = ""  # of a case's trials: their mean, or pass^k, pass@k
     judge_mean: float | None = None  # as the judge has it, where ``mean`` is corrected by people's labels
     labels: int = 0  # answers that people have scored, from which it is corrected
     calibrated: bool | None = None  # whether its judge agrees with people; None: no judge scores it
@@ -333,7 +337,9 @@ class Scorecard(msgspec.Struct, frozen=True, kw_only=True):
     left_behind: int = 0  # trials that did not end when they were cancelled
     kind: Literal["quality", "safety", "fallback", "compare"] = "quality"
     clusters: int = 0
-    level: float = 0.05  # of each bound; smaller when the data were looked at more than once
+    level: float = 0.05  # of the bound that decides; smaller when the data were looked at more than once
+    settled_early: bool = False  # before all of the rubric's own trials had run
+    dataset_cases: int = 0  # of which ``cases`` were run
     looks: list[Look] = msgspec.field(default_factory=list)  # more than one: stopped early, or trials were bought
     bought_trials: int = 0
     flaky_cases: list[Flaky] = msgspec.field(default_factory=list)

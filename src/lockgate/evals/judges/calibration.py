@@ -6,12 +6,12 @@ A label is a person's score in 0..1. For agreement both are cut at a half: at le
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Sequence
 
 import msgspec
 import numpy as np
 
+from lockgate.evals.judges.agreement import Agreement, kappa
 from lockgate.evals.model import JudgeSettings, Metric
 
 FEWEST = 30
@@ -27,6 +27,7 @@ class Pair(msgspec.Struct, frozen=True, kw_only=True):
     human: float
     judge: float | None
     length: int = 0
+    weight: float = 1.0  # answers that this one stands for
 
 
 class Calibration(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,6 +46,11 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
     error_sd: float
     length_bias: float | None  # correlation of judge − human with the answer's length
     position_bias: float | None = None  # share of pairs whose verdict changes with their order
+    first_bias: float | None = None  # −1..1: how much better an answer fares in the first place than in the second
+    position_pairs: int = 0
+    annotators: int = 0  # people, where it is known who graded
+    doubly: int = 0  # answers that two of them graded
+    human_kappa: float | None = None  # how far people agree with one another
     spent_nano: int = 0
     created_at: float = 0.0
 
@@ -77,16 +83,19 @@ def calibrate(
     *,
     now: float,
     swapped: Sequence[tuple[float, float]] = (),
+    people: Agreement | None = None,
 ) -> Calibration:
-    """Hold the judge against people. ``swapped`` are verdicts on the same pair in both orders.
+    """Hold the judge against people. ``swapped`` says of pairs of answers how good the same one of the two was found
+    (1 better, 0.5 a tie, 0 worse) when it stood first, and when it stood second.
 
-    κ is Cohen's: (agreement − chance)/(1 − chance); sensitivity and specificity take the people as the truth.
+    κ is Cohen's: (agreement − chance)/(1 − chance); sensitivity and specificity take the people as the truth. All are
+    of the answers that the labelled ones stand for (their weights), so that drawing more of the rare kind bends none.
     """
     scored = [pair for pair in pairs if pair.judge is not None]
     human = np.array([pair.human >= 0.5 for pair in scored], dtype=bool)
     judge = np.array([(pair.judge or 0.0) >= 0.5 for pair in scored], dtype=bool)
     errors = np.array([(pair.judge or 0.0) - pair.human for pair in scored])
-    agreement = float((human == judge).mean()) if scored else 0.0
+    weights = np.array([pair.weight for pair in scored], dtype=float)
     lengths = np.array([pair.length for pair in scored], dtype=float)
     return Calibration(
         digest=judge_digest(settings, metric),
@@ -94,22 +103,21 @@ def calibrate(
         model=settings.model,
         labels=len(pairs),
         unscored=len(pairs) - len(scored),
-        agreement=agreement,
-        kappa=_kappa(human, judge, agreement) if scored else None,
-        sensitivity=float(judge[human].mean()) if human.any() else None,
-        specificity=float((~judge[~human]).mean()) if (~human).any() else None,
-        mean_error=float(errors.mean()) if scored else 0.0,
+        agreement=float(np.average(human == judge, weights=weights)) if scored else 0.0,
+        kappa=kappa(human, judge, weights),
+        sensitivity=float(np.average(judge[human], weights=weights[human])) if human.any() else None,
+        specificity=float(np.average(~judge[~human], weights=weights[~human])) if (~human).any() else None,
+        mean_error=float(np.average(errors, weights=weights)) if scored else 0.0,
         error_sd=float(errors.std(ddof=1)) if len(scored) > 1 else 0.0,
         length_bias=_correlation(errors, lengths),
-        position_bias=sum(a != b for a, b in swapped) / len(swapped) if swapped else None,
+        position_bias=sum(first != second for first, second in swapped) / len(swapped) if swapped else None,
+        first_bias=sum(first - second for first, second in swapped) / len(swapped) if swapped else None,
+        position_pairs=len(swapped),
+        annotators=people.annotators if people else 0,
+        doubly=people.doubly if people else 0,
+        human_kappa=people.kappa if people else None,
         created_at=now,
     )
-
-
-def _kappa(human: np.ndarray, judge: np.ndarray, agreement: float) -> float | None:
-    p, q = float(human.mean()), float(judge.mean())
-    chance = p * q + (1 - p) * (1 - q)
-    return None if math.isclose(chance, 1.0) else (agreement - chance) / (1 - chance)
 
 
 def _correlation(left: np.ndarray, right: np.ndarray) -> float | None:

@@ -24,6 +24,8 @@ class Preference(NamedTuple):
 
     mark: Mark
     by_position: bool = False
+    placed: tuple[float, float] | None = None
+    """How good the left answer was found when it stood first, and when it stood second."""
 
 
 async def prefer(
@@ -46,6 +48,7 @@ async def prefer(
             return Preference(unscored(f"the judge's verdict {better!r} is not on the menu"))
         verdicts.append((_VALUES[better], str(data.get("reason", ""))))
     (straight, reason), (swapped, _) = verdicts[0], verdicts[1]
+    placed = (straight, 1 - swapped)
     if straight == 1 - swapped:
-        return Preference(Mark(straight, reason[:500]))
-    return Preference(Mark(0.5, "the verdict changed with the order"), by_position=True)
+        return Preference(Mark(straight, reason[:500]), placed=placed)
+    return Preference(Mark(0.5, "the verdict changed with the order"), by_position=True, placed=placed)

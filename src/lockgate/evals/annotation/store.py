@@ -1,0 +1,125 @@
+"""The SQL of the annotation queue."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from sqlalchemy import func, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from lockgate.evals.annotation.model import Grade, Item
+from lockgate.storage.engine import Database
+from lockgate.storage.schema import annotation_items as items
+from lockgate.storage.schema import annotation_labels as labels
+from lockgate.storage.schema import eval_runs, run_scores, runs, trial_scores, trials
+
+
+def add_items(control: Database, found: Sequence[Item]) -> int:
+    """Put answers into the queue; those that are in it for this metric stay as they are. Returns how many are new."""
+    with control.write() as connection:
+        before = connection.execute(select(func.count()).select_from(items)).scalar_one()
+        for item in found:
+            connection.execute(_insert(control)(items).values(**msgspec.to_builtins(item)).on_conflict_do_nothing())
+        after = connection.execute(select(func.count()).select_from(items)).scalar_one()
+    return int(after - before)
+
+
+def listed(control: Database, *, agent: str | None = None, metric: str | None = None) -> list[Item]:
+    """The queue, in the order in which answers were drawn."""
+    query = select(items).order_by(items.c.created_at, items.c.id)
+    if agent is not None:
+        query = query.where(items.c.agent == agent)
+    if metric is not None:
+        query = query.where(items.c.metric == metric)
+    with control.read() as connection:
+        return [msgspec.convert(dict(row), Item) for row in connection.execute(query).mappings()]
+
+
+def item_named(control: Database, id: str) -> Item | None:
+    """One answer of the queue."""
+    with control.read() as connection:
+        row = connection.execute(select(items).where(items.c.id == id)).mappings().first()
+    return None if row is None else msgspec.convert(dict(row), Item)
+
+
+def grades(control: Database, *, agent: str | None = None, metric: str | None = None) -> list[Grade]:
+    """All grades, the oldest first."""
+    query = select(labels).join(items, items.c.id == labels.c.item_id).order_by(labels.c.created_at)
+    if agent is not None:
+        query = query.where(items.c.agent == agent)
+    if metric is not None:
+        query = query.where(items.c.metric == metric)
+    with control.read() as connection:
+        return [msgspec.convert(dict(row), Grade) for row in connection.execute(query).mappings()]
+
+
+def save_grade(control: Database, grade: Grade) -> None:
+    """Keep a person's grade; a second one of the same person takes the place of the first."""
+    values = msgspec.to_builtins(grade)
+    changed = {name: values[name] for name in ("value", "note", "created_at")}
+    with control.write() as connection:
+        statement = _insert(control)(labels).values(**values)
+        connection.execute(
+            statement.on_conflict_do_update(index_elements=["item_id", "annotator"], set_=changed)
+        )
+
+
+def scored_trials(
+    control: Database, agent: str, case_digests: Sequence[str], scorer_digest: str
+) -> list[tuple[tuple[str, str, int], float | None]]:
+    """The trials of an agent's versions on these cases (their keys), and what the judge said of each, if it did."""
+    versions = select(eval_runs.c.effective_digest).where(eval_runs.c.agent == agent).distinct()
+    key = (trials.c.effective_digest, trials.c.case_digest, trials.c.trial)
+    query = (
+        select(*key, trial_scores.c.score)
+        .outerjoin(
+            trial_scores,
+            (trial_scores.c.effective_digest == trials.c.effective_digest)
+            & (trial_scores.c.case_digest == trials.c.case_digest)
+            & (trial_scores.c.trial == trials.c.trial)
+            & (trial_scores.c.scorer_digest == scorer_digest),
+        )
+        .where(trials.c.effective_digest.in_(versions))
+        .order_by(*key)
+    )
+    wanted = set(case_digests)
+    with control.read() as connection:
+        return [((row[0], row[1], row[2]), row[3]) for row in connection.execute(query) if row[1] in wanted]
+
+
+def trial_result(control: Database, key: tuple[str, str, int]) -> Any:
+    """One trial's result, as it is stored."""
+    effective, case, trial = key
+    query = select(trials.c.result).where(
+        trials.c.effective_digest == effective, trials.c.case_digest == case, trials.c.trial == trial
+    )
+    with control.read() as connection:
+        return connection.execute(query).scalar_one()
+
+
+def scored_runs(
+    control: Database, agent: str, environment: str, since: float, limit: int
+) -> list[tuple[str, Any, float | None]]:
+    """Completed runs of an agent's: id, input and the lowest of its live scores."""
+    lowest = (
+        select(func.min(run_scores.c.score)).where(run_scores.c.run_id == runs.c.id).correlate(runs).scalar_subquery()
+    )
+    query = (
+        select(runs.c.id, runs.c.input, lowest)
+        .where(
+            runs.c.agent == agent,
+            runs.c.environment == environment,
+            runs.c.status == "completed",
+            runs.c.started_at >= since,
+        )
+        .order_by(runs.c.started_at.desc())
+        .limit(limit)
+    )
+    with control.read() as connection:
+        return [(row[0], row[1], row[2]) for row in connection.execute(query)]
+
+
+def _insert(control: Database) -> Any:
+    return (postgresql if control.dialect == "postgresql" else sqlite).insert
