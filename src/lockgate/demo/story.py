@@ -19,7 +19,7 @@ from lockgate.demo.traffic import Customers, read_messages
 
 DECISION_SECONDS = 120
 """How long one rollout may take before the demo goes on without a decision."""
-TRIAL_CALLS = 40
+TRIAL_CALLS = 28
 """The trial budget of chapter 5 is worth about so many answers."""
 
 

@@ -33,7 +33,7 @@ def read_messages(path: Path) -> list[Message]:
 class Customers:
     """Sends messages one after another, ``at_once`` of them in flight, in a thread of its own."""
 
-    def __init__(self, url: str, key: str, agent: str, messages: Sequence[Message], *, at_once: int = 4) -> None:
+    def __init__(self, url: str, key: str, agent: str, messages: Sequence[Message], *, at_once: int = 2) -> None:
         self.answers: Counter[str] = Counter()
         """How customers were answered: ``completed``, ``suspended`` (waits for an approval), or what went wrong."""
         self.unserved: list[str] = []
