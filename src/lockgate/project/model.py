@@ -163,7 +163,8 @@ class ProjectConfig(Strict):
         "promptfoo the folder of its node_modules. Default: this Python.",
     )
     tenants: dict[str, TenantSpec] = Field(
-        default_factory=dict, description="What holds for a tenant's calls, by its name; `*`: for those without an entry."
+        default_factory=dict,
+        description="What holds for a tenant's calls, by its name; `*`: for those without an entry.",
     )
     gitops: GitOps | None = Field(default=None, description="Follow a git branch. Default: nothing is followed.")
 

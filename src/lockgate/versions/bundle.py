@@ -44,6 +44,7 @@ _MEDIA = {
     "limits": "application/vnd.lockgate.limits.v1+json",
     "retrieval": "application/vnd.lockgate.retrieval.v1+json",
     "memory": "application/vnd.lockgate.memory.v1+json",
+    "cache": "application/vnd.lockgate.cache.v1+json",
     "dependencies": "application/vnd.lockgate.dependencies.v1+json",
     "references": "application/vnd.lockgate.references.v1+json",
     "code": "application/vnd.lockgate.code.v1+text",
@@ -82,6 +83,8 @@ def pack(version: AgentVersion, code: Mapping[str, bytes]) -> Bundle:
         layers.append(("retrieval", "retrieval.json", canonical(version.retrieval)))
     if version.memory is not None:
         layers.append(("memory", "memory.json", canonical(version.memory)))
+    if version.cache is not None:
+        layers.append(("cache", "cache.json", canonical(version.cache)))
     if version.dependencies:
         layers.append(("dependencies", "dependencies.json", canonical(version.dependencies)))
     if version.references:
@@ -159,6 +162,8 @@ def unpack(digest: str, get: Callable[[str], bytes], *, file_version: int = 0) -
         model=models.model,
         fallbacks=models.fallbacks,
         triage=models.triage,
+        routing=models.routing,
+        cache=_decode(one["cache"], dict[str, Any], digest) if "cache" in one else None,
         system_prompt=one["prompt"].decode(),
         framework=msgspec.convert(framework, Framework),
         tools=tuple(tools[title] for title in sorted(tools)),
@@ -220,6 +225,7 @@ class _Models(msgspec.Struct, frozen=True):
     model: ModelRef
     fallbacks: tuple[ModelRef, ...]
     triage: ModelRef | None
+    routing: dict[str, Any] | None = None
 
 
 def _read_manifest(digest: str, get: Callable[[str], bytes]) -> tuple[_Config, list[tuple[str, str, str]]]:
@@ -257,11 +263,12 @@ def _fields(value: Any) -> dict[str, Any]:
 
 
 def _models(version: AgentVersion) -> dict[str, Any]:
-    return {
+    models = {
         "model": _fields(version.model),
         "fallbacks": [_fields(model) for model in version.fallbacks],
         "triage": None if version.triage is None else _fields(version.triage),
     }
+    return models if version.routing is None else {**models, "routing": version.routing}
 
 
 def _framework(version: AgentVersion) -> dict[str, Any]:
@@ -271,4 +278,5 @@ def _framework(version: AgentVersion) -> dict[str, Any]:
 
 def _guardrails(guardrails: Guardrails) -> dict[str, Any]:
     """Without the output schema, which is a part of its own."""
-    return {name: value for name, value in _fields(guardrails).items() if name != "output_schema"}
+    fields = _fields(guardrails)
+    return {name: value for name, value in fields.items() if name != "output_schema" and value != ()}

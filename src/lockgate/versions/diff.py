@@ -71,6 +71,8 @@ def compare(before: Snapshot, after: Snapshot) -> BehaviourDiff:
         *_values("handler", {"handler": old.handler}, {"handler": new.handler}),
         *_values("retrieval", old.retrieval or {}, new.retrieval or {}),
         *_values("memory", old.memory or {}, new.memory or {}),
+        *_values("cache", old.cache or {}, new.cache or {}),
+        *_values("routing", old.routing or {}, new.routing or {}),
         *_values("dependencies", old.dependencies, new.dependencies),
         *_values(
             "references",
@@ -256,6 +258,11 @@ def _guardrails(old: Guardrails, new: Guardrails) -> Iterator[Change]:
     if old.injection != new.injection:
         mark = "tightened" if _INJECTION.index(new.injection) > _INJECTION.index(old.injection) else "loosened"
         yield Change(part="guardrails", what="injection", before=old.injection, after=new.injection, mark=mark)
+    for side in ("input", "output"):
+        guards = [{str(number): guard for number, guard in enumerate(getattr(one, side), 1)} for one in (old, new)]
+        yield from _values(
+            "guardrails", *({f"{side} {number}": guard for number, guard in one.items()} for one in guards)
+        )
     before, after = old.output_schema, new.output_schema
     if before is not None and after is None:
         yield Change(part="guardrails", what="output_schema", before="a schema", mark="loosened")

@@ -46,11 +46,14 @@ class Framework(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Guardrails(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What is checked and changed around the model. ``output_schema`` keeps the property order of its file."""
+    """What is checked and changed around the model. ``output_schema`` keeps the property order of its file;
+    ``input`` and ``output`` are guards in their order, as :mod:`lockgate.project.guards` has them."""
 
     pii_redaction: bool = False
     injection: Literal["off", "flag", "block"] = "off"
     output_schema: dict[str, Any] | None = None
+    input: tuple[dict[str, Any], ...] = ()
+    output: tuple[dict[str, Any], ...] = ()
 
 
 class Reference(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,6 +86,8 @@ class AgentVersion(msgspec.Struct, frozen=True, kw_only=True):
     system_prompt: str
     fallbacks: tuple[ModelRef, ...] = ()
     triage: ModelRef | None = None  # a cheaper model for the easy cases
+    routing: dict[str, Any] | None = None  # what is easy
+    cache: dict[str, Any] | None = None
     framework: Framework = msgspec.field(default_factory=Framework)
     tools: tuple[ToolContract, ...] = ()
     handler: str | None = None  # the tool that turns the model's output into the answer

@@ -96,6 +96,8 @@ class _Reader:
             model=model,
             fallbacks=fallbacks,
             triage=triage,
+            routing=self.routing(),
+            cache=None if spec.cache is None else spec.cache.model_dump(),
             system_prompt=prompt,
             framework=self.framework(),
             tools=tools,
@@ -334,7 +336,18 @@ class _Reader:
             name = spec.output_schema
             place = ("agent", "guardrails", "output_schema")
             schema = self.at(place, lambda: contracts.read_schema(self.root, name))
-        return Guardrails(pii_redaction=spec.pii_redaction, injection=spec.injection, output_schema=schema)
+        return Guardrails(
+            pii_redaction=spec.pii_redaction,
+            injection=spec.injection,
+            output_schema=schema,
+            input=tuple(guard.config() for guard in spec.input),
+            output=tuple(guard.config() for guard in spec.output),
+        )
+
+    def routing(self) -> dict[str, Any] | None:
+        """What of ``triage`` says which requests are easy."""
+        triage = self.spec.model.triage
+        return None if triage is None else triage.model_dump(exclude=set(ModelSpec.model_fields), exclude_unset=True)
 
     def policy(self, number: int, name: str) -> str:
         text: str = self.at(("agent", "policies", number), lambda: contracts.read_policy(self.root, name))
@@ -423,10 +436,10 @@ class _Reader:
             name = spec.prompt
             self.at((*place, "prompt"), lambda: read_text(contracts.inside(self.root, name), shown_as=name))
         self.warn(
-            "evals",
+            "judge",
             place,
             "the judge is not calibrated against human labels",
-            "let its metrics only advise (`blocking: false`) until it is",
+            "lockgate judge calibrate; until then let its metrics only advise (`blocking: false`)",
         )
 
     def texts(self, version: AgentVersion, code: Mapping[str, bytes]) -> dict[str, str]:

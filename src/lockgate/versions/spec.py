@@ -6,34 +6,17 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema
-from pydantic_core import PydanticCustomError
+from pydantic import BeforeValidator, ConfigDict, Field
 
+from lockgate.project.durations import Duration
+from lockgate.project.durations import seconds as seconds
+from lockgate.project.guards import Cache, Guard
 from lockgate.project.model import NAME, Strict
 from lockgate.versions.model import ActionLimits, Effect
 
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
-_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|d|w)")
 _LIMITS = ActionLimits()
-
-
-def seconds(value: Any) -> Any:
-    """``"1h"`` → 3600.0; numbers are seconds already.
-
-    >>> seconds("1h"), seconds("90s"), seconds(12)
-    (3600.0, 90.0, 12)
-    """
-    if isinstance(value, str):
-        match = _DURATION.fullmatch(value.strip())
-        if match is None:
-            raise PydanticCustomError("duration", "not a duration", {"remedy": "write 30s, 15m, 1h or 7d"})
-        return float(match[1]) * _UNITS[match[2]]
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise PydanticCustomError("duration", "not a duration", {"remedy": "write 30s, 15m, 1h or 7d"})
-    return value
 
 
 def _named(value: Any) -> Any:
@@ -45,12 +28,6 @@ def _bound(value: Any) -> Any:
     return {"threshold": value} if is_number else value
 
 
-Duration = Annotated[
-    float,
-    BeforeValidator(seconds),
-    Field(ge=0),
-    WithJsonSchema({"type": ["string", "number"], "pattern": r"^[0-9]+(\.[0-9]+)?\s*(ms|s|m|h|d|w)$", "minimum": 0}),
-]
 Percent = Annotated[float, Field(ge=0, le=100)]
 RelativePath = Annotated[str, Field(min_length=1)]
 Metric = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.:-]*$")]
@@ -71,11 +48,31 @@ class ModelSpec(Strict):
     )
 
 
+class TriageSpec(ModelSpec):
+    """A cheaper model for the easy cases. The first rule that applies decides; without one, its own judgement does."""
+
+    easy_below: int | None = Field(
+        default=None, ge=1, description="A request of fewer (estimated) input tokens is easy, without asking."
+    )
+    hard_above: int | None = Field(
+        default=None, ge=1, description="A request of more (estimated) input tokens is hard, without asking."
+    )
+    easy_tags: list[str] = Field(default=[], description="Tags of a request (`x-lockgate-tags`) that make it easy.")
+    hard_tags: list[str] = Field(default=[], description="Tags that make it hard.")
+    ask: bool = Field(
+        default=True,
+        description="Ask the cheaper model whether the request is easy. false: what no rule names is hard.",
+    )
+    question: str | None = Field(
+        default=None, description="What it is asked, in place of the usual question; it answers EASY or HARD."
+    )
+
+
 class AgentModel(ModelSpec):
     """The agent's model, and what takes its place."""
 
     fallbacks: list[ModelSpec] = Field(default=[], description="Tried in order when the model does not answer.")
-    triage: ModelSpec | None = Field(default=None, description="A cheaper model for the easy cases.")
+    triage: TriageSpec | None = Field(default=None, description="A cheaper model for the easy cases.")
 
 
 class FrameworkSpec(Strict):
@@ -111,6 +108,8 @@ class GuardrailSpec(Strict):
     pii_redaction: bool = Field(default=False, description="Take personal data out before the model sees it.")
     output_schema: RelativePath | None = Field(default=None, description="A JSON Schema the answer must satisfy.")
     injection: Literal["off", "flag", "block"] = Field(default="off", description="What to do about prompt injection.")
+    input: list[Guard] = Field(default=[], description="Checks of what goes into the model, in this order.")
+    output: list[Guard] = Field(default=[], description="Checks of what comes out of it, in this order.")
 
 
 class RetrievalSpec(Strict):
@@ -329,6 +328,9 @@ class AgentSpec(Strict):
         "agent's other tools.",
     )
     guardrails: GuardrailSpec = Field(default=GuardrailSpec(), description="Checks around the model.")
+    cache: Cache = Field(
+        default=None, description="Answers that are given again. Default: none; `true`: the same request."
+    )
     policies: list[RelativePath] = Field(default=[], description="Cedar files that decide which tool calls may pass.")
     retrieval: RetrievalSpec | None = Field(default=None, description="Default: none.")
     memory: MemorySpec | None = Field(default=None, description="Default: none.")

@@ -230,7 +230,20 @@ class Phones:
         r"|[2-9][0-9]{9}"
         r")(?![\w]|[.,-][0-9])"
     )
-    _words = ("phone", "tel", "mobile", "cell", "call", "whatsapp", "fax", "handy", "sms", "text me", "ring", "rufnummer")
+    _words = (
+        "phone",
+        "tel",
+        "mobile",
+        "cell",
+        "call",
+        "whatsapp",
+        "fax",
+        "handy",
+        "sms",
+        "text me",
+        "ring",
+        "rufnummer",
+    )
     _separators = frozenset(" .()/-")
 
     def scan(self, text: str, start: int = 0) -> Iterator[Finding]:

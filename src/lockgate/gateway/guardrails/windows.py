@@ -50,9 +50,7 @@ def label(finding: Finding, text: str) -> str:
     return f"[{finding.kind.upper()}]"
 
 
-def redacted(
-    text: str, detectors: Sequence[Detector], replace: Replace = label
-) -> tuple[str, list[Finding]]:
+def redacted(text: str, detectors: Sequence[Detector], replace: Replace = label) -> tuple[str, list[Finding]]:
     """The text with every finding replaced, and the findings."""
     found = list(findings(text, detectors))
     if not found:
