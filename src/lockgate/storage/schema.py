@@ -387,6 +387,22 @@ hosts = Table(
     Column("heartbeat_at", Double, nullable=False),
 )
 
+instances = Table(  # agents that others run, and that report by heartbeat
+    "instances",
+    control,
+    Column("environment", String, nullable=False),
+    Column("agent", String, nullable=False),
+    Column("instance", String, nullable=False),
+    Column("version", String, nullable=False),  # what it runs, as it says
+    Column("status", String, nullable=False),  # ok | degraded | stopping
+    Column("message", Text, nullable=False),
+    Column("interval", Double, nullable=False),  # seconds between its heartbeats
+    Column("first_seen_at", Double, nullable=False),
+    Column("last_seen_at", Double, nullable=False),
+    Column("behind_since", Double),  # null: it runs what it should
+    PrimaryKeyConstraint("environment", "agent", "instance"),
+)
+
 # --- evals ----------------------------------------------------------------------------------------------------
 
 eval_runs = Table(
