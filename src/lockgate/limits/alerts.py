@@ -15,8 +15,8 @@ def used_percent(balance: Balance) -> float | None:
     return 100.0 * (balance.settled + balance.held) / balance.cap if balance.cap else 100.0
 
 
-def crossing(balance: Balance) -> int | None:
-    """The highest line crossed: 70 (near the cap), 100 (at it, or it turned a call away), or None.
+def crossing(balance: Balance, warn: float = WARN_PERCENT) -> float | None:
+    """The highest line crossed: ``warn`` percent (near the cap), 100 (at it, or it turned a call away), or None.
 
     Holds count, because what is held may be spent.
     """
@@ -25,7 +25,7 @@ def crossing(balance: Balance) -> int | None:
         return None
     if percent >= 100 or balance.refused:
         return 100
-    return WARN_PERCENT if percent >= WARN_PERCENT else None
+    return warn if percent >= warn else None
 
 
 def alert_message(balance: Balance) -> str:

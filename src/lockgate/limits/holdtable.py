@@ -10,14 +10,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lockgate.limits import processes
-from lockgate.limits.model import Account, Balance, Hold
+from lockgate.limits.buckets import Refusal, Taking
+from lockgate.limits.model import Account, Balance, Charged, Hold, Key, LeaseNeeded, Rate
 from lockgate.limits.records import (
     A_CAP,
+    A_GRANT,
     A_HELD,
     A_OPEN,
     A_REFUSED,
     A_SETTLED,
     A_TOUCHED,
+    CALLS,
+    CONCURRENT,
     MAX_ACCOUNTS,
     OPEN,
     RATE,
@@ -26,12 +30,15 @@ from lockgate.limits.records import (
     S_PID,
     S_SENT,
     S_STARTED,
+    S_TAG,
+    S_TOKENS,
     UNCAPPED,
+    UNLEASED,
     USED,
     Records,
     slot_at,
 )
-from lockgate.limits.refusals import budget_exceeded, rate_exceeded
+from lockgate.limits.refusals import budget_exceeded, rate_exceeded, rate_refused
 from lockgate.limits.tablefile import H_OVERRUNS, H_REPAIRS, H_RESTORED
 from lockgate.money import Nano
 
@@ -58,18 +65,31 @@ class HoldTable:
 
     # --- holds ----------------------------------------------------------------------------------------------------
 
-    def hold(self, accounts: Sequence[Account], amount: Nano, *, now: float, tokens: int = 0) -> Hold:
-        """Reserve ``amount`` nano-USD, ``tokens`` and one call on all of the accounts, or on none.
+    def hold(
+        self,
+        accounts: Sequence[Account],
+        amount: Nano,
+        *,
+        now: float,
+        tokens: int = 0,
+        rates: Sequence[Rate] = (),
+        tag: int = 0,
+    ) -> Hold:
+        """Reserve ``amount`` nano-USD, ``tokens`` and one call on all of the accounts and rates, or on none.
 
-        Raises :class:`LimitExceeded`, naming the first account whose cap would be passed, its cap and what is left.
+        Raises :class:`LimitExceeded`, naming the first account whose cap would be passed, its cap and what is left;
+        and :class:`LeaseNeeded` when only what this machine has leased of a cap is too little. ``tag`` is a number of
+        the caller's (63 bits) that a hold charged by :meth:`reap` is told by.
         """
         if amount < 0 or tokens < 0:
             raise ValueError(f"a hold is not negative: amount {amount!r}, tokens {tokens!r}")
-        if len(accounts) > MAX_ACCOUNTS:
-            raise ValueError(f"a hold names at most {MAX_ACCOUNTS} accounts, not {len(accounts)}")
+        if len(accounts) + len(rates) > MAX_ACCOUNTS:
+            raise ValueError(f"a hold names at most {MAX_ACCOUNTS} accounts, not {len(accounts) + len(rates)}")
         words, records = self._words, self._records
         stamp = int(now * 1e9)
         parts: list[int] = []
+        short: list[tuple[Account, int]] = []
+        empty: Refusal | None = None
         with self._file:
             for account in accounts:
                 unit, cap = account.unit, account.cap
@@ -77,16 +97,38 @@ class HoldTable:
                 needed = amount if unit == "usd" else tokens if unit == "tokens" else 1
                 words[base + A_CAP] = UNCAPPED if cap is None else cap
                 words[base + A_TOUCHED] = stamp
-                if cap is not None and words[base + A_SETTLED] + words[base + A_HELD] + needed > cap:
-                    words[base + A_REFUSED] += 1
-                    refused = records.balance(base)
-                    break
+                if cap is not None:
+                    total = words[base + A_SETTLED] + words[base + A_HELD] + needed
+                    if total > cap:
+                        words[base + A_REFUSED] += 1
+                        refused = records.balance(base)
+                        break
+                    if account.leased and total > words[base + A_GRANT]:
+                        short.append((account, total))
                 if base in parts[::3]:
                     raise ValueError(f"the account {account.name!r} ({unit}) is named twice")
                 parts += (base, needed, 0)
             else:
-                slot, generation = records.open_slot(stamp, parts)
-                return Hold(slot=slot, generation=generation, amount=amount, tokens=tokens)
+                if not short:
+                    if not rates:
+                        slot, generation = records.open_slot(stamp, parts, tokens, tag)
+                        return Hold(slot=slot, generation=generation, amount=amount, tokens=tokens)
+                    taking = Taking(records, stamp)
+                    empty = taking.look(rates, tokens)
+                    if empty is None:
+                        taking.take()
+                        slot, generation = records.open_slot(stamp, parts + taking.parts, tokens, tag)
+                        return Hold(
+                            slot=slot,
+                            generation=generation,
+                            amount=amount,
+                            tokens=tokens,
+                            standings=tuple(taking.standings),
+                        )
+        if short:
+            raise LeaseNeeded(tuple(short))
+        if empty is not None:
+            raise rate_refused(empty, tokens)
         raise budget_exceeded(refused, needed, now)
 
     def mark_sent(self, hold: Hold) -> None:
@@ -112,10 +154,10 @@ class HoldTable:
         with self._file:
             return self._records.end_slot(slot_at(hold.slot), hold.generation, (0, 0, 0))
 
-    def reap(self, now: float) -> int:
+    def reap(self, now: float, charged: list[Charged] | None = None) -> int:
         """End the holds whose process is dead, or that are an hour old: charged in full if sent, else given back.
 
-        Returns how many there were.
+        Returns how many there were; those that were charged are appended to ``charged``.
         """
         words, records = self._words, self._records
         found: list[tuple[int, int, tuple[int, int], int]] = []
@@ -131,8 +173,22 @@ class HoldTable:
         for at, generation, process, created in found:
             if not alive[process] or created < oldest:
                 with self._file:
-                    ended += records.end_slot(at, generation, None if words[at + S_SENT] else (0, 0, 0))
+                    was_sent = bool(words[at + S_SENT])
+                    what = self._charged(at) if was_sent and charged is not None else None
+                    if records.end_slot(at, generation, None if was_sent else (0, 0, 0)):
+                        ended += 1
+                        if what is not None and charged is not None:
+                            charged.append(what)
         return ended
+
+    def _charged(self, at: int) -> Charged:
+        words, records = self._words, self._records
+        parts = [(records.balance(base).key, held) for base, held in records.slot_parts(at)
+                 if records.unit_code(base) <= CALLS]  # fmt: skip
+        return Charged(
+            tag=words[at + S_TAG], created_at=words[at + S_CREATED] / 1e9, tokens=words[at + S_TOKENS],
+            parts=tuple(parts),
+        )  # fmt: skip
 
     # --- counters and rates ---------------------------------------------------------------------------------------
 
@@ -180,7 +236,7 @@ class HoldTable:
                 found += [
                     records.balance(base)
                     for base in batch
-                    if self._words[base] == USED and records.unit_code(base) != RATE
+                    if self._words[base] == USED and records.unit_code(base) < RATE
                 ]
         kept = [balance for balance in found if balance.account.startswith(prefix)]
         return sorted(kept, key=lambda balance: (balance.account, balance.window, balance.unit))
@@ -221,6 +277,35 @@ class HoldTable:
         with self._file:
             words[H_RESTORED] = 1
 
+    def adjust(self, key: Key, change: int) -> bool:
+        """Add ``change`` (which may be negative) to what is settled on an account, never going below nothing.
+
+        False when the table has no such account.
+        """
+        words = self._words
+        with self._file:
+            base = self._records.find_account(key[2], key[0], key[1])
+            if base:
+                words[base + A_SETTLED] = max(0, words[base + A_SETTLED] + change)
+            return bool(base)
+
+    def grant(self, key: Key, granted: int) -> None:
+        """Say how much of an account's cap this machine may spend, from now on."""
+        words = self._words
+        with self._file:
+            words[self._records.account(key[2], key[0], key[1]) + A_GRANT] = granted
+
+    def lower_grant(self, key: Key, granted: int) -> int:
+        """Give up what is leased above ``granted``, though nothing that is spent or held; returns what remains."""
+        words = self._words
+        with self._file:
+            base = self._records.find_account(key[2], key[0], key[1])
+            if not base or words[base + A_GRANT] == UNLEASED:
+                return 0
+            used = words[base + A_SETTLED] + words[base + A_HELD]
+            words[base + A_GRANT] = min(words[base + A_GRANT], max(granted, used))
+            return words[base + A_GRANT]
+
     def drop(self, balances: Sequence[Balance]) -> int:
         """Forget accounts, each only if it has no open hold and has not changed since the balance was read."""
         words, records = self._words, self._records
@@ -234,14 +319,14 @@ class HoldTable:
         return dropped
 
     def drop_rates(self, now: float) -> int:
-        """Forget the token buckets that are full again: one that is not known is full."""
+        """Forget the token buckets that are full again, and what counts calls under way when there are none."""
         words, records = self._words, self._records
         dropped = 0
         for batch in records.account_batches():
             with self._file:
                 for base in batch:
-                    is_rate = words[base] == USED and records.unit_code(base) == RATE
-                    if is_rate and words[base + A_SETTLED] <= now * 1e9:
+                    passes = words[base] == USED and records.unit_code(base) >= CONCURRENT
+                    if passes and not words[base + A_OPEN] and words[base + A_SETTLED] <= now * 1e9:
                         records.free_account(base)
                         dropped += 1
         return dropped

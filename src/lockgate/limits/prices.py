@@ -6,6 +6,7 @@ operations. ``genai-prices`` takes a tenth of a second to import; that happens w
 
 from __future__ import annotations
 
+import logging
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,10 +16,15 @@ import msgspec
 from lockgate import clock as clocks
 from lockgate.errors import InputError
 from lockgate.money import Nano, to_nano
+from lockgate.project.reload import stamp
 from lockgate.results import Usage
+from lockgate.settings.catalogue import ModelPrice
+from lockgate.settings.model import Snapshot
 
 if TYPE_CHECKING:
     from lockgate.limits.pricefile import PriceRow
+
+log = logging.getLogger(__name__)
 
 MILLION = 1_000_000
 
@@ -82,9 +88,13 @@ class Prices:
     """Prices by provider and model. ``overrides`` is a ``prices.yaml`` (see ``pricefile.py``), or None."""
 
     def __init__(self, overrides: Path | None = None, clock: clocks.Clock = clocks.system) -> None:
+        self.problem: str | None = None
+        """What is wrong with the file as it stands; None when it is in force."""
         self._path = overrides
         self._clock = clock
         self._rows: dict[str, dict[str, PriceRow]] | None = None
+        self._seen = None if overrides is None else stamp([overrides])
+        self._set: dict[str, Price] = {}
         self._found: dict[tuple[str, str, str], Price] = {}
 
     def price(self, provider_kind: str, provider_name: str, model: str) -> Price:
@@ -95,9 +105,14 @@ class Prices:
         they cost nothing unless ``prices.yaml`` says otherwise.
         """
         key = (provider_kind, provider_name, model)
-        price = self._found.get(key)
+        known = self._found
+        price = known.get(key)
         if price is None:
-            price = self._own(provider_name, model) or self._bundled(provider_kind, provider_name, model)
+            price = (
+                self._as_set(provider_name, model)
+                or self._own(provider_name, model)
+                or self._bundled(provider_kind, provider_name, model)
+            )
             if price is None:
                 row = f"{provider_name}: {{{model!r}: {{input: 0.0, output: 0.0}}}}"
                 where = "prices.yaml, and `prices: prices.yaml` to lockgate.yaml" if self._path is None else self._path
@@ -105,8 +120,34 @@ class Prices:
                     f"no price is known for the model {model!r} of the provider {provider_name!r}",
                     remedy=f"add it to {where} (USD per million tokens): {row}",
                 )
-            self._found[key] = price
+            known[key] = price  # of what was in force when it was looked up
         return price
+
+    def use(self, settings: Snapshot) -> None:
+        """Let the prices that people set go before the files'."""
+        self._set = {one.scope.model: _of_row(ModelPrice(**one.value)) for one in reversed(settings.all("price"))}
+        self._found = {}
+
+    def refresh(self, overrides: Path | None) -> bool:
+        """Look whether the file was changed (or is another), and take it if it is good. True when it is in force now.
+
+        A file that cannot be read leaves the last good one in force.
+        """
+        from lockgate.limits.pricefile import read_prices
+
+        now = None if overrides is None else stamp([overrides])
+        if now == self._seen:
+            return False
+        self._seen = now
+        try:
+            rows = {} if overrides is None else read_prices(overrides)
+        except InputError as wrong:
+            self.problem = wrong.message
+            log.warning("prices are not taken, the last good ones stay in force: %s", wrong.message)
+            return False
+        self.problem, self._path, self._rows, self._found = None, overrides, rows, {}
+        log.info("prices were changed, and are in force")
+        return True
 
     def cost(self, provider_kind: str, provider_name: str, model: str, usage: Usage) -> Nano:
         """What the usage costs."""
@@ -127,6 +168,9 @@ class Prices:
         price = self.price(provider_kind, provider_name, model)
         return price.bound(request_bytes, max_output_tokens, n, extra_input_tokens)
 
+    def _as_set(self, provider: str, model: str) -> Price | None:
+        return self._set.get(f"{provider}/{model}") or self._set.get(f"{provider}/*")
+
     def _own(self, provider: str, model: str) -> Price | None:
         if self._path is None:
             return None
@@ -136,11 +180,7 @@ class Prices:
             self._rows = read_prices(self._path)
         rows = self._rows.get(provider, {})
         row = rows.get(model) or rows.get("*")
-        if row is None:
-            return None
-        rate_in, rate_out = to_nano(row.input), to_nano(row.output)
-        cached = rate_in if row.cached is None else to_nano(row.cached)
-        return Price(Rates(0, rate_in, cached, rate_out, max(rate_in, cached), rate_out), request=to_nano(row.request))
+        return None if row is None else _of_row(row)
 
     def _bundled(self, kind: str, provider: str, model: str) -> Price | None:
         if kind == "local" or provider == OWN_MACHINES:
@@ -155,6 +195,12 @@ class Prices:
                 continue
             return _compiled(found, datetime.fromtimestamp(self._clock(), UTC))
         return None
+
+
+def _of_row(row: PriceRow | ModelPrice) -> Price:
+    rate_in, rate_out = to_nano(row.input), to_nano(row.output)
+    cached = rate_in if row.cached is None else to_nano(row.cached)
+    return Price(Rates(0, rate_in, cached, rate_out, max(rate_in, cached), rate_out), request=to_nano(row.request))
 
 
 def _compiled(model: Any, at: datetime) -> Price | None:

@@ -31,28 +31,37 @@ from lockgate.limits.tablefile import (
     H_SLOT_HIGH,
     RECORD_BYTES,
     RECORD_WORDS,
+    SLOT_WORDS,
     SLOTS,
     SLOTS_AT,
     TableFile,
 )
 
-MAX_ACCOUNTS = 16
-"""Accounts one hold may name."""
+MAX_ACCOUNTS = 36
+"""Accounts and rates one hold may name."""
 
 FREE, USED, OPEN, SETTLING = 0, 1, 2, 3
 UNCAPPED = -1
+UNLEASED = -1
 
-USD, TOKENS, CALLS, RATE = 0, 1, 2, 3
-UNIT_CODES = {"usd": USD, "tokens": TOKENS, "calls": CALLS, "rate": RATE}
+USD, TOKENS, CALLS, CONCURRENT, RATE, TOKEN_RATE = range(6)
+UNIT_CODES = {
+    "usd": USD, "tokens": TOKENS, "calls": CALLS, "concurrent": CONCURRENT, "rate": RATE, "token_rate": TOKEN_RATE,
+}  # fmt: skip
 _UNITS = tuple(UNIT_CODES)
 
 # words of an account; its key (unit code, name, NUL, window) stands in the bytes after them
-A_STATE, A_GENERATION, A_NEXT, A_HASH, A_CAP, A_SETTLED, A_HELD, A_OPEN, A_REFUSED, A_TOUCHED, A_KEY_LENGTH = range(11)
+(
+    A_STATE, A_GENERATION, A_NEXT, A_HASH, A_CAP, A_SETTLED, A_HELD, A_OPEN, A_REFUSED, A_TOUCHED, A_KEY_LENGTH,
+    A_GRANT,  # how much of the cap this machine has leased
+) = range(12)  # fmt: skip
+# a bucket settles nothing: A_SETTLED is the time at which it will be full again, and the words of money count members
+A_EPOCH, A_MEMBERS, A_MEMBERS_BEFORE = A_CAP, A_REFUSED, A_GRANT
 A_KEY = 12 * 8  # in bytes
 KEY_BYTES = RECORD_BYTES - A_KEY
 
 # words of a slot; then (account, amount, settled total to reach) for each account
-S_STATE, S_GENERATION, S_NEXT, S_PID, S_STARTED, S_SENT, S_CREATED, S_COUNT, S_PARTS = range(9)
+S_STATE, S_GENERATION, S_NEXT, S_PID, S_STARTED, S_SENT, S_CREATED, S_TOKENS, S_TAG, S_COUNT, S_PARTS = range(11)
 _SLOT = [struct.Struct(f"<{S_PARTS - 1 + 3 * count}q") for count in range(MAX_ACCOUNTS + 1)]
 
 _KNOWN = 8192  # accounts a process remembers the place of
@@ -114,23 +123,27 @@ class Records:
             unit=cast(Unit, _UNITS[self.unit_code(base)]),
             refused=words[base + A_REFUSED],
             touched_at=words[base + A_TOUCHED] / 1e9,
+            granted=None if words[base + A_GRANT] == UNLEASED else words[base + A_GRANT],
         )
 
     def account_batches(self) -> Iterator[Sequence[int]]:
         """The places of accounts, in pieces: lock the file for each piece, and look at ``words[base] == USED``."""
-        return self._batches(ACCOUNTS_AT, H_ACCOUNT_HIGH)
+        return self._batches(ACCOUNTS_AT, H_ACCOUNT_HIGH, RECORD_WORDS)
 
     # --- slots ----------------------------------------------------------------------------------------------------
 
-    def open_slot(self, stamp: int, parts: Sequence[int]) -> tuple[int, int]:
-        """Hold these parts, (account, amount, 0) after one another; gives the slot's number and generation."""
+    def open_slot(self, stamp: int, parts: Sequence[int], tokens: int = 0, tag: int = 0) -> tuple[int, int]:
+        """Hold these parts, (account, amount, 0) after one another; gives the slot's number and generation.
+
+        ``tokens`` are those held, ``tag`` is a number of the caller's to know the hold by.
+        """
         words, file = self.words, self.file
         free = words[H_SLOT_FREE]
-        at = free if free else SLOTS_AT + words[H_SLOT_HIGH] * RECORD_WORDS
+        at = free if free else SLOTS_AT + words[H_SLOT_HIGH] * SLOT_WORDS
         if not free:
             if words[H_SLOT_HIGH] == SLOTS:
                 raise Unavailable(f"{SLOTS} model calls are under way: the hold table is full", remedy="try again soon")
-            file.reserve_record(SLOTS_AT, words[H_SLOT_HIGH])
+            file.reserve_record(SLOTS_AT, words[H_SLOT_HIGH], SLOT_WORDS)
         words[H_DIRTY] = file.pid
         if free:
             words[H_SLOT_FREE] = words[at + S_NEXT]
@@ -138,13 +151,15 @@ class Records:
             words[H_SLOT_HIGH] += 1
         words[H_GENERATION] = generation = words[H_GENERATION] + 1
         count = len(parts) // 3
-        _SLOT[count].pack_into(self.raw, (at + 1) * 8, generation, 0, file.pid, file.started, 0, stamp, count, *parts)
+        _SLOT[count].pack_into(
+            self.raw, (at + 1) * 8, generation, 0, file.pid, file.started, 0, stamp, tokens, tag, count, *parts
+        )
         words[at] = OPEN
         for part in range(0, len(parts), 3):
             words[parts[part] + A_HELD] += parts[part + 1]
             words[parts[part] + A_OPEN] += 1
         words[H_DIRTY] = 0
-        return (at - SLOTS_AT) // RECORD_WORDS, generation
+        return (at - SLOTS_AT) // SLOT_WORDS, generation
 
     def end_slot(self, at: int, generation: int, charge: tuple[int, int, int] | None) -> bool:
         """End a hold: charge (nano-USD, tokens, calls), or None for all that is held. False when it is not open."""
@@ -161,7 +176,13 @@ class Records:
 
     def slot_batches(self) -> Iterator[Sequence[int]]:
         """The places of slots, in pieces: lock the file for each piece, and look at ``words[at] == OPEN``."""
-        return self._batches(SLOTS_AT, H_SLOT_HIGH)
+        return self._batches(SLOTS_AT, H_SLOT_HIGH, SLOT_WORDS)
+
+    def slot_parts(self, at: int) -> list[tuple[int, int]]:
+        """(account's base, amount held) of a slot."""
+        words = self.words
+        parts = range(at + S_PARTS, at + S_PARTS + 3 * words[at + S_COUNT], 3)
+        return [(words[part], words[part + 1]) for part in parts]
 
     # --- inside ---------------------------------------------------------------------------------------------------
 
@@ -175,11 +196,24 @@ class Records:
         words = self.words
         for part in range(at + S_PARTS, at + S_PARTS + 3 * words[at + S_COUNT], 3):
             base, held = words[part], words[part + 1]
-            actual = held if charge is None else charge[self.raw[base * 8 + A_KEY]]
+            unit = self.raw[base * 8 + A_KEY]
+            if unit >= CONCURRENT:
+                words[part + 2] = words[base + A_SETTLED] - self._given_back(at, unit, held, charge)
+                continue
+            actual = held if charge is None else charge[unit]
             if actual > held:
                 words[H_OVERRUNS] += 1
             words[part + 2] = words[base + A_SETTLED] + actual
         words[at] = SETTLING
+
+    def _given_back(self, at: int, unit: int, held: int, charge: tuple[int, int, int] | None) -> int:
+        """What of a bucket's time a hold that ends gives back: all if nothing was sent, else for unused tokens."""
+        if unit == CONCURRENT or charge is None:
+            return 0
+        if not charge[CALLS]:
+            return held
+        tokens = self.words[at + S_TOKENS]
+        return held - held * charge[TOKENS] // tokens if unit == TOKEN_RATE and tokens else 0
 
     def _finish(self, at: int) -> None:
         """Bring the accounts to the totals committed to, and free the slot."""
@@ -211,7 +245,7 @@ class Records:
                     f"{ACCOUNTS} accounts are in use: the hold table is full",
                     remedy="start the control plane: it moves finished accounts to the ledger",
                 )
-            self.file.reserve_record(ACCOUNTS_AT, words[H_ACCOUNT_HIGH])
+            self.file.reserve_record(ACCOUNTS_AT, words[H_ACCOUNT_HIGH], RECORD_WORDS)
         words[H_DIRTY] = self.file.pid
         if free:
             words[H_ACCOUNT_FREE] = words[base + A_NEXT]
@@ -219,6 +253,7 @@ class Records:
             words[H_ACCOUNT_HIGH] += 1
         words[base + A_GENERATION] += 1
         words[base + A_CAP] = UNCAPPED
+        words[base + A_GRANT] = UNLEASED
         for field in (A_SETTLED, A_HELD, A_OPEN, A_REFUSED, A_TOUCHED):
             words[base + field] = 0
         words[base + A_HASH] = _hash(key)
@@ -238,11 +273,11 @@ class Records:
         start = base * 8 + A_KEY
         return bytes(self.raw[start : start + self.words[base + A_KEY_LENGTH]])
 
-    def _batches(self, first: int, high: int) -> Iterator[Sequence[int]]:
+    def _batches(self, first: int, high: int, size: int) -> Iterator[Sequence[int]]:
         index = 0
         while index < self.words[high]:
             stop = min(index + _BATCH, self.words[high])
-            yield range(first + index * RECORD_WORDS, first + stop * RECORD_WORDS, RECORD_WORDS)
+            yield range(first + index * size, first + stop * size, size)
             index = stop
 
     # --- repair ---------------------------------------------------------------------------------------------------
@@ -262,6 +297,8 @@ class Records:
         for index in range(words[H_ACCOUNT_HIGH]):
             base = ACCOUNTS_AT + index * RECORD_WORDS
             words[base + A_HELD] = words[base + A_OPEN] = 0
+            if restarted:
+                words[base + A_GRANT] = UNLEASED  # what the store says is leased to this machine is read again
             if words[base] == USED and self._is_sound(base):
                 accounts.add(base)
                 self._link(base)
@@ -270,7 +307,7 @@ class Records:
                 words[base + A_GENERATION] += 1
                 words[base + A_NEXT] = words[H_ACCOUNT_FREE]
                 words[H_ACCOUNT_FREE] = base
-        slots = [SLOTS_AT + index * RECORD_WORDS for index in range(words[H_SLOT_HIGH])]
+        slots = [SLOTS_AT + index * SLOT_WORDS for index in range(words[H_SLOT_HIGH])]
         for at in slots:
             if words[at] == SETTLING:
                 self._replay(at, accounts)
@@ -304,12 +341,12 @@ class Records:
 
     def _is_sound(self, base: int) -> bool:
         key = self._key_of(base) if 0 < self.words[base + A_KEY_LENGTH] <= KEY_BYTES else b"\xff"
-        return key[0] <= RATE and key.count(0, 1) == 1 and _hash(key) == self.words[base + A_HASH]
+        return key[0] <= TOKEN_RATE and key.count(0, 1) == 1 and _hash(key) == self.words[base + A_HASH]
 
 
 def slot_at(slot: int) -> int:
     """Where the slot of this number starts."""
-    return SLOTS_AT + slot * RECORD_WORDS
+    return SLOTS_AT + slot * SLOT_WORDS
 
 
 def _key(unit: str, name: str, window: str) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lockgate.errors import LimitExceeded
 from lockgate.limits.budgets import seconds_left
-from lockgate.limits.model import Balance
+from lockgate.limits.model import Balance, Rate
 from lockgate.money import show_usd
 
 _SETTINGS = {
@@ -22,6 +22,13 @@ def budget_exceeded(balance: Balance, needed: int, now: float) -> LimitExceeded:
     ``retry_after`` is a second when open holds may yet be given back, the time to the end of the window when it has
     one, and None when waiting cannot help: there is no window, or the call alone is above the cap.
     """
+    if balance.unit == "concurrent":
+        return LimitExceeded(
+            f"{balance.account!r} has {balance.held} calls under way, and may have {balance.cap}",
+            limit=balance.account,
+            retry_after=1.0 if balance.cap else None,
+            remedy="wait for one to end, or raise `concurrent`",
+        )
     cap = balance.cap or 0
     retry_after = None if needed > cap else 1.0
     if retry_after and needed + balance.settled > cap:
@@ -52,6 +59,25 @@ def rate_exceeded(name: str, per_second: float, burst: float, wait: float) -> Li
     return LimitExceeded(
         f"the rate limit {name!r} is reached: {per_second:g} a second, at most {burst:g} at once",
         limit=name,
+        retry_after=wait,
+        remedy=f"try again in {wait:.3g} s",
+    )
+
+
+def rate_refused(refusal: tuple[Rate, float, bool], tokens: int) -> LimitExceeded:
+    """The error for a rate: when waiting helps, for how long; when the call alone is above the rate, that it is."""
+    rate, wait, is_share = refusal
+    of = f"{rate.per_minute:g} {rate.unit} a minute"
+    if wait < 0:
+        return LimitExceeded(
+            f"the rate limit {rate.name!r} is {of}, and this call alone may need {tokens:,} tokens",
+            limit=rate.name,
+            remedy="lower max_tokens, shorten the request, or raise the limit",
+        )
+    what = f"{rate.member!r} has used its share of it" if is_share else "it is used up"
+    return LimitExceeded(
+        f"the rate limit {rate.name!r} is {of}: {what}",
+        limit=rate.name,
         retry_after=wait,
         remedy=f"try again in {wait:.3g} s",
     )

@@ -10,9 +10,11 @@ import msgspec
 
 from lockgate.clock import Clock, system
 from lockgate.limits import store
-from lockgate.limits.budgets import daily_caps, day_of, seconds_left
+from lockgate.limits.budgets import as_set, daily_caps, day_of, seconds_left
 from lockgate.limits.holdtable import HoldTable
 from lockgate.limits.model import Balance
+from lockgate.settings import store as settings_store
+from lockgate.settings.model import Snapshot
 from lockgate.storage.engine import Database
 
 RUN_IDLE_SECONDS = 600.0
@@ -92,7 +94,11 @@ class Ledger:
         today = day_of(self._clock())
         with self._control.read() as connection:
             kept = store.in_windows(connection, today)
-            deployed = store.deployed(connection)
+            known = Snapshot(settings_store.current(connection))
+            deployed = [
+                (environment, agent, as_set(settings, known, environment, agent))
+                for environment, agent, settings in store.deployed(connection)
+            ]
         merged = {_key(balance): balance for balance in kept}
         if table is not None:
             merged |= {_key(balance): balance for balance in table.balances()}

@@ -26,7 +26,7 @@ from lockgate.limits import processes
 LOCK_SECONDS = 5.0
 
 MAGIC = int.from_bytes(b"lockhold", "little")
-FORMAT = 1
+FORMAT = 2
 
 # header words
 (
@@ -49,13 +49,14 @@ HEADER_WORDS = 512
 BUCKETS = 1 << 16
 ACCOUNTS = 1 << 18
 SLOTS = 1 << 16
-RECORD_WORDS = 64  # of an account and of a slot: 512 bytes
+RECORD_WORDS = 64  # of an account: 512 bytes
 RECORD_BYTES = RECORD_WORDS * 8
+SLOT_WORDS = 128  # of a slot
 
 BUCKETS_AT = HEADER_WORDS
 ACCOUNTS_AT = BUCKETS_AT + BUCKETS
 SLOTS_AT = ACCOUNTS_AT + ACCOUNTS * RECORD_WORDS
-FILE_BYTES = (SLOTS_AT + SLOTS * RECORD_WORDS) * 8
+FILE_BYTES = (SLOTS_AT + SLOTS * SLOT_WORDS) * 8
 
 _CHUNK = 256  # records whose disk is reserved at a time
 
@@ -113,10 +114,10 @@ class TableFile:
         fcntl.flock(self._fd, fcntl.LOCK_UN)
         self._mutex.release()
 
-    def reserve_record(self, first_word: int, index: int) -> None:
-        """Reserve disk for the record, before its first use; raises Unavailable when the disk is full."""
+    def reserve_record(self, first_word: int, index: int, words: int) -> None:
+        """Reserve disk for the record of so many words, before its first use; Unavailable when the disk is full."""
         if index % _CHUNK == 0:
-            self.reserve(first_word * 8, _CHUNK * RECORD_BYTES)
+            self.reserve((first_word + index * words) * 8, _CHUNK * words * 8)
 
     def reserve(self, offset: int, length: int) -> None:
         if not hasattr(os, "posix_fallocate"):

@@ -61,11 +61,11 @@ def state(table: HoldTable) -> dict[tuple[str, str], tuple[int, int]]:
 def nothing_lost(table: HoldTable) -> None:
     """Each account used is in its hash chain once, and each record not used is in its free list once."""
     words = table._words
-    for first, high, free, link in (
-        (tablefile.ACCOUNTS_AT, tablefile.H_ACCOUNT_HIGH, tablefile.H_ACCOUNT_FREE, records.A_NEXT),
-        (tablefile.SLOTS_AT, tablefile.H_SLOT_HIGH, tablefile.H_SLOT_FREE, records.S_NEXT),
+    for first, size, high, free, link in (
+        (tablefile.ACCOUNTS_AT, 64, tablefile.H_ACCOUNT_HIGH, tablefile.H_ACCOUNT_FREE, records.A_NEXT),
+        (tablefile.SLOTS_AT, 128, tablefile.H_SLOT_HIGH, tablefile.H_SLOT_FREE, records.S_NEXT),
     ):
-        places = [first + number * tablefile.RECORD_WORDS for number in range(words[high])]
+        places = [first + number * size for number in range(words[high])]
         unused = [place for place in places if words[place] == records.FREE]
         assert sorted(chain(words, words[free], link)) == unused
     accounts = range(tablefile.ACCOUNTS_AT, tablefile.ACCOUNTS_AT + words[tablefile.H_ACCOUNT_HIGH] * 64, 64)
