@@ -193,13 +193,14 @@ async def _open_member(app: App, settings: JudgeSettings, named: str, environmen
                 return answer
 
             async def ask(messages: list[dict[str, str]], schema: dict[str, Any], *, member: int = 0) -> JudgeReply:
-                form = {"name": "verdict", "schema": schema, "strict": True}
                 body: dict[str, Any] = {
                     "messages": messages,
                     "temperature": model.temperature,
                     "max_tokens": model.max_tokens,
-                    "response_format": {"type": "json_schema", "json_schema": form},
                 }
+                if schema:
+                    form = {"name": "verdict", "schema": schema, "strict": True}
+                    body["response_format"] = {"type": "json_schema", "json_schema": form}
                 if model.seed is not None:
                     body["seed"] = model.seed
                 completion = await metered(body)

@@ -204,6 +204,8 @@ def failed_score(metric: Metric, failure: BaseException) -> Score:
 
 
 def _check_options(metric: Metric, kind: Kind, options: dict[str, Any]) -> None:
+    if kind.family == "peer":
+        return  # its own package knows its options, and is asked before the first trial
     hints = get_type_hints(kind.make)
     known = [name for name in hints if name not in ("return", "ask", "prompt", "function")]
     for name, value in options.items():

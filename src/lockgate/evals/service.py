@@ -12,7 +12,7 @@ import msgspec
 
 from lockgate.clock import Clock
 from lockgate.errors import InputError, LockgateError, NotFound, Unavailable
-from lockgate.evals import golden, store
+from lockgate.evals import golden, peers, store
 from lockgate.evals.gate import ALPHA, Decision, Grid, decide
 from lockgate.evals.judges.calibration import Calibration
 from lockgate.evals.judges.service import Judges
@@ -122,6 +122,7 @@ class Evals:
         full = with_field_metrics(rubric, dataset.cases)
         spend = Spend(limit=None if rubric.max_usd is None else to_nano(rubric.max_usd))
         async with AsyncExitStack() as stack:
+            full = await _with_peers(stack, full, root)
             ask = None
             if judged and open_judge is not None:
                 ask = counted(await stack.enter_async_context(open_judge()), spend)
@@ -227,6 +228,7 @@ class Evals:
         own = TrialStore(self._control, candidate.effective_digest)
         digests = [case.digest for case in dataset.cases]
         async with AsyncExitStack() as stack:
+            full = await _with_peers(stack, full, root)
             ask = None
             if needs_judge(rubric) and open_judge is not None:
                 ask = counted(await stack.enter_async_context(open_judge()), spend)
@@ -315,6 +317,12 @@ class Evals:
         if found is None:
             raise NotFound(f"no finished evaluation {id!r}", remedy="lockgate eval")
         return msgspec.convert(found, Scorecard)
+
+
+async def _with_peers(stack: AsyncExitStack, rubric: Rubric, root: Path) -> Rubric:
+    """Other tools' metrics are made ready, and know their package's version."""
+    versions = await stack.enter_async_context(peers.running(rubric.metrics, root))
+    return msgspec.structs.replace(rubric, metrics=peers.versioned(rubric.metrics, versions)) if versions else rubric
 
 
 def _mutated(

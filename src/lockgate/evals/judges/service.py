@@ -10,6 +10,7 @@ import msgspec
 
 from lockgate.clock import Clock
 from lockgate.errors import InputError, LockgateError, Unavailable
+from lockgate.evals import peers
 from lockgate.evals.judges import store
 from lockgate.evals.judges.calibration import Calibration, Pair, calibrate, judge_digest
 from lockgate.evals.judges.labels import Label, lengths, one_an_answer
@@ -64,11 +65,12 @@ class Judges:
                 try:
                     mark = scorer(label.sample)
                     return mark if isinstance(mark, Mark) else await mark
-                except (LockgateError, TimeoutError) as failure:
+                except (LockgateError, TimeoutError, peers.WorkerFailed) as failure:
                     failures.append(failure)
                     return Mark(None, str(failure), "unscored")  # counted
 
-        marks = await asyncio.gather(*(grade(label) for label in labels))
+        async with peers.running([metric], root):
+            marks = await asyncio.gather(*(grade(label) for label in labels))
         _check(marks, failures, spend)
         pairs = [
             Pair(item=label.item, human=label.human, judge=mark.value, length=length)

@@ -3,20 +3,7 @@
 from __future__ import annotations
 
 from lockgate.evals.model import Scorecard, Verdict
-from lockgate.evals.reports.words import (
-    WORDS,
-    baseline,
-    design,
-    difference,
-    facts,
-    flaky,
-    listed,
-    ordered,
-    plain,
-    score,
-    wanted,
-    worst_slices,
-)
+from lockgate.evals.reports import words
 
 MARKER = "<!-- lockgate:scorecard:{agent} -->"
 """Stands first in the Markdown, so that a bot finds its earlier comment and replaces it."""
@@ -28,35 +15,42 @@ def markdown(card: Scorecard) -> str:
     """The scorecard as GitHub-flavoured Markdown."""
     lines = [
         MARKER.format(agent=card.agent),
-        f"## {SIGNS[card.verdict]} {plain(card.label)}: {WORDS[card.verdict]}",
+        f"## {SIGNS[card.verdict]} {words.plain(card.label)}: {words.WORDS[card.verdict]}",
         "",
-        *(f"- {plain(reason)}" for reason in card.reasons if card.verdict != "pass"),
+        *(f"- {words.plain(reason)}" for reason in card.reasons if card.verdict != "pass"),
     ]
     if card.verdict == "pass":
         lines.append(f"All {sum(metric.blocking for metric in card.metrics)} blocking metrics hold.")
     lines += ["", "| metric | | score | wanted | baseline | difference |", "|---|---|---|---|---|---|"]
-    for metric in ordered(card):
+    for metric in words.ordered(card):
         name = metric.name if metric.blocking else f"{metric.name} _(advisory)_"
-        cells = (name, SIGNS[metric.verdict], score(metric), wanted(metric), baseline(metric), difference(metric))
+        cells = (
+            name,
+            SIGNS[metric.verdict],
+            words.score(metric),
+            words.wanted(metric),
+            words.baseline(metric),
+            words.difference(metric),
+        )
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    if card.slices and (rows := worst_slices(card)):
+    if card.slices and (rows := words.worst_slices(card)):
         lines += ["", "**Where it is worst**", "", "| cases | | metric | score | baseline |", "|---|---|---|---|---|"]
         for part in rows:
             before = "" if part.baseline_mean is None else f"{part.baseline_mean:.2f}"
             lines.append(f"| {part.kind} `{part.name}` | {part.cases} | {part.metric} | {part.mean:.2f} | {before} |")
     for title, changes in (("Newly broken", card.broken), ("Newly fixed", card.fixed)):
         if changes:
-            lines += ["", f"**{title}**: {listed(changes, '`')}"]
+            lines += ["", f"**{title}**: {words.listed(changes, '`')}"]
     if card.flaky:
-        lines += ["", f"**Flaky** (right in one trial, wrong in another): {flaky(card, '`')}"]
-    if facts_of_gate := [f"- {name}: {plain(text)}" for name, text in design(card)]:
+        lines += ["", f"**Flaky** (right in one trial, wrong in another): {words.flaky(card, '`')}"]
+    if facts_of_gate := [f"- {name}: {words.plain(text)}" for name, text in words.design(card)]:
         lines += ["", "**The gate**", "", *facts_of_gate]
     for warning in card.warnings:
-        lines += ["", f"> ⚠️ {plain(warning)}"]
-    lines += ["", "<sub>" + " · ".join(facts(card)) + "</sub>", ""]
+        lines += ["", f"> ⚠️ {words.plain(warning)}"]
+    lines += ["", "<sub>" + " · ".join(words.facts(card)) + "</sub>", ""]
     return "\n".join(lines)
 
 
 def no_verdict(agent: str, label: str, why: str) -> str:
     """What stands in a scorecard's place when there was no evaluation."""
-    return f"{MARKER.format(agent=agent)}\n## ⛔ {plain(label)}: no verdict\n\n{plain(why)}\n"
+    return f"{MARKER.format(agent=agent)}\n## ⛔ {words.plain(label)}: no verdict\n\n{words.plain(why)}\n"

@@ -5,20 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lockgate.evals.model import Scorecard, Verdict
-from lockgate.evals.reports.words import (
-    WORDS,
-    baseline,
-    design,
-    difference,
-    facts,
-    flaky,
-    listed,
-    ordered,
-    score,
-    wanted,
-    word,
-    worst_slices,
-)
+from lockgate.evals.reports import words
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -32,7 +19,7 @@ def draw(card: Scorecard, console: Console) -> None:
     from rich.text import Text
 
     console.print(
-        Text.assemble((WORDS[card.verdict], _STYLES[card.verdict]), f"  {card.label}", ("  eval gate", "dim"))
+        Text.assemble((words.WORDS[card.verdict], _STYLES[card.verdict]), f"  {card.label}", ("  eval gate", "dim"))
     )
     compared = any(metric.difference is not None for metric in card.metrics)
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -40,30 +27,30 @@ def draw(card: Scorecard, console: Console) -> None:
     table.add_column("", no_wrap=True)
     for column in ("score", "wanted", *(("baseline", "difference") if compared else ())):
         table.add_column(column, overflow="fold")
-    for metric in ordered(card):
-        cells = [score(metric, around=not compared), wanted(metric)]
+    for metric in words.ordered(card):
+        cells = [words.score(metric, around=not compared), words.wanted(metric)]
         if compared:
-            cells += [baseline(metric), difference(metric)]
+            cells += [words.baseline(metric), words.difference(metric)]
         table.add_row(
             Text(metric.name, style="" if metric.blocking else "dim"),
-            Text(word(metric), style=_STYLES[metric.verdict]),
+            Text(words.word(metric), style=_STYLES[metric.verdict]),
             *cells,
         )
     console.print(table)
     for reason in card.reasons if card.verdict != "pass" else ():
         console.print(Text(f"  {reason}"))
-    if rows := worst_slices(card):
+    if rows := words.worst_slices(card):
         console.print(Text("worst kinds of case:", style="bold"))
         for part in rows:
             before = "" if part.baseline_mean is None else f" (baseline {part.baseline_mean:.2f})"
             console.print(Text(f"  {part.kind} {part.name}: {part.metric} {part.mean:.2f}{before}, {part.cases} cases"))
     for title, changes in (("newly broken", card.broken), ("newly fixed", card.fixed)):
         if changes:
-            console.print(Text.assemble((f"{title}: ", "bold"), listed(changes, "")))
+            console.print(Text.assemble((f"{title}: ", "bold"), words.listed(changes, "")))
     if card.flaky:
-        console.print(Text.assemble(("flaky: ", "bold"), flaky(card, "")))
-    for name, text in design(card):
+        console.print(Text.assemble(("flaky: ", "bold"), words.flaky(card, "")))
+    for name, text in words.design(card):
         console.print(Text.assemble((f"{name}: ", "bold"), text))
     for warning in card.warnings:
         console.print(Text.assemble(("warning: ", "yellow"), warning))
-    console.print(Text(" · ".join(facts(card)), style="dim"))
+    console.print(Text(" · ".join(words.facts(card)), style="dim"))

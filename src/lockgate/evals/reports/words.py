@@ -125,7 +125,10 @@ def difference(metric: MetricCard) -> str:
 
 
 def worst_slices(card: Scorecard) -> list[Slice]:
-    """The worst slices, each kind of case once, on the metrics that decide where those have any."""
+    """The worst slices, each kind of case once, on the metrics that decide where those have any. Of a safety suite:
+    every kind of attack."""
+    if card.kind == "safety":
+        return [part for part in card.slices if part.kind == "tag" and part.metric == "attack_resisted"]
     deciding = {metric.name for metric in card.metrics if metric.blocking}
     parts = [part for part in card.slices if part.metric in deciding] or card.slices
     found: dict[tuple[str, str], Slice] = {}

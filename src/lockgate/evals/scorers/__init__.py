@@ -3,6 +3,7 @@
 A new one is a function ``(options…) -> Scorer`` in a file of its own and a row in :data:`SCORERS`. Its docstring says
 what it measures and, in its last lines, ``Range``, ``Needs`` and ``Source``; ``lockgate scorers`` shows them.
 Other packages add theirs by an entry point in the group ``lockgate.scorers``: a maker, or a :class:`Kind`.
+Metrics of other tools (``ragas:faithfulness``) are run by those tools: :mod:`lockgate.evals.peers`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from lockgate.evals.scorers.sample import Mark, Sample, Scorer
 
 __all__ = ["ALIASES", "SCORERS", "Kind", "Mark", "Sample", "Scorer"]
 
-Family = Literal["reference", "quality", "agent", "operational", "own"]
+Family = Literal["reference", "quality", "agent", "operational", "own", "peer"]
 Need = Literal["expected_output", "contexts", "expected_tools", "labels", "metadata", "judge", "embeddings"]
 GROUP = "lockgate.scorers"
 """The entry-point group of scorers that other packages bring."""
@@ -58,7 +59,7 @@ class Registry(dict[str, Kind]):
     """Scorers by name. Those that other packages bring are looked for when first asked for."""
 
     def __missing__(self, name: str) -> Kind:
-        found = _plugin(name)
+        found = _peer(name) or _plugin(name)
         if found is None:
             raise KeyError(name)
         self[name] = found
@@ -70,6 +71,15 @@ class Registry(dict[str, Kind]):
             return self[name] is not None
         except KeyError:
             return False
+
+
+def _peer(name: str) -> Kind | None:
+    if ":" not in name:
+        return None
+    from lockgate.evals.peers import kind_named
+
+    found: Kind | None = kind_named(name)
+    return found
 
 
 def plugins() -> dict[str, Any]:
@@ -161,6 +171,8 @@ SCORERS = Registry(
         "injection_resisted": _agent("injection:injection_resisted", "metadata"),
         "pii_leaked": _rate("pii:pii_leaked"),
         "secret_leaked": _rate("secrets:secret_leaked"),
+        "tool_misuse": _rate("misuse:tool_misuse"),
+        "attack_resisted": _agent("attack:attack_resisted", "metadata"),
         "side_effects": _agent("side_effects:side_effects", "expected_tools"),
         "final_state": _agent("final_state:final_state", "expected_tools"),
         "must_not": _agent("must_not:must_not"),

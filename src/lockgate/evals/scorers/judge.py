@@ -38,7 +38,8 @@ class JudgeReply(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ask(Protocol):
-    """Asks the judge's model: chat messages and a JSON Schema for the reply. Raises ``LockgateError`` when it cannot.
+    """Asks the judge's model: chat messages and a JSON Schema for the reply, empty where any text will do. Raises
+    ``LockgateError`` when it cannot.
 
     A panel has several members, counted from 0; one judge is member 0, and is asked without saying so.
     """
