@@ -28,10 +28,13 @@ if TYPE_CHECKING:
     from lockgate.rollouts.gitops import GitOps
     from lockgate.rollouts.service import Rollouts
     from lockgate.runtime.model import ModelClient
+    from lockgate.project.reload import ProjectFile
+    from lockgate.results import RunResult
     from lockgate.storage.blobs import BlobStore
     from lockgate.storage.engine import Database
     from lockgate.telemetry.writer import SpanWriter
     from lockgate.tools.service import Approvals
+    from lockgate.settings.service import Follower, Settings
     from lockgate.versions.model import AgentVersion, VersionRef
     from lockgate.versions.service import Versions
 
@@ -105,6 +108,33 @@ class App:
     def spans(self) -> SpanWriter:
         from lockgate.telemetry.writer import SpanWriter
 
+    @cached_property
+    def project_file(self) -> ProjectFile:
+        """``lockgate.yaml`` as it stands; see :mod:`lockgate.project.reload`."""
+        from lockgate.project.reload import ProjectFile
+
+        return ProjectFile(self.project)
+
+    @property
+    def follow_files(self) -> list[Callable[[], object]]:
+        """What a process that stays calls a few times a second: files that people edit."""
+        from lockgate.project.service import prices_file
+
+        return [self.project_file.refresh, lambda: self.prices.refresh(prices_file(self.project))]
+
+    @cached_property
+    def settings(self) -> Settings:
+        from lockgate.settings.service import Settings
+
+        return Settings(self.control, self.clock, lambda: list(self.project.config.environments))
+
+    @cached_property
+    def following(self) -> Follower:
+        """The settings as this process has last read them; whoever stays reads them anew."""
+        from lockgate.settings.service import Follower
+
+        return Follower()
+
         return SpanWriter(self.traces)
 
     # --- services ---------------------------------------------------------------------------------------------
@@ -137,7 +167,7 @@ class App:
     def alerts(self) -> Alerts:
         from lockgate.fleet.service import Alerts
 
-        return Alerts(self.control, self.clock)
+        return Alerts(self.control, self.clock, muted=lambda: self.following.current.value("alert.mute", ()))
 
     @cached_property
     def triage(self) -> Triage:

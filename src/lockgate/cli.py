@@ -53,6 +53,7 @@ COMMANDS: dict[str, Entry] = {
     "approvals": Entry("lockgate.tools.cli", "approvals", "Decide on tool calls that wait for a person.", "Run"),
     "tools": Entry("lockgate.tools.cli", "tools", "List tools and their contracts.", "Run"),
     "budgets": Entry("lockgate.limits.cli", "budgets", "Show what is spent, held and left.", "Run"),
+    "settings": Entry("lockgate.settings.cli", "settings", "Change what may change while everything runs.", "Run"),
     "deploy": Entry("lockgate.rollouts.cli", "deploy", "Bring a gated version to an environment.", "Deploy"),
     "apply": Entry("lockgate.rollouts.cli", "apply", "Bring an environment to what its file says.", "Deploy"),
     "gitops": Entry("lockgate.rollouts.cli", "gitops", "Follow a git branch that says what serves.", "Deploy"),

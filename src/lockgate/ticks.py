@@ -13,8 +13,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from lockgate.errors import Conflict, Unavailable
+from lockgate.errors import Conflict, Killed, Unavailable
 from lockgate.fleet.model import Severity
+from lockgate.following import Following, retirements
 from lockgate.limits.model import Balance
 from lockgate.rollouts.leader import Leadership
 
@@ -90,6 +91,8 @@ def loops(app: App, lead: Leadership) -> list[Loop]:
     scoring = LiveScoring(app.control, app.clock, app.project.root)
     budgets = BudgetAlerts(app)
     upgrades = implicit_upgrades(app)
+    following = Following(app)
+    leaving = retirements(app)
     leads = lead.leads
 
     def resume() -> None:
@@ -104,6 +107,7 @@ def loops(app: App, lead: Leadership) -> list[Loop]:
             app.gitops.tick(tell, lambda: app.alerts.resolve("gitops"))
 
     return [
+        Loop("settings", [Tick("settings", 0.5, following.tick, leader_only=False)], leads),
         Loop("gitops", [Tick("gitops", 0.5, follow)], leads),
         Loop(
             "rollouts",
@@ -124,6 +128,7 @@ def loops(app: App, lead: Leadership) -> list[Loop]:
                 Tick("ledger", 1.0, lambda: app.ledger.persist(app.holds), leader_only=False),
                 Tick("budget alerts", 1.0, budgets.tick),
                 Tick("implicit upgrades", 5.0, upgrades.tick),
+                Tick("retiring models", 30.0, leaving.tick),
                 Tick("triage", 2.0, app.triage.capture),
             ],
             leads,
@@ -136,7 +141,7 @@ class BudgetAlerts:
 
     def __init__(self, app: App) -> None:
         self._app = app
-        self._told: dict[str, tuple[int, float]] = {}
+        self._told: dict[str, tuple[float, float]] = {}
         self._known = False
 
     def tick(self) -> None:
@@ -146,7 +151,8 @@ class BudgetAlerts:
         crossed = {
             _alert_key(balance): (balance, level)
             for balance in self._app.ledger.balances(self._app.holds)
-            if not balance.account.startswith("run:") and (level := crossing(balance)) is not None
+            if not balance.account.startswith("run:")
+            and (level := crossing(balance, self._warn_at(balance))) is not None
         }
         for key, (balance, level) in crossed.items():
             told = self._told.get(key)
@@ -159,6 +165,15 @@ class BudgetAlerts:
             self._told.pop(key, None)
 
     def _open(self) -> set[str]:
+    def _warn_at(self, balance: Balance) -> float:
+        from lockgate.limits.alerts import WARN_PERCENT
+
+        kind, _, rest = balance.account.partition(":")
+        environment, _, name = rest.partition(":")
+        place = {kind: name} if kind in ("agent", "tenant") else {}
+        known = self._app.following.current
+        return float(known.value("alert.budget_percent", WARN_PERCENT, environment=environment, **place))
+
         if not self._known:  # after a start: what an earlier process raised
             self._known = True
             return {alert.key for alert in self._app.alerts.list(limit=10_000) if alert.kind == "budget"}
@@ -192,10 +207,16 @@ def resume_approved(app: App) -> int:
     from lockgate.money import to_nano
     from lockgate.runtime.service import resumable, resume_on_host
 
+    from lockgate.settings import switches
     waiting = resumable(app.control)
     resumed = 0
     for run in waiting:
         limits = app.versions.load(run.behaviour_digest).limits
+        try:
+            switches.check(app.following.current, environment=run.environment, tenant=run.tenant, agents=[run.agent])
+        except Killed as off:  # it goes on when the switch is lifted
+            _log.debug("run %s waits: %s", run.run_id, off.message)
+            continue
         usd = limits.max_usd_per_run
         claims = RunClaims(
             run_id=run.run_id,

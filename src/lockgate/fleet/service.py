@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
+
 from lockgate.clock import Clock
 from lockgate.errors import NotFound
 from lockgate.fleet import store
@@ -13,12 +15,17 @@ from lockgate.storage.engine import Database
 class Alerts:
     """The alerts of one control database. Safe from any number of processes."""
 
-    def __init__(self, control: Database, clock: Clock) -> None:
+    def __init__(self, control: Database, clock: Clock, *, muted: Callable[[], Collection[str]] = lambda: ()) -> None:
+        """``muted`` gives the kinds that are not raised now."""
         self._control = control
         self._clock = clock
+        self._muted = muted
 
     def raise_alert(self, key: str, kind: str, severity: Severity, subject: str, message: str) -> Alert:
-        """Open an alert. While one of this ``key`` is open, that one gets the new severity and message instead."""
+        """Open an alert. While one of this ``key`` is open, that one gets the new severity and message instead.
+
+        One of a muted kind is not kept.
+        """
         now = self._clock()
         alert = Alert(
             id=new_id("alert"),
@@ -30,6 +37,8 @@ class Alerts:
             opened_at=now,
             last_seen_at=now,
         )
+        if kind in self._muted():
+            return alert
         with self._control.write() as connection:
             return store.open_or_refresh(connection, alert)
 

@@ -48,6 +48,7 @@ class Rates(msgspec.Struct, frozen=True):
     output: int
     dearest_input: int
     dearest_output: int
+    cache_write: int | None = None  # None: as input
 
 
 class Price(msgspec.Struct, frozen=True):
@@ -64,8 +65,10 @@ class Price(msgspec.Struct, frozen=True):
         for tier in self.tiers:
             if usage.input_tokens > tier.above:
                 rates = tier
-        cached = usage.cached_tokens
+        cached, written = usage.cached_tokens, usage.cache_write_tokens
         total = (usage.input_tokens - cached) * rates.input + cached * rates.cached + usage.output_tokens * rates.output
+        if written and rates.cache_write is not None:
+            total += written * (rates.cache_write - rates.input)
         return -(-total // MILLION) + self.request
 
     def bound(self, request_bytes: int, max_output_tokens: int, n: int = 1, extra_input_tokens: int = 0) -> Nano:
@@ -136,7 +139,7 @@ class Prices:
         from lockgate.limits.pricefile import read_prices
 
         now = None if overrides is None else stamp([overrides])
-        if now == self._seen:
+        if now == self._seen and self._rows is not None:
             return False
         self._seen = now
         try:
@@ -145,9 +148,11 @@ class Prices:
             self.problem = wrong.message
             log.warning("prices are not taken, the last good ones stay in force: %s", wrong.message)
             return False
-        self.problem, self._path, self._rows, self._found = None, overrides, rows, {}
-        log.info("prices were changed, and are in force")
-        return True
+        first, self.problem = self._rows is None, None
+        self._path, self._rows, self._found = overrides, rows, {}
+        if not first:
+            log.info("prices were changed, and are in force")
+        return not first
 
     def cost(self, provider_kind: str, provider_name: str, model: str, usage: Usage) -> Nano:
         """What the usage costs."""
@@ -239,6 +244,7 @@ def _rates(prices: Any, above: int) -> Rates:
         known.get("output_mtok", 0),
         max((rate for name, rate in known.items() if not name.startswith("output")), default=0),
         max((rate for name, rate in known.items() if name.startswith("output")), default=0),
+        known.get("cache_write_mtok"),
     )
 
 

@@ -67,7 +67,7 @@ def _harms(plan: Plan, situation: Situation) -> list[str]:
 def _waits(plan: Plan, situation: Situation) -> list[str]:
     reasons: list[str] = []
     if situation.paused:
-        reasons.append("paused")
+        reasons.append(situation.paused)
     if not situation.ready:
         reasons.append("no host serves the candidate yet")
     if situation.sample_ratio >= 1 / SPLIT_ALPHA:

@@ -13,6 +13,8 @@ from sqlalchemy import Connection
 from lockgate.rollouts import evidence, evidence_store, shadow, store
 from lockgate.rollouts.evidence import Observation, RunFacts, State, Traffic
 from lockgate.rollouts.model import MetricSpec, Profile, Reading, Rollout, Situation
+from lockgate.settings import store as settings_store
+from lockgate.settings.model import Snapshot
 
 BATCH = 1000
 """Units and pairs looked at in one tick."""
@@ -95,9 +97,18 @@ def situation(connection: Connection, rollout: Rollout, known: Evidence, *, now:
         catastrophe_note=note,
         sample_ratio=evidence.wealth(split),
         ready=ready,
-        paused=rollout.status == "paused",
+        paused="paused" if rollout.status == "paused" else _set_to_pause(connection, rollout),
         age=now - rollout.created_at,
     )
+
+
+def _set_to_pause(connection: Connection, rollout: Rollout) -> str:
+    known = Snapshot(settings_store.current(connection))
+    found = known.find("rollout.pause", environment=rollout.environment, agent=rollout.agent)
+    if found is None or not found.value:
+        return ""
+    why = f": {found.reason}" if found.reason else ""
+    return f"paused by the setting rollout.pause ({found.scope}), by {found.actor}{why}"
 
 
 def save(connection: Connection, rollout: Rollout, old: Evidence, new: Evidence, now: float) -> None:

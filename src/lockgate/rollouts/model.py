@@ -146,7 +146,7 @@ class Situation(msgspec.Struct, frozen=True, kw_only=True):
     catastrophe_note: str = ""
     sample_ratio: float = 1.0  # E against "the arms are split by the stated weights"
     ready: bool = True  # a host serves the candidate
-    paused: bool = False
+    paused: str = ""  # who says so; empty: it is not
     age: float = 0.0
 
 

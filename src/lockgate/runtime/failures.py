@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lockgate.errors import InputError, LimitExceeded, LockgateError, Refused, RunFailed, UpstreamError
+from lockgate.errors import InputError, Killed, LimitExceeded, LockgateError, Refused, RunFailed, UpstreamError
 
 ERROR_TYPES: dict[str, str] = {
     # limits of the version
@@ -21,6 +21,8 @@ ERROR_TYPES: dict[str, str] = {
     "model_rejected": "The model's server, or the gateway, refused the request as wrong.",
     "model_invalid": "The answer is not a chat completion.",
     "output_invalid": "The answer does not fit the output schema, also after max_iterations repairs.",
+    "killed": "Somebody switched the agent, its tenant or its environment off.",
+    "model_killed": "Somebody switched the model off.",
     "refused": "The gateway refused the call: identity, roles, or a guardrail.",
     # tools
     "unknown_tool": "The version has no such tool, or the tool has no contract.",
@@ -45,7 +47,9 @@ ERROR_TYPES: dict[str, str] = {
 }
 """Every ``error_type``, with its meaning. A test holds ``docs/runs.md`` against it."""
 
-PASSING = frozenset({"model_unavailable", "model_timeout", "model_error", "model_invalid", "rate_limited"})
+PASSING = frozenset(
+    {"model_killed", "model_unavailable", "model_timeout", "model_error", "model_invalid", "rate_limited"}
+)
 """Failures after which the next fallback model is tried."""
 
 
@@ -60,6 +64,8 @@ def model_failure(error: LockgateError | TimeoutError, *, model: str, timeout: f
             return RunFailed("budget_exceeded", error.message, remedy=error.remedy)
         case LimitExceeded():
             return RunFailed("rate_limited", error.message, remedy=error.remedy)
+        case Killed(what=what):
+            return RunFailed("model_killed" if what == "model" else "killed", error.message, remedy=error.remedy)
         case Refused():
             return RunFailed("refused", error.message, remedy=error.remedy)
         case UpstreamError(upstream_status=429):

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from sqlalchemy.exc import SQLAlchemyError
 
 from lockgate.clock import Clock
-from lockgate.errors import Conflict, InputError, NotFound, RunFailed, Unavailable
+from lockgate.errors import Conflict, InputError, Killed, NotFound, RunFailed, Unavailable
 from lockgate.results import RunResult, RunStatus
 from lockgate.runs import Arm, RunRequest, host_socket
 from lockgate.runtime import store
@@ -25,10 +26,12 @@ from lockgate.runtime.model import ModelClient, Step, ToolMode
 from lockgate.runtime.recording import RunIdentity, StoreRecorder
 from lockgate.runtime.shadow import ShadowTools
 from lockgate.runtime.tracing import Emit, Tracer
+from lockgate.settings import switches
+from lockgate.settings.service import Follower
 from lockgate.storage.engine import Database
 from lockgate.tools.policy import Policy
 from lockgate.tools.service import Approvals
-from lockgate.versions.model import AgentVersion
+from lockgate.versions.model import AgentVersion, ToolContract
 
 log = logging.getLogger(__name__)
 
@@ -46,10 +49,14 @@ RESUME_TIMEOUT = 10.0
 
 
 class Live:
-    """Tool calls of a live run are carried out."""
+    """Tool calls of a live run are carried out, unless ``permit`` raises."""
 
-    async def answer(self, contract: Any, arguments: dict[str, Any], *, asks: bool) -> None:
-        return None
+    def __init__(self, permit: Callable[[], None] = lambda: None) -> None:
+        self._permit = permit
+
+    async def answer(self, contract: ToolContract, arguments: dict[str, Any], *, asks: bool) -> None:
+        if contract.effect != "pure":
+            await asyncio.to_thread(self._permit)
 
 
 class RunService:
@@ -80,6 +87,7 @@ class RunService:
         self._client_for = client_for
         self._emit = emit
         self._model_timeout = model_timeout
+        self._settings = Follower()
 
     async def run(self, request: RunRequest) -> RunResult:
         """One run from its start. Cancelling it records ``cancelled``, and finishes a write that is under way.
@@ -120,7 +128,7 @@ class RunService:
 
         row, steps = await _confirmed(self.committer.submit(claim))
         request = store.request_of(row, token)
-        return lambda: self._attempt(request, row["attempt"], steps, Live())
+        return lambda: self._attempt(request, row["attempt"], steps, Live(lambda: self._permit(request)))
 
     async def heartbeat(self, address: str, pid: int) -> None:
         """Register this host, or say that it lives."""
@@ -203,12 +211,26 @@ class RunService:
             )
         return result
 
+    def _permit(self, request: RunRequest) -> None:
+        """Raises :class:`RunFailed` when somebody switched the run's agent, tenant or environment off meanwhile."""
+        try:
+            with self._control.read() as connection:
+                self._settings.refresh(connection)
+        except SQLAlchemyError as away:  # a write cannot be recorded then, and so is not made
+            log.warning("the settings cannot be read; the last ones hold: %s", away)
+        try:
+            switches.check(
+                self._settings.current, environment=request.environment, tenant=request.tenant, agents=[request.agent]
+            )
+        except Killed as off:
+            raise RunFailed("killed", off.message, remedy=off.remedy) from None
+
     async def _mode(self, request: RunRequest) -> ToolMode:
         deepest = self.version.limits.max_depth
         if request.depth > deepest:
             raise RunFailed("depth_exceeded", f"the run is {request.depth} calls deep, and max_depth is {deepest}")
         if request.mode == "live":
-            return Live()
+            return Live(lambda: self._permit(request))
         kind = self.version.framework.kind
         if kind != "native":
             raise RunFailed(

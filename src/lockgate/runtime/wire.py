@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from lockgate.errors import LimitExceeded, Refused, UpstreamError
+from lockgate.errors import Killed, LimitExceeded, Refused, UpstreamError
 from lockgate.money import NANO, Nano
 from lockgate.results import Usage
 from lockgate.runtime.model import Completion, wire_name
@@ -56,6 +56,8 @@ def failure_of(status: int, headers: Mapping[str, str], data: bytes, model: Mode
         final = headers.get("x-should-retry") == "false"
         retry_after = None if final else _seconds(headers.get("retry-after"))
         return LimitExceeded(said, limit=str(error.get("limit", "")), retry_after=retry_after)
+    if status == 403 and error.get("code") == Killed.code:
+        return Killed(said, what=str(error.get("what", "")))
     if status in (401, 403):
         return Refused(said)
     named = headers.get("retry-after")

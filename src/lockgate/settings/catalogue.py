@@ -122,7 +122,7 @@ BEHAVIOUR = frozenset(
     ("model", "framework", "system_prompt", "prompt", "variables", "references", "tools", "handler", "guardrails",
      "policies", "retrieval", "memory", "max_iterations", "max_llm_calls", "max_tool_calls", "max_tokens_per_run",
      "max_seconds", "max_usd_per_run", "max_depth", "temperature", "top_p", "max_tokens", "seed", "stop", "fallbacks",
-     "triage", "code", "schema", "base_url", "weights")
+     "triage", "cache", "code", "schema", "base_url", "weights")
 )  # fmt: skip
 """Words of what defines an agent's answers. None of them is a setting."""
 _BESIDE = frozenset(("evals", "thresholds", "owner", "breaker", "rollout", "budgets"))

@@ -66,7 +66,7 @@ def test_a_rollback_says_its_arithmetic() -> None:
 
 
 @pytest.mark.parametrize("phase", [SHADOW, FIRST, LAST])
-@pytest.mark.parametrize("more", [{}, {"paused": True}, {"ready": False}, {"phase_seconds": 0.0, "phase_units": 0}])
+@pytest.mark.parametrize("more", [{}, {"paused": "paused"}, {"ready": False}, {"phase_seconds": 0.0, "phase_units": 0}])
 def test_harm_rolls_back_in_any_phase_paused_or_not(phase: int, more: dict[str, Any]) -> None:
     assert decide(PLAN, situation(phase, errors=reading("errors", harm=61), **more)).action == "rollback"
 
@@ -88,7 +88,7 @@ def test_the_fast_path_rolls_back() -> None:
         (FIRST, {"phase_seconds": 59.0}, "wait", "phase 2/3 (5 %): 59 s of 60 s"),
         (FIRST, {"phase_units": 2}, "wait", "phase 2/3 (5 %): 2 of 3 candidate units"),
         (FIRST, {"phase_units": 3, "phase_seconds": 60.0}, "advance", "on to 50 %"),
-        (FIRST, {"paused": True}, "wait", "paused"),
+        (FIRST, {"paused": "paused"}, "wait", "paused"),
         (FIRST, {"ready": False}, "wait", "no host serves the candidate yet"),
         (FIRST, {"sample_ratio": 1000.0}, "wait", "sample ratio E = 1e+03 ≥ 1e+03"),
         (FIRST, {"sample_ratio": 999.0}, "advance", "on to 50 %"),
