@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from lockgate.fleet.service import Alerts
     from lockgate.gateway.keys import Keys
     from lockgate.improve.service import Triage
+    from lockgate.fleet.heartbeats.service import Fleet
     from lockgate.limits.holdtable import HoldTable
     from lockgate.limits.prices import Prices
     from lockgate.limits.service import Ledger
@@ -184,6 +185,12 @@ class App:
     @cached_property
     def environments(self) -> Environments:
         from lockgate.rollouts.converge import Environments
+    @cached_property
+    def fleet(self) -> Fleet:
+        from lockgate.fleet.heartbeats.service import Fleet
+
+        return Fleet(self.control, self.clock, self.alerts)
+
 
         return Environments(
             self.control, self.clock, versions=self.versions, project=self.project, rollouts=self.rollouts

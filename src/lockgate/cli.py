@@ -61,6 +61,7 @@ COMMANDS: dict[str, Entry] = {
     "trace": Entry("lockgate.telemetry.cli", "trace", "Show a trace as a tree of spans.", "Observe"),
     "alerts": Entry("lockgate.fleet.cli", "alerts", "List open alerts.", "Observe"),
     "triage": Entry("lockgate.improve.cli", "triage", "Review failures and make them test cases.", "Improve"),
+    "fleet": Entry("lockgate.fleet.heartbeats.cli", "fleet", "Which instance runs which version.", "Operate"),
     "feedback": Entry("lockgate.improve.cli", "feedback", "Record what a user said of a run.", "Improve"),
     "doctor": Entry("lockgate.versions.doctor.cli", "doctor", "Check the project and this machine.", "Operate"),
     "owners": Entry("lockgate.versions.doctor.cli", "owners", "Who answers for what.", "Operate"),

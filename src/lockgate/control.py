@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import logging
 import os
@@ -20,12 +21,15 @@ from starlette.exceptions import HTTPException
 from lockgate import __version__
 from lockgate.bootstrap import App, open_app
 from lockgate.errors import Conflict, InputError, LockgateError, NotFound, Refused, TooLarge, Unauthenticated
+from lockgate.fleet.heartbeats.api import fleet_routes
+from lockgate.fleet.heartbeats.pull_api import pull_routes, refusal
 from lockgate.gateway.model import Identity
 from lockgate.gateway.problems import problem
 from lockgate.rollouts.api import gitops_routes, rollout_routes
 from lockgate.rollouts.leader import Leadership
 from lockgate.runs import control_socket
 from lockgate.ticks import Loop, loops
+from lockgate.versions.registry.shelf import Shelf
 
 _log = logging.getLogger(__name__)
 
@@ -54,18 +58,23 @@ def make_api(app: App) -> FastAPI:
     api.middleware("http")(_bounded)
 
     def caller(request: Request) -> Identity:
-        scheme, _, secret = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not secret.strip():
-            raise Unauthenticated("no API key", remedy="send Authorization: Bearer lgk_…")
-        identity = app.keys.authenticate(secret.strip())
+        identity = app.keys.authenticate(_secret(request))
         if "admin" not in identity.roles:
             raise Refused("this key has not the role admin", remedy="lockgate keys create --role admin")
+        return identity
+
+    def member(request: Request) -> Identity:
+        identity = app.keys.authenticate(_secret(request))
+        if not {"admin", "agent"} & set(identity.roles):
+            raise Refused("this key has not the role agent", remedy="lockgate keys create --role agent --agent NAME")
         return identity
 
     _health(api, app)
     api.include_router(gitops_routes(app.gitops, caller), prefix="/api/v1")
     api.include_router(rollout_routes(app.rollouts, caller), prefix="/api/v1")
     api.include_router(_operations(app, caller), prefix="/api/v1")
+    api.include_router(fleet_routes(app.fleet, caller, member), prefix="/api")
+    api.include_router(pull_routes(app.fleet, Shelf(app.versions), member))
     return api
 
 
@@ -148,6 +157,18 @@ async def _until_listening(path: Path, serving: asyncio.Task[Any]) -> None:
             return
         await asyncio.sleep(0.02)
     raise Conflict(f"the control plane could not listen on {str(path)!r}", remedy="see its log above")
+
+
+def _secret(request: Request) -> str:
+    """The API key of a request: a bearer token, or, as OCI clients send it, the password of a login."""
+    scheme, _, given = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "basic":
+        with contextlib.suppress(ValueError):
+            _, _, given = base64.b64decode(given, validate=True).decode().partition(":")
+            scheme = "bearer"
+    if scheme.lower() != "bearer" or not given.strip():
+        raise Unauthenticated("no API key", remedy="send Authorization: Bearer lgk_…")
+    return given.strip()
 
 
 def _health(api: FastAPI, app: App) -> None:
@@ -237,6 +258,8 @@ def _operations(app: App, caller: Any) -> APIRouter:
 
 async def _deliberate(request: Request, error: Exception) -> Response:
     assert isinstance(error, LockgateError)
+    if request.url.path.startswith("/v2/"):
+        return refusal(error)
     status, headers, body = problem(error, instance=request.url.path)
     return Response(body, status, dict(headers))
 

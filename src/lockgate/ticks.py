@@ -128,6 +128,7 @@ def loops(app: App, lead: Leadership) -> list[Loop]:
                 Tick("ledger", 1.0, lambda: app.ledger.persist(app.holds), leader_only=False),
                 Tick("budget alerts", 1.0, budgets.tick),
                 Tick("implicit upgrades", 5.0, upgrades.tick),
+                Tick("fleet", 3.0, app.fleet.watch),
                 Tick("retiring models", 30.0, leaving.tick),
                 Tick("triage", 2.0, app.triage.capture),
             ],

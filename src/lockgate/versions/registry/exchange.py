@@ -110,13 +110,8 @@ async def _push_referrers(
     registry: Registry, blobs: BlobStore, subject: str, size: int, settings: bytes, annotations: dict[str, str]
 ) -> int:
     there = {entry["digest"] for entry in await registry.referrers(subject)}
-    made = layout.referrer(subject, size, layout.SETTINGS, "settings.json", settings)
-    own = list(made.items())[-1][1]
-    wanted = [(own, made)]
-    # Which settings are the latest is said by a time, which stands in the registry's copy of the manifest alone.
-    body = json.loads(own) | {"annotations": annotations}
-    dated = canonical(body)
-    wanted = [(dated, {**made, sha256(dated): dated})]
+    made = dated_settings(subject, size, settings, annotations)
+    wanted = [(list(made.values())[-1], made)]
     for _, manifest in layout.referrers(blobs, subject):
         if json.loads(manifest).get("artifactType") != layout.SETTINGS:
             needed = {part: blobs.get(part) for part in _parts(json.loads(manifest))}
@@ -138,6 +133,18 @@ async def _push_referrers(
     if fresh:
         await _list_by_tag(registry, subject, fresh)
     return len(wanted)
+
+
+def dated_settings(subject: str, size: int, settings: bytes, annotations: dict[str, str]) -> dict[str, bytes]:
+    """The blobs that attach a version's settings to it in a registry; the manifest is the last of them.
+
+    Which settings are the latest is said by a time, which stands in the registry's copy of the manifest alone.
+    """
+    made = layout.referrer(subject, size, layout.SETTINGS, "settings.json", settings)
+    name, own = list(made.items())[-1]
+    dated = canonical(json.loads(own) | {"annotations": annotations})
+    del made[name]
+    return {**made, sha256(dated): dated}
 
 
 async def _list_by_tag(registry: Registry, subject: str, fresh: list[dict[str, Any]]) -> None:

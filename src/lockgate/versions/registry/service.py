@@ -16,6 +16,7 @@ from lockgate.versions.registry.reference import Reference
 
 if TYPE_CHECKING:
     from lockgate.versions.service import Versions
+    from lockgate.versions.store import VersionRow
 
 Value = TypeVar("Value")
 
@@ -37,10 +38,7 @@ def push_version(
     tag = where.tag or f"v{row.file_version}"
     short = digest.removeprefix("sha256:")[:12]
     commit = (f"git-{row.git_commit}.v{row.file_version}",) if row.git_commit else ()
-    made = datetime.fromtimestamp(row.created_at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    notes = {exchange.CREATED: made, exchange.VERSION: str(row.file_version)}
-    if row.git_commit:
-        notes[exchange.REVISION] = row.git_commit
+    notes = annotations_of(row)
     settings = versions.blobs.get(row.settings_digest)
 
     async def go() -> exchange.Pushed:
@@ -56,6 +54,13 @@ def push_version(
             )
 
     return _run(go())
+
+
+def annotations_of(row: VersionRow) -> dict[str, str]:
+    """What a registry's copy of the settings says beside them: when, which file version, which commit."""
+    made = datetime.fromtimestamp(row.created_at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    notes = {exchange.CREATED: made, exchange.VERSION: str(row.file_version)}
+    return notes | ({exchange.REVISION: row.git_commit} if row.git_commit else {})
 
 
 def pull_version(
