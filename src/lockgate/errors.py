@@ -10,6 +10,7 @@
     ├── Refused                     1    403   a rule says no
     │   ├── Unauthenticated         1    401   no key, a wrong key, an expired token
     │   ├── Killed                  1    403   somebody has switched it off
+    │   ├── Blocked                 1    403   a guardrail stopped it
     │   ├── LimitExceeded           1    429   a budget, rate or action limit is reached
     │   └── ApprovalPending         1    202   the run waits for a person's yes
     ├── Unavailable                 4    503   something Lockgate needs does not answer
@@ -27,6 +28,7 @@ from pathlib import Path
 
 __all__ = [
     "ApprovalPending",
+    "Blocked",
     "Conflict",
     "Corrupt",
     "Diverged",
@@ -148,6 +150,17 @@ class Killed(Refused):
     def __init__(self, message: str, *, what: str, remedy: str | None = None) -> None:
         super().__init__(message, remedy=remedy)
         self.what = what
+
+
+class Blocked(Refused):
+    """A guardrail stopped a call. ``guard`` is which one, ``side`` whether it was the input or the output."""
+
+    code = "guardrail_blocked"
+
+    def __init__(self, message: str, *, guard: str, side: str, remedy: str | None = None) -> None:
+        super().__init__(message, remedy=remedy)
+        self.guard = guard
+        self.side = side
 
 
 class LimitExceeded(Refused):

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from lockgate.errors import ApprovalPending, Killed, LimitExceeded, LockgateError, RunFailed, UpstreamError
+from lockgate.errors import ApprovalPending, Blocked, Killed, LimitExceeded, LockgateError, RunFailed, UpstreamError
 
 Response = tuple[int, list[tuple[str, str]], bytes]
 """Status, headers, body."""
@@ -87,6 +87,8 @@ def _text(error: LockgateError) -> str:
 def _extra(error: LockgateError) -> dict[str, Any]:
     if isinstance(error, LimitExceeded):
         return {"limit": error.limit}
+    if isinstance(error, Blocked):
+        return {"guard": error.guard, "side": error.side}
     if isinstance(error, Killed):
         return {"what": error.what}
     if isinstance(error, ApprovalPending):
