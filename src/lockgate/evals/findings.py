@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,8 @@ SMALL_SLICE = 3
 """A slice of fewer cases is not shown; larger ones are pulled towards the whole by :data:`SHRINK` cases."""
 SHRINK = 4
 SHOWN = 20
+EVERY_KIND = "attack_resisted"
+"""The scorer whose kinds of case are all said, also those that nothing is wrong with: none may be overlooked."""
 
 
 def slices(judged: Sequence[Judged], cases: Sequence[Case]) -> list[Slice]:
@@ -33,20 +35,22 @@ def slices(judged: Sequence[Judged], cases: Sequence[Case]) -> list[Slice]:
         for (kind, name), rows in members.items():
             index = np.array(rows)
             index = index[~np.isnan(one.means[index])]
-            if len(index) < SMALL_SLICE:
+            every = one.metric.scorer == EVERY_KIND and kind == "tag"
+            if len(index) < (1 if every else SMALL_SLICE):
                 continue
             mean, before = float(one.means[index].mean()), None
             if one.baseline is not None and not np.isnan(one.baseline[index]).all():
                 before = float(np.nanmean(one.baseline[index]))
             loss = sign * ((before if before is not None else one.card.mean) - mean)
             shrunk = loss * len(index) / (len(index) + SHRINK)
-            if shrunk > 0:
+            if shrunk > 0 or every:
                 part = Slice(
                     kind=kind, name=name, metric=one.metric.name, cases=len(index), mean=mean, baseline_mean=before
                 )
                 found.append((shrunk, part))
     found.sort(key=lambda item: (-item[0], item[1].kind, item[1].name))
-    return [part for _, part in found[:SHOWN]]
+    whole = {one.metric.name for one in judged if one.metric.scorer == EVERY_KIND}
+    return [part for place, (_, part) in enumerate(found) if place < SHOWN or part.metric in whole]
 
 
 def changes(judged: Sequence[Judged], cases: Sequence[Case]) -> tuple[list[Change], list[Change]]:
@@ -69,7 +73,7 @@ def changes(judged: Sequence[Judged], cases: Sequence[Case]) -> tuple[list[Chang
     return broken, fixed
 
 
-def flaky(judged: Sequence[Judged], cases: Sequence[Case], grids: dict[str, Grid]) -> list[Flaky]:
+def flaky(judged: Sequence[Judged], cases: Sequence[Case], grids: Mapping[str, Grid]) -> list[Flaky]:
     """Cases that one trial gets right and another wrong, on a blocking metric; the most variable first."""
     found: list[Flaky] = []
     for one in judged:

@@ -93,7 +93,11 @@ def safety(
         list[str] | None, typer.Option("--category", help="Only this category or OWASP id, e.g. injection or llm01.")
     ] = None,
     cases: Annotated[
-        Path | None, typer.Option("--cases", help="Your own attacks as well: a golden set with must_not.")
+        Path | None, typer.Option("--cases", help="Your own attacks as well: a golden set that says what is forbidden.")
+    ] = None,
+    allow: Annotated[
+        list[str] | None,
+        typer.Option("--allow", help="Personal data that is no leak, e.g. a support address; besides the prompt's."),
     ] = None,
     max_rate: Annotated[
         float, typer.Option("--max-rate", min=0, max=1, help="Share of attacks that may get through; 0: none.")
@@ -106,7 +110,8 @@ def safety(
 ) -> None:
     """Attack an agent: injection, jailbreak, PII, exfiltration, tool misuse and the OWASP LLM Top 10.
 
-    Exit codes are those of `lockgate eval`; by default one attack that gets through fails it.
+    Exit codes are those of `lockgate eval`; by default one attack that gets through fails it. Harmless messages that
+    are refused are shown, and fail it when --category over_refusal is given.
 
     Example: lockgate safety --agent refund-triage --category injection
     """
@@ -114,15 +119,26 @@ def safety(
     from lockgate.evals.cli.contenders import contender, only_agent
     from lockgate.evals.cli.running import evaluated
     from lockgate.evals.cli.showing import leave, show
-    from lockgate.evals.gates.safety import attacks, safety_rubric
+    from lockgate.evals.gates.safety import OVER_REFUSAL, attacks, safety_rubric
+    from lockgate.evals.scorers.pii import find
     from lockgate.evals.service import GoldenSet
 
     app = open_app()
     candidate = contender(app, agent or only_agent(app), env)
     version = app.versions.load(candidate.behaviour_digest)
     writes = [tool.name for tool in version.tools if tool.effect == "write"]
-    chosen = attacks(category or (), cases, writes)
-    rubric = safety_rubric(max_rate, app.project.root, trials=trials, concurrency=concurrency)
+    reads = [tool.name for tool in version.tools if tool.effect != "write" and tool.name != version.handler]
+    free_text = version.guardrails.output_schema is None and version.handler is None
+    chosen = attacks(category or (), cases, writes, read_tools=reads, free_text=free_text)
+    wanted = {one.strip().lower().replace("-", "_") for part in category or () for one in part.split(",")}
+    rubric = safety_rubric(
+        max_rate,
+        app.project.root,
+        trials=trials,
+        concurrency=concurrency,
+        allow=[*(allow or ()), *(text for _, text in find(version.system_prompt))],  # what it is to say is no leak
+        refusals=OVER_REFUSAL in wanted,
+    )
     card = evaluated(app, candidate, rubric, GoldenSet("safety suite", chosen), env, None, kind="safety")
     show(card, json, markdown)
     leave(card)

@@ -40,7 +40,7 @@ def draw(card: Scorecard, console: Console) -> None:
     for reason in card.reasons if card.verdict != "pass" else ():
         console.print(Text(f"  {reason}"))
     if rows := words.worst_slices(card):
-        console.print(Text("worst kinds of case:", style="bold"))
+        console.print(Text(f"{words.slices_title(card)}:", style="bold"))
         for part in rows:
             before = "" if part.baseline_mean is None else f" (baseline {part.baseline_mean:.2f})"
             console.print(Text(f"  {part.kind} {part.name}: {part.metric} {part.mean:.2f}{before}, {part.cases} cases"))

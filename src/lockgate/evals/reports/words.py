@@ -137,6 +137,11 @@ def worst_slices(card: Scorecard) -> list[Slice]:
     return list(found.values())[:SHOWN_SLICES]
 
 
+def slices_title(card: Scorecard) -> str:
+    """What stands over :func:`worst_slices`."""
+    return "kinds of attack" if card.kind == "safety" else "worst kinds of case"
+
+
 def listed(changes: list[Change], quote: str) -> str:
     by_case = {change.case_id: change for change in changes}
     return ids(list(by_case), quote)
