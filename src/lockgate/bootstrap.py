@@ -5,6 +5,7 @@ Everything is built on first use, so a command pays only for what it touches.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from functools import cached_property
 from pathlib import Path
@@ -15,27 +16,29 @@ from lockgate.project.model import Project
 from lockgate.project.service import load_project
 
 if TYPE_CHECKING:
+    from lockgate.evals.annotation.service import Annotations
+    from lockgate.evals.judges.service import Judges
     from lockgate.evals.model import JudgeSettings, Subject
     from lockgate.evals.scorers.judge import Ask
     from lockgate.evals.service import Evals, Mutant
+    from lockgate.fleet.heartbeats.service import Fleet
     from lockgate.fleet.service import Alerts
     from lockgate.gateway.keys import Keys
     from lockgate.improve.service import Triage
-    from lockgate.fleet.heartbeats.service import Fleet
     from lockgate.limits.holdtable import HoldTable
     from lockgate.limits.prices import Prices
     from lockgate.limits.service import Ledger
+    from lockgate.project.reload import ProjectFile
+    from lockgate.results import RunResult
     from lockgate.rollouts.converge import Environments
     from lockgate.rollouts.gitops import GitOps
     from lockgate.rollouts.service import Rollouts
     from lockgate.runtime.model import ModelClient
-    from lockgate.project.reload import ProjectFile
-    from lockgate.results import RunResult
+    from lockgate.settings.service import Follower, Settings
     from lockgate.storage.blobs import BlobStore
     from lockgate.storage.engine import Database
     from lockgate.telemetry.writer import SpanWriter
     from lockgate.tools.service import Approvals
-    from lockgate.settings.service import Follower, Settings
     from lockgate.versions.model import AgentVersion, VersionRef
     from lockgate.versions.service import Versions
 
@@ -106,10 +109,6 @@ class App:
         return Prices(self.project.root / name if name else None)
 
     @cached_property
-    def spans(self) -> SpanWriter:
-        from lockgate.telemetry.writer import SpanWriter
-
-    @cached_property
     def project_file(self) -> ProjectFile:
         """``lockgate.yaml`` as it stands; see :mod:`lockgate.project.reload`."""
         from lockgate.project.reload import ProjectFile
@@ -136,6 +135,10 @@ class App:
 
         return Follower()
 
+    @cached_property
+    def spans(self) -> SpanWriter:
+        from lockgate.telemetry.writer import SpanWriter
+
         return SpanWriter(self.traces)
 
     # --- services ---------------------------------------------------------------------------------------------
@@ -151,6 +154,18 @@ class App:
         from lockgate.evals.service import Evals
 
         return Evals(self.control, self.clock)
+
+    @cached_property
+    def annotations(self) -> Annotations:
+        from lockgate.evals.annotation.service import Annotations
+
+        return Annotations(self.control, self.clock)
+
+    @cached_property
+    def judges(self) -> Judges:
+        from lockgate.evals.judges.service import Judges
+
+        return Judges(self.control, self.clock)
 
     @cached_property
     def keys(self) -> Keys:
@@ -171,6 +186,12 @@ class App:
         return Alerts(self.control, self.clock, muted=lambda: self.following.current.value("alert.mute", ()))
 
     @cached_property
+    def fleet(self) -> Fleet:
+        from lockgate.fleet.heartbeats.service import Fleet
+
+        return Fleet(self.control, self.clock, self.alerts)
+
+    @cached_property
     def triage(self) -> Triage:
         from lockgate.improve.service import Triage
 
@@ -185,12 +206,6 @@ class App:
     @cached_property
     def environments(self) -> Environments:
         from lockgate.rollouts.converge import Environments
-    @cached_property
-    def fleet(self) -> Fleet:
-        from lockgate.fleet.heartbeats.service import Fleet
-
-        return Fleet(self.control, self.clock, self.alerts)
-
 
         return Environments(
             self.control, self.clock, versions=self.versions, project=self.project, rollouts=self.rollouts
@@ -209,6 +224,28 @@ class App:
         return {
             (run.environment, run.agent, run.behaviour_digest, run.effective_digest) for run in resumable(self.control)
         }
+
+    def uncalibrated(self, behaviour_digest: str) -> list[str]:
+        """The metrics of a version's rubric whose judge was not held against people, or does not agree with them."""
+        from lockgate.evals.rubric import parse_rubric
+
+        return self.judges.uncalibrated(
+            parse_rubric(self.versions.settings(behaviour_digest).evals, self.project.root, where="evals")
+        )
+
+    def run_result(self, run_id: str) -> RunResult:
+        """What a run of the gateway answered, with its tool calls, as a scorer is given it."""
+        from sqlalchemy import select
+
+        from lockgate.errors import NotFound
+        from lockgate.rollouts.scoring import result_of
+        from lockgate.storage.schema import runs
+
+        with self.control.read() as connection:
+            row = connection.execute(select(runs).where(runs.c.id == run_id)).first()
+            if row is None:
+                raise NotFound(f"no run {run_id!r}", remedy="lockgate runs lists the newest ones")
+            return result_of(connection, row)
 
     # --- what evals are given -----------------------------------------------------------------------------------
 

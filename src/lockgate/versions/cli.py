@@ -48,9 +48,38 @@ def lock(
         result = store.lock(files or None, check=check)
         if where is not None and not result.asked and not (check and result.stale):
             unchanged.remember(*where, before, result, now)
+    result = _with_calibrations(result)
     emit(_lock_data(result), json, lambda: _draw_lock(result, check))
     if check and result.stale:
         raise typer.Exit(1)
+
+
+def _with_calibrations(result: LockResult) -> LockResult:
+    """Without the warnings of judges that people's labels have borne out; calibrations may be newer than the lock."""
+    if not any(finding.kind == "judge" for finding in result.warnings):
+        return result
+    import msgspec
+
+    from lockgate.bootstrap import open_app
+    from lockgate.errors import NotFound
+
+    app = open_app()
+    if not (app.home / "control.db").exists():
+        return result
+    entries = {entry.file: entry.digest for entry in result.versions}
+    warnings = []
+    for finding in result.warnings:
+        if finding.kind == "judge" and finding.path in entries:
+            try:
+                metrics = app.uncalibrated(entries[finding.path])
+            except NotFound:  # not locked yet: only its file is known
+                metrics = None
+            if metrics == []:
+                continue
+            if metrics:
+                finding = msgspec.structs.replace(finding, message=f"{finding.message}: {', '.join(metrics)}")
+        warnings.append(finding)
+    return msgspec.structs.replace(result, warnings=warnings)
 
 
 def _lock_data(result: LockResult) -> dict[str, Any]:
@@ -288,20 +317,6 @@ def verify_command(json: JsonFlag = False) -> None:
     emit({"versions": count, "problems": problems}, json, draw)
     if problems:
         raise typer.Exit(Corrupt.exit_code)
-
-
-def schema(
-    what: Annotated[
-        Literal["agent", "project", "tool", "prompt", "rubric"], typer.Argument(help="Which file's.")
-    ] = "agent",
-) -> None:
-    """Print the JSON Schema of a Lockgate file, for editors.
-
-    Example: lockgate schema agent > agent.schema.json
-    """
-    import json
-
-    sys.stdout.write(json.dumps(json_schema(what), indent=2, ensure_ascii=False) + "\n")
 
 
 def json_schema(what: str) -> dict[str, Any]:

@@ -30,6 +30,7 @@ def evaluated(
     kind: Literal["quality", "safety", "fallback", "compare"] = "quality",
 ) -> Scorecard:
     judge = rubric.judge
+    rubric = _under_policy(app, rubric, env)
     with progress_bars() as watch, chdir(app.project.root):  # where tools run, as in `lockgate run` and in hosts
         evaluation = app.evals.evaluate(
             candidate,
@@ -64,6 +65,16 @@ def self_checked(
                 watch=watch,
             )
         )
+
+
+def _under_policy(app: App, rubric: Rubric, env: str) -> Rubric:
+    """The rubric, with what the environment asks of judges."""
+    import msgspec
+
+    from lockgate.project.service import environment_policy
+
+    required = environment_policy(app.project, env).require_calibrated_judge
+    return msgspec.structs.replace(rubric, calibrated_judges=required)
 
 
 def awaited(evaluation: Coroutine[Any, Any, T]) -> T:

@@ -22,17 +22,28 @@ judge = typer.Typer(
 
 @judge.command()
 def calibrate(
-    labels: Annotated[Path, typer.Option("--labels", help="People's grades: JSONL with input, output and label.")],
     metric: Annotated[str, typer.Option("--metric", help="The judged metric.")],
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            "--labels", help="People's grades: JSONL with input, output and label; default: those of `annotate`."
+        ),
+    ] = None,
     model: Annotated[str | None, typer.Option("--judge", help="PROVIDER:NAME; default: the agent's judge.")] = None,
     agent: Annotated[str | None, typer.Option("--agent", "-a", help="Take metric and judge from its rubric.")] = None,
     env: Annotated[str, typer.Option("--env", "-e", help="The environment whose providers answer.")] = "prod",
     max_usd: Annotated[
         float | None, typer.Option("--max-usd", min=0, help="Spend no more; default: the agent's evals.max_usd.")
     ] = None,
+    pairs: Annotated[
+        int, typer.Option("--pairs", min=0, max=1000, help="Pairs of answers to compare in both orders.")
+    ] = 20,
     json: JsonFlag = False,
 ) -> None:
     """Ask the judge what people were asked, and store how far it agrees: 0 when it may block a release, else 1.
+
+    Without --labels the grades are those that `lockgate annotate` took. Pairs of answers to one input are compared in
+    both orders, which shows a bias by position.
 
     Example: lockgate judge calibrate --labels labels.jsonl --metric helpfulness --judge ollama:llama3.1:70b
     """
@@ -40,14 +51,15 @@ def calibrate(
 
     from lockgate.bootstrap import open_app
     from lockgate.evals.judges.labels import read_labels
-    from lockgate.evals.judges.service import Judges
     from lockgate.evals.rubric import judge_named, needs_judge, parse_rubric
 
     app = open_app()
     root = app.project.root
     block: dict[str, Any] = {"thresholds": {metric: 0.5}}
+    name = None
     if agent is not None:
-        block = dict(app.versions.settings(app.versions.find(agent)).evals)
+        digest = app.versions.find(agent)
+        block, name = dict(app.versions.settings(digest).evals), app.versions.load(digest).agent
     rubric = parse_rubric(block, root)
     found = rubric.metric(metric)
     if found is None or metric not in needs_judge(rubric):
@@ -55,13 +67,12 @@ def calibrate(
     settings = judge_named(model) if model else rubric.judge
     if settings is None:
         raise InputError("no judge is named", remedy="give --judge PROVIDER:NAME, or --agent with one in its rubric")
-    given = read_labels(labels, metric)
-    service = Judges(app.control, app.clock)
+    given = app.annotations.labels(found, agent=name) if labels is None else read_labels(labels, metric)
     limit = rubric.max_usd if max_usd is None else max_usd
 
     async def run() -> Calibration:
         async with app.judge(settings, env) as ask:
-            return await service.calibrate(settings, found, given, ask, root, max_usd=limit)
+            return await app.judges.calibrate(settings, found, given, ask, root, max_usd=limit, pairs=pairs)
 
     record = asyncio.run(run())
     emit(record, json, lambda: _draw([record]))
@@ -76,10 +87,8 @@ def list_command(json: JsonFlag = False) -> None:
     Example: lockgate judge list
     """
     from lockgate.bootstrap import open_app
-    from lockgate.evals.judges.service import Judges
 
-    app = open_app()
-    found = Judges(app.control, app.clock).list()
+    found = open_app().judges.list()
     emit(found, json, lambda: _draw(found))
 
 
@@ -87,7 +96,10 @@ def _draw(found: list[Calibration]) -> None:
     def show(value: float | None) -> str:
         return "–" if value is None else f"{value:.2f}"
 
-    columns = ("judge", "metric", "labels", "unscored", "κ", "sensitivity", "specificity", "bias", "by length", "")
+    columns = (
+        *("judge", "metric", "labels", "unscored", "κ", "people's κ", "sensitivity", "specificity"),
+        *("bias", "by length", "by position", ""),
+    )
     table(
         columns,
         [
@@ -97,12 +109,21 @@ def _draw(found: list[Calibration]) -> None:
                 one.labels,
                 one.unscored,
                 show(one.kappa),
+                show(one.human_kappa),
                 show(one.sensitivity),
                 show(one.specificity),
                 f"{one.mean_error:+.2f}",
                 show(one.length_bias),
+                _position(one),
                 "calibrated" if one.good else f"not calibrated: {one.why_not}",
             )
             for one in found
         ],
     )
+
+
+def _position(one: Calibration) -> str:
+    if one.position_bias is None or one.first_bias is None:
+        return "–"
+    place = "" if not one.first_bias else f", the {'first' if one.first_bias > 0 else 'second'} place is liked better"
+    return f"{one.position_bias:.0%} of {one.position_pairs} change with the order{place}"
