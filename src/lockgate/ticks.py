@@ -165,7 +165,6 @@ class BudgetAlerts:
             self._app.alerts.resolve(key)
             self._told.pop(key, None)
 
-    def _open(self) -> set[str]:
     def _warn_at(self, balance: Balance) -> float:
         from lockgate.limits.alerts import WARN_PERCENT
 
@@ -175,6 +174,7 @@ class BudgetAlerts:
         known = self._app.following.current
         return float(known.value("alert.budget_percent", WARN_PERCENT, environment=environment, **place))
 
+    def _open(self) -> set[str]:
         if not self._known:  # after a start: what an earlier process raised
             self._known = True
             return {alert.key for alert in self._app.alerts.list(limit=10_000) if alert.kind == "budget"}
@@ -207,17 +207,17 @@ def resume_approved(app: App) -> int:
     from lockgate.gateway.tokens import sign
     from lockgate.money import to_nano
     from lockgate.runtime.service import resumable, resume_on_host
-
     from lockgate.settings import switches
+
     waiting = resumable(app.control)
     resumed = 0
     for run in waiting:
-        limits = app.versions.load(run.behaviour_digest).limits
         try:
             switches.check(app.following.current, environment=run.environment, tenant=run.tenant, agents=[run.agent])
         except Killed as off:  # it goes on when the switch is lifted
             _log.debug("run %s waits: %s", run.run_id, off.message)
             continue
+        limits = app.versions.load(run.behaviour_digest).limits
         usd = limits.max_usd_per_run
         claims = RunClaims(
             run_id=run.run_id,
