@@ -51,6 +51,7 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
     annotators: int = 0  # people, where it is known who graded
     doubly: int = 0  # answers that two of them graded
     human_kappa: float | None = None  # how far people agree with one another
+    pairs: list[tuple[float, float]] = []  # judge and human, answer by answer: a gate's mean is corrected from them
     spent_nano: int = 0
     created_at: float = 0.0
 
@@ -116,6 +117,7 @@ def calibrate(
         annotators=people.annotators if people else 0,
         doubly=people.doubly if people else 0,
         human_kappa=people.kappa if people else None,
+        pairs=[(pair.judge or 0.0, pair.human) for pair in scored],
         created_at=now,
     )
 
