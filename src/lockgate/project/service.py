@@ -62,7 +62,7 @@ def _with_files(config: ProjectConfig, document: Document, root: Path) -> Projec
         read = validate(read_yaml(path, shown_as=environment.file), Environment)
         if read.file is not None:
             raise document.error(place, f"{environment.file!r} names another file", remedy="write the keys there")
-        environments[name] = read
+        environments[name] = read.model_copy(update={"file": environment.file})
     return config.model_copy(update={"environments": environments})
 
 
