@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,18 +15,19 @@ from yarl import URL
 
 from lockgate import ids
 from lockgate.clock import Clock
-from lockgate.errors import LimitExceeded, LockgateError, Unavailable, UpstreamError
+from lockgate.errors import LimitExceeded, LockgateError, NotFound, Unavailable, UpstreamError
 from lockgate.gateway import switches
 from lockgate.gateway.access import check_agent
 from lockgate.gateway.directory import Directory
 from lockgate.gateway.model import Identity, Route, RunClaims
 from lockgate.gateway.routes import chosen
+from lockgate.gateway.shadowing import Shadows, copy_of
 from lockgate.gateway.tokens import sign
 from lockgate.gateway.upstream import Upstream
 from lockgate.money import to_nano
 from lockgate.results import RunResult
 from lockgate.runs import Arm, RunRequest, host_socket
-from lockgate.telemetry.context import format_traceparent, new_span_id, new_trace_id
+from lockgate.telemetry.context import format_traceparent, new_span_id
 from lockgate.telemetry.metrics import GenAI
 from lockgate.telemetry.model import ERROR, OK, SERVER, Span
 from lockgate.telemetry.writer import SpanWriter
@@ -39,12 +40,16 @@ Assign = Callable[[str, str, float, float], Arm]
 LimitsOf = Callable[[str], ActionLimits]
 """The action limits of a version, by its behaviour digest."""
 
+MirrorsOf = Callable[[str], Sequence[tuple[str, float]]]
+"""``(environment, percent)`` of each that mirrors the traffic of the one named."""
+
 HOST_WAIT = 15.0
 """Seconds to wait for the stable version's host to listen: it may be starting, or starting again."""
 GRACE = 15.0
 """Seconds beyond a run's own limit until its host is given up."""
 SHADOWS_QUEUED = 64
 SHADOWS_AT_ONCE = 2
+MIRRORED_AT_ONCE = 1
 
 _RUNS = URL("http://host/runs")
 _RETRY = 0.05  # seconds
@@ -94,8 +99,10 @@ class Agents:
         spans: SpanWriter,
         metrics: GenAI,
         clock: Clock,
+        mirrors_of: MirrorsOf = lambda _: (),
+        can_be_shadowed: Callable[[str], bool] = lambda _: True,
     ) -> None:
-        self.shadows_dropped = 0
+        """``can_be_shadowed`` says it of a version, by its behaviour digest."""
         self._home = home
         self._directory = directory
         self._assign = assign
@@ -105,8 +112,15 @@ class Agents:
         self._metrics = metrics
         self._clock = clock
         self._hosts: dict[str, Upstream] = {}
-        self._shadows: asyncio.Queue[tuple[RunRequest, Route]] = asyncio.Queue(SHADOWS_QUEUED)
-        self._shadowers: list[asyncio.Task[None]] = []
+        self._mirrors_of = mirrors_of
+        self._can_be_shadowed = can_be_shadowed
+
+        def count(environment: str, outcome: str) -> None:
+            metrics.shadows.add(1, environment, outcome)
+
+        self._shadows = Shadows(self._shadow, queued=SHADOWS_QUEUED, at_once=SHADOWS_AT_ONCE, count=count)
+        # Of their own: what an environment mirrors must not take the place of a rollout's evidence.
+        self._mirrored = Shadows(self._shadow, queued=SHADOWS_QUEUED, at_once=MIRRORED_AT_ONCE, count=count)
 
     async def run(self, identity: Identity, asked: Asked) -> Ran:
         """Run the agent to its end, or to where it waits for an approval.
@@ -126,6 +140,7 @@ class Agents:
         ran: Ran | None = None
         try:
             ran = await self._try_arms(identity, asked, route, run_id, key, arm, span_id)
+            self._mirror_elsewhere(ran)
             return ran
         except LockgateError as raised:
             error = raised
@@ -133,11 +148,15 @@ class Agents:
         finally:
             self._record(identity, asked, run_id, span_id, start_ns, ran, error)
 
+    @property
+    def shadows_dropped(self) -> int:
+        """How many shadows found no place in their queue."""
+        return self._shadows.dropped + self._mirrored.dropped
+
     async def close(self) -> None:
         """Stop shadowing and close the connections to hosts."""
-        for task in self._shadowers:
-            task.cancel()
-        await asyncio.gather(*self._shadowers, return_exceptions=True)
+        await self._shadows.close()
+        await self._mirrored.close()
         for host in self._hosts.values():
             await host.close()
 
@@ -312,34 +331,31 @@ class Agents:
         """Queue a shadow of a finished stable run, if it is among those to mirror. Never waits."""
         if route.candidate is None or not chosen(primary.run_id, route.mirror):
             return
-        if not self._shadowers:
-            self._shadowers = [asyncio.create_task(self._shadow()) for _ in range(SHADOWS_AT_ONCE)]
-        try:
-            self._shadows.put_nowait((primary, route))
-        except asyncio.QueueFull:
-            self.shadows_dropped += 1
+        self._shadows.add(copy_of(primary, route.candidate, route.environment, primary.rollout_id))
 
-    async def _shadow(self) -> None:
-        while True:
-            primary, route = await self._shadows.get()
-            candidate = route.candidate
-            assert candidate is not None
-            request = msgspec.structs.replace(
-                primary,
-                run_id=ids.new_id("run"),
-                behaviour_digest=candidate.behaviour_digest,
-                effective_digest=candidate.effective_digest,
-                arm="shadow",
-                mode="shadow",
-                primary_run=primary.run_id,
-                trace_id=new_trace_id().hex(),
-                parent_span=None,
-            )
+    def _mirror_elsewhere(self, ran: Ran) -> None:
+        """Queue a shadow in each environment that mirrors this one's traffic. Never waits."""
+        primary = ran.request
+        if ran.result.status not in ("completed", "failed") or primary.depth:
+            return
+        for environment, percent in self._mirrors_of(primary.environment):
+            if not chosen(f"{environment} {primary.run_id}", percent):
+                continue
             try:
-                limits = self._limits_of(candidate.behaviour_digest)
-                await self._ask(self._with_token(request, limits), wait=HOST_WAIT)
-            except (_NotStarted, LockgateError, msgspec.DecodeError) as failure:
-                log.warning("the shadow of run %s did not end: %s", primary.run_id, failure)
+                version = self._directory.route(environment, primary.agent).stable
+                if self._can_be_shadowed(version.behaviour_digest):
+                    self._mirrored.add(copy_of(primary, version, environment, None))
+            except NotFound:
+                continue  # nothing is deployed there
+            except LockgateError as failure:  # whatever it is, the caller has its answer
+                log.warning("run %s is not mirrored in %s: %s", primary.run_id, environment, failure)
+
+    async def _shadow(self, request: RunRequest) -> RunResult | None:
+        try:
+            return await self._ask(self._with_token(request, self._limits_of(request.behaviour_digest)), wait=HOST_WAIT)
+        except _NotStarted as failure:
+            log.warning("no host took the shadow of run %s: %s", request.primary_run, failure)
+            return None
 
 
 def claims_for(request: RunRequest, limits: ActionLimits, *, now: float) -> RunClaims:

@@ -30,6 +30,7 @@ class Worker:
         from lockgate.gateway.providers import Providers
         from lockgate.gateway.shared_metrics import SharedMetrics
         from lockgate.gateway.upstream import Upstream
+        from lockgate.project.service import mirrors_of
         from lockgate.telemetry.metrics import GenAI, Registry
 
         registry = Registry()
@@ -62,6 +63,8 @@ class Worker:
             spans=app.spans,
             metrics=metrics,
             clock=app.clock,
+            mirrors_of=lambda environment: mirrors_of(app.project, environment),
+            can_be_shadowed=lambda digest: app.versions.load(digest).framework.kind == "native",
         )
         self._access = Access(app.keys, app.secret, app.clock)
         self._control = ControlProxy(app.home)

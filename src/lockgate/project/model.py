@@ -96,12 +96,22 @@ class Placement(Strict):
 
 
 class Environment(Strict):
+class Mirror(Strict):
+    """Traffic of another environment, run here as shadows: tools that change something are never carried out."""
+
+    source: str = Field(alias="from", description="The environment whose runs are copied, such as `prod`.")
+    share: float = Field(default=1.0, gt=0, le=1, description="The share of its runs, over 0 and up to 1.")
+
+
     """One of dev, staging, prod: the same version flows through all of them."""
 
     file: str | None = Field(default=None, description="A YAML file that says the rest, in place of the keys here.")
     agents: dict[str, Placement] = Field(default_factory=dict, description="What serves here, by agent.")
     providers: dict[str, Provider] = Field(default_factory=dict, description="Overrides by provider name.")
     policy: EnvironmentPolicy | None = Field(
+    mirror: Mirror | None = Field(
+        default=None, description="Run what another environment is asked here too, as shadows on this one's budget."
+    )
         default=None, description="Default: everything required in `prod`, else nothing."
     )
 

@@ -78,6 +78,14 @@ def _check(document: Document, config: ProjectConfig, root: Path) -> None:
                     f"the environment overrides a provider {provider!r} that the project does not have",
                     remedy=did_you_mean(provider, [*config.providers, *WELL_KNOWN]),
                 )
+        if environment.mirror is not None:
+            source = environment.mirror.source
+            if source == name or source not in config.environments:
+                raise document.error(
+                    ("environments", name, "mirror", "from"),
+                    f"{name} mirrors {source!r}, which is " + ("itself" if source == name else "no environment here"),
+                    remedy=did_you_mean(source, [other for other in config.environments if other != name]),
+                )
         for agent, placement in environment.agents.items():
             groups.append((("environments", name, "agents", agent, "providers"), placement.providers))
     for name, trusted in config.trusted_keys.items():
@@ -138,6 +146,15 @@ def resolve_provider(project: Project, name: str, environment: str, agent: str |
         retries=found.retries,
         region=found.region,
     )
+
+
+def mirrors_of(project: Project, environment: str) -> list[tuple[str, float]]:
+    """``(environment, percent)`` of each that mirrors the traffic of ``environment``."""
+    return [
+        (name, each.mirror.share * 100)
+        for name, each in project.config.environments.items()
+        if each.mirror is not None and each.mirror.source == environment
+    ]
 
 
 def environment_policy(project: Project, environment: str, agent: str | None = None) -> EnvironmentPolicy:

@@ -158,6 +158,11 @@ class GenAI:
         self.refusals = registry.counter(
             "lockgate_refusals_total", "Calls refused, by the rule that refused them.", ("environment", "limit")
         )
+        self.shadows = registry.counter(
+            "lockgate_shadows_total",
+            "Shadow runs, by outcome (completed, failed, lost, dropped).",
+            ("environment", "outcome"),
+        )
         self.spans_dropped = registry.gauge("lockgate_spans_dropped", "Spans this process could not record.")
 
 

@@ -357,7 +357,7 @@ def test_a_slow_candidate_slows_no_live_run_and_fills_no_memory(
 ) -> None:
     assert gateway.worker is not None
     agents = gateway.worker._agents
-    monkeypatch.setattr(agents._shadows, "_maxsize", 3)
+    monkeypatch.setattr(agents._shadows._waiting, "_maxsize", 3)
     gateway.route(**lease(), mirror=100.0)
     hosts(STABLE)
     hosts(CANDIDATE).respond = lambda _: "hang"
