@@ -1,7 +1,7 @@
 """Token buckets in the hold table (generic cell rate algorithm, ITU-T I.371), shared fairly by their members.
 
 The one number kept of a bucket is the time at which it will be full again. Beside it stands how many members asked in
-this stretch of ten seconds and in the one before; each member has a record of its own. While more than half of the
+this minute and in the one before; each member has a record of its own. While more than half of the
 bucket is left, anybody may take. Below that, a member's own bucket, an equal share of the whole, must have enough:
 so a member that asks for less than its share always gets it, and what nobody asks for goes to whoever does.
 """
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from lockgate.limits.model import Rate, Standing
 from lockgate.limits.records import A_EPOCH, A_MEMBERS, A_MEMBERS_BEFORE, A_SETTLED, A_TOUCHED, Records
 
-_EPOCH_NS = 10_000_000_000
+_EPOCH_NS = 60_000_000_000
 _MINUTE_NS = 60_000_000_000
 
 Refusal = tuple[Rate, float, bool]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
-from functools import lru_cache
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 import msgspec
 
-from lockgate.limits.model import Account
+from lockgate.limits.model import Account, Key
+from lockgate.limits.windows import window_of
 from lockgate.money import Nano, to_nano
 from lockgate.settings.model import Snapshot
 from lockgate.versions.model import AgentSettings
@@ -37,19 +36,32 @@ def accounts_for(
     settings: AgentSettings | None = None,
     run: RunLimits | None = None,
     tenant_daily_usd: float | None = None,
+    day: str | None = None,
+    limits: Sequence[Account] = (),
 ) -> list[Account]:
-    """The accounts of one model call: its run's USD, tokens and calls; its agent's day; its tenant's day.
+    """The accounts of one model call: its run's USD, tokens and calls; its agent's day; its tenant's day; and those of
+    ``limits``. What has no cap is counted all the same; where an account has two caps, the smaller one holds.
 
-    Days are UTC. What has no cap is counted all the same.
+    ``day`` is today's window where the project's days begin; UTC without it.
     """
-    day = day_of(now)
+    day = day or window_of(now)
     accounts = []
     if run is not None:
         accounts += run_accounts(run)
     if agent is not None:
         accounts += _agent_accounts(environment, agent, settings, day)
     accounts.append(Account(name=f"tenant:{environment}:{tenant}", window=day, cap=_nano(tenant_daily_usd)))
-    return accounts
+    return merged(accounts, limits) if limits else accounts
+
+
+def merged(accounts: Sequence[Account], more: Sequence[Account]) -> list[Account]:
+    """All of them, each account once, with the smaller of its caps."""
+    found: dict[Key, Account] = {account.key: account for account in accounts}
+    for account in more:
+        other = found.get(account.key)
+        caps = [one.cap for one in (other, account) if one is not None and one.cap is not None]
+        found[account.key] = msgspec.structs.replace(account, cap=min(caps, default=None))
+    return list(found.values())
 
 
 def run_accounts(run: RunLimits) -> list[Account]:
@@ -85,24 +97,6 @@ def as_set(settings: AgentSettings, snapshot: Snapshot, environment: str, agent:
     if (usd, tokens) == (settings.daily_usd, settings.daily_tokens):
         return settings
     return msgspec.structs.replace(settings, daily_usd=usd, daily_tokens=tokens)
-
-
-def day_of(now: float) -> str:
-    """The UTC day of a time, as a window: ``2026-11-21``."""
-    return _day(int(now // 86_400))
-
-
-@lru_cache(maxsize=8)
-def _day(number: int) -> str:
-    return datetime.fromtimestamp(number * 86_400, UTC).strftime("%Y-%m-%d")
-
-
-def seconds_left(window: str, now: float) -> float | None:
-    """Seconds until the window ends (0 when it has ended); None for one that never does."""
-    if not window:
-        return None
-    end = datetime.strptime(window, "%Y-%m-%d").replace(tzinfo=UTC) + timedelta(days=1)
-    return max(0.0, end.timestamp() - now)
 
 
 def estimate_tokens(request_bytes: int, max_output_tokens: int, n: int = 1) -> int:

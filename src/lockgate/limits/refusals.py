@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from lockgate.errors import LimitExceeded
-from lockgate.limits.budgets import seconds_left
 from lockgate.limits.model import Balance, Rate
+from lockgate.limits.windows import seconds_left
 from lockgate.money import show_usd
 
 _SETTINGS = {

@@ -10,9 +10,10 @@ import msgspec
 
 from lockgate.clock import Clock, system
 from lockgate.limits import store
-from lockgate.limits.budgets import as_set, daily_caps, day_of, seconds_left
+from lockgate.limits.budgets import as_set, daily_caps
 from lockgate.limits.holdtable import HoldTable
 from lockgate.limits.model import Balance
+from lockgate.limits.windows import day_of, seconds_left
 from lockgate.settings import store as settings_store
 from lockgate.settings.model import Snapshot
 from lockgate.storage.engine import Database

@@ -9,6 +9,7 @@ import msgspec
 from pydantic import BeforeValidator, Field
 
 from lockgate.project.guards import TenantSpec
+from lockgate.project.limits import LimitSpec
 from lockgate.project.strict import Strict as Strict
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
@@ -95,7 +96,6 @@ class Placement(Strict):
     )
 
 
-class Environment(Strict):
 class Mirror(Strict):
     """Traffic of another environment, run here as shadows: tools that change something are never carried out."""
 
@@ -103,17 +103,19 @@ class Mirror(Strict):
     share: float = Field(default=1.0, gt=0, le=1, description="The share of its runs, over 0 and up to 1.")
 
 
+class Environment(Strict):
     """One of dev, staging, prod: the same version flows through all of them."""
 
     file: str | None = Field(default=None, description="A YAML file that says the rest, in place of the keys here.")
     agents: dict[str, Placement] = Field(default_factory=dict, description="What serves here, by agent.")
     providers: dict[str, Provider] = Field(default_factory=dict, description="Overrides by provider name.")
-    policy: EnvironmentPolicy | None = Field(
     mirror: Mirror | None = Field(
         default=None, description="Run what another environment is asked here too, as shadows on this one's budget."
     )
+    policy: EnvironmentPolicy | None = Field(
         default=None, description="Default: everything required in `prod`, else nothing."
     )
+    limits: LimitSpec = Field(default_factory=LimitSpec, description="Limits here, in place of the project's by name.")
 
 
 class GitOps(Strict):
@@ -176,6 +178,7 @@ class ProjectConfig(Strict):
         default_factory=dict,
         description="What holds for a tenant's calls, by its name; `*`: for those without an entry.",
     )
+    limits: LimitSpec = Field(default_factory=LimitSpec, description="Budgets and rates, in every environment.")
     gitops: GitOps | None = Field(default=None, description="Follow a git branch. Default: nothing is followed.")
 
 

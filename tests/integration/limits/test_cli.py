@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from lockgate.bootstrap import open_app
 from lockgate.cli import app
-from lockgate.limits.budgets import day_of
 from lockgate.limits.model import Account
+from lockgate.limits.windows import day_of
 from lockgate.money import to_nano
 
 runner = CliRunner()

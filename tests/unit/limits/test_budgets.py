@@ -5,7 +5,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from lockgate.limits.budgets import accounts_for, day_of, estimate_tokens, seconds_left
+from lockgate.limits.budgets import accounts_for, estimate_tokens
+from lockgate.limits.windows import day_of, seconds_left
 from lockgate.versions.model import AgentSettings
 
 NOON = 1_795_003_200.0  # 2026-11-18T12:00:00Z
