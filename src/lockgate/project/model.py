@@ -19,11 +19,20 @@ DATE = r"^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$"
 class Provider(Strict):
     """Where models are served. ``kind: local`` runs the named weights on this machine."""
 
-    kind: Literal["openai", "anthropic", "local"] = Field(description="The wire protocol, or `local`.")
+    kind: Literal["openai", "anthropic", "azure", "any-llm", "local"] = Field(
+        description="The wire protocol (`azure`: OpenAI's, with its keys and versions; `any-llm`: by that library), or "
+        "`local`."
+    )
     base_url: str | None = Field(default=None, description="The API's root; each kind has a default.")
     api_key: str | None = Field(default=None, description="A secret reference such as `${env:OPENAI_API_KEY}`.")
     weights: str | None = Field(
         default=None, description="For `local`: a known model's name, or a path to a GGUF file."
+    )
+    api_version: str | None = Field(
+        default=None, pattern=r"^[A-Za-z0-9.-]+$", description="For `azure`: the `api-version`; default: the v1 API."
+    )
+    vendor: str | None = Field(
+        default=None, pattern=NAME, description="For `any-llm`: what it calls the provider; default: this one's name."
     )
     timeout: float = Field(default=120.0, gt=0, description="Seconds until a model call is given up.")
     region: str | None = Field(
@@ -200,8 +209,12 @@ class ResolvedProvider(msgspec.Struct, frozen=True, kw_only=True):
     weights: str | None
     timeout: float
     retries: int = 2
+    api_version: str | None = None
+    vendor: str | None = None
     region: str | None = None
 
     def identity(self) -> dict[str, Any]:
         """What of it can change an answer, for the effective digest."""
-        return {"kind": self.kind, "base_url": self.base_url, "weights": self.weights}
+        further = {"api_version": self.api_version, "vendor": self.vendor}
+        given = {name: value for name, value in further.items() if value is not None}
+        return {"kind": self.kind, "base_url": self.base_url, "weights": self.weights, **given}

@@ -11,7 +11,7 @@ from lockgate.project.secrets import check_reference
 from lockgate.project.yamlfile import Document, did_you_mean, read_yaml, validate
 
 PROJECT_FILE = "lockgate.yaml"
-BASE_URLS = {"openai": "https://api.openai.com/v1", "anthropic": "https://api.anthropic.com/v1", "local": ""}
+BASE_URLS = {"openai": "https://api.openai.com/v1", "anthropic": "https://api.anthropic.com/v1", "local": "", "azure": "", "any-llm": ""}
 
 WELL_KNOWN = {
     "openai": Provider(kind="openai", api_key="${env:OPENAI_API_KEY}"),
@@ -144,6 +144,8 @@ def resolve_provider(project: Project, name: str, environment: str, agent: str |
         weights=found.weights,
         timeout=found.timeout,
         retries=found.retries,
+        api_version=found.api_version,
+        vendor=found.vendor,
         region=found.region,
     )
 
