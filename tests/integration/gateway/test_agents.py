@@ -363,7 +363,7 @@ def test_a_slow_candidate_slows_no_live_run_and_fills_no_memory(
     hosts(CANDIDATE).respond = lambda _: "hang"
     for _ in range(10):
         ask(caller)
-    assert agents._shadows.qsize() == 3
+    assert agents._shadows._waiting.qsize() == 3
     assert agents.shadows_dropped == 10 - 3 - 2
 
 
