@@ -3,7 +3,8 @@
 The one number kept of a bucket is the time at which it will be full again. Beside it stands how many members asked in
 this minute and in the one before; each member has a record of its own. While more than half of the
 bucket is left, anybody may take. Below that, a member's own bucket, an equal share of the whole, must have enough:
-so a member that asks for less than its share always gets it, and what nobody asks for goes to whoever does.
+so a member that asks for less than its share gets it (one that comes new may be told once to wait for it), and what
+nobody asks for goes to whoever does.
 """
 
 from __future__ import annotations
@@ -48,12 +49,12 @@ class Taking:
             early = full_at - stamp - _MINUTE_NS
             if early > 0:
                 return rate, early / 1e9, False
-            if active > 1:
+            if rate.member:
                 own = self._records.account("token_rate" if is_tokens else "rate", rate.name, rate.member)
                 free_at = words[own + A_SETTLED]
                 wanted = max(free_at, stamp) + cost * active
                 late = wanted - stamp - _MINUTE_NS
-                if full_at - stamp > _MINUTE_NS // 2 and late > 0 and free_at > stamp:
+                if active > 1 and full_at - stamp > _MINUTE_NS // 2 and late > 0 and free_at > stamp:
                     return rate, late / 1e9, True
                 self._writes.append((own + A_SETTLED, min(wanted, stamp + _MINUTE_NS)))
             self._writes.append((base + A_SETTLED, full_at))
