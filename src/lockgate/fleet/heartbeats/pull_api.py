@@ -30,7 +30,8 @@ _CODES = {Unauthenticated: "UNAUTHORIZED", Refused: "DENIED", NotFound: "NAME_UN
 
 def pull_routes(fleet: Fleet, shelf: Shelf, member: Any) -> APIRouter:
     """The routes; ``member`` is the dependency that says who asks."""
-    router = APIRouter(tags=["registry"], prefix="/v2")
+    # A protocol with a description of its own: the API's description leaves it out.
+    router = APIRouter(tags=["registry"], prefix="/v2", include_in_schema=False)
 
     def visible(repository: str, who: Identity) -> set[str]:
         for agent, digests in fleet.served(who.environment).items():
