@@ -250,12 +250,19 @@ class App:
     # --- what evals are given -----------------------------------------------------------------------------------
 
     def subject(
-        self, behaviour_digest: str, environment: str, *, model_override: str | None = None
+        self,
+        behaviour_digest: str,
+        environment: str,
+        *,
+        model_override: str | None = None,
+        system_prompt: str | None = None,
     ) -> AbstractAsyncContextManager[Subject]:
         """The version, ready to run cases; see :func:`lockgate.subjects.open_subject`."""
         from lockgate.subjects import open_subject
 
-        return open_subject(self, behaviour_digest, environment, model_override=model_override)
+        return open_subject(
+            self, behaviour_digest, environment, model_override=model_override, system_prompt=system_prompt
+        )
 
     def models(self, version: AgentVersion, environment: str) -> AbstractAsyncContextManager[ModelClient]:
         """The version's models, ready to be asked; see :func:`lockgate.subjects.open_models`."""

@@ -35,6 +35,7 @@ COMMANDS: dict[str, Entry] = {
     "prompts": Entry("lockgate.versions.prompts.cli", "prompts", "List, compare, release and undo prompts.", "Version"),
     "eval": Entry("lockgate.evals.cli.evaluate", "eval_command", "Run the golden set and give a verdict.", "Gate"),
     "compare": Entry("lockgate.evals.cli.compare", "compare", "Compare two versions on the same cases.", "Gate"),
+    "ab": Entry("lockgate.evals.ab.cli", "ab", "Ask a judge which of two versions or prompts is better.", "Gate"),
     "cost-gate": Entry("lockgate.evals.gates.cli", "cost_gate", "Fail when a run costs too much.", "Gate"),
     "latency-gate": Entry("lockgate.evals.gates.cli", "latency_gate", "Fail when runs take too long.", "Gate"),
     "safety": Entry("lockgate.evals.gates.cli", "safety", "Attack an agent and see what it lets through.", "Gate"),

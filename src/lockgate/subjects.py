@@ -32,17 +32,24 @@ JUDGE_SECONDS = 120.0
 
 @asynccontextmanager
 async def open_subject(
-    app: App, behaviour_digest: str, environment: str, *, model_override: str | None = None
+    app: App,
+    behaviour_digest: str,
+    environment: str,
+    *,
+    model_override: str | None = None,
+    system_prompt: str | None = None,
 ) -> AsyncIterator[Subject]:
     """Make the version ready to run in this process, and its providers ready to be asked.
 
-    ``model_override`` is ``provider:name``. A provider of kind ``local`` is started, or joined when it runs already.
+    ``model_override`` is ``provider:name``, ``system_prompt`` a text in place of the version's own. A provider of kind ``local`` is started, or joined when it runs already.
     """
     from lockgate.runtime.local import LocalRunner
 
     version = app.versions.load(behaviour_digest)
     if model_override:
         version = override_model(version, model_override)
+    if system_prompt is not None:
+        version = msgspec.structs.replace(version, system_prompt=system_prompt)
     code = app.home / "run" / "code" / version.behaviour_digest.removeprefix("sha256:")[:12]
     app.versions.materialise(version, code)
     async with open_models(app, version, environment) as client:
