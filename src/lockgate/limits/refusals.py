@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lockgate.errors import LimitExceeded
-from lockgate.limits.model import Balance, Rate
+from lockgate.limits.model import Account, Balance, Rate
 from lockgate.limits.windows import seconds_left
 from lockgate.money import show_usd
 
@@ -80,4 +80,22 @@ def rate_refused(refusal: tuple[Rate, float, bool], tokens: int) -> LimitExceede
         limit=rate.name,
         retry_after=wait,
         remedy=f"try again in {wait:.3g} s",
+    )
+
+
+def lease_refused(account: Account, *, spent: int, leased: int, needed: int, now: float) -> LimitExceeded:
+    """The error for a cap over several machines of which too little is left to lease.
+
+    Waiting a second helps while a machine may give back what it leased and has not spent.
+    """
+    cap = account.cap or 0
+    show = show_usd if account.unit == "usd" else lambda figure: f"{figure:,} {account.unit}"
+    when = f" in {account.window}" if account.window else ""
+    may_come_back = spent + needed <= cap and leased > spent
+    return LimitExceeded(
+        f"the budget {account.name!r}{when} would pass its cap of {show(cap)}: spent {show(spent)}, leased to machines "
+        f"{show(leased)}, this call may need {show(needed)} more",
+        limit=account.name,
+        retry_after=1.0 if may_come_back else seconds_left(account.window, now),
+        remedy="raise the cap, or wait for the next window",
     )

@@ -6,13 +6,20 @@ wait for days. The control plane's tick writes it; opening the table reads it ba
 
 from __future__ import annotations
 
+import fcntl
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 import msgspec
 
 from lockgate.clock import Clock, system
 from lockgate.limits import store
 from lockgate.limits.budgets import as_set, daily_caps
 from lockgate.limits.holdtable import HoldTable
-from lockgate.limits.model import Balance
+from lockgate.limits.model import Account, Balance, Key
+from lockgate.limits.store import Kept
 from lockgate.limits.windows import day_of, seconds_left
 from lockgate.settings import store as settings_store
 from lockgate.settings.model import Snapshot
@@ -25,30 +32,61 @@ has expired, moves from the table to the ledger."""
 WINDOW_GRACE_SECONDS = 3600.0
 """How long a window's account stays in the table after the window has ended, for calls that began in it."""
 
+SESSION_IDLE_SECONDS = 1800.0
+"""A session that was idle for so long is over, and its budget with it."""
+
+BURN_HALF_LIFE = 600.0
+"""Seconds after which a cost counts half as much in the rate at which a budget is spent."""
+
 RUN_KEPT_SECONDS = 30 * 86_400.0
 """How long the ledger keeps a run's totals."""
 
 
 class Ledger:
-    """Keeps a :class:`HoldTable`'s settled totals in the control database."""
+    """Keeps a :class:`HoldTable`'s settled totals in the control database.
 
-    def __init__(self, control: Database, clock: Clock = system) -> None:
+    ``machine`` is this machine's name where several share that database; ``lock`` is the file that the processes of
+    one machine take turns with when they change what it has written there.
+    """
+
+    def __init__(
+        self, control: Database, clock: Clock = system, *, machine: str = "", lock: Path | None = None
+    ) -> None:
+        self.machine = machine
         self._control = control
         self._clock = clock
-        self._written: dict[tuple[str, str, str], int] = {}
+        self._lock = lock
+        self._written: dict[Key, int] = {}
+        self._burn: dict[Key, tuple[float, float]] = {}
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """No other process of this machine writes to the ledger in this block."""
+        if self._lock is None:
+            yield
+            return
+        self._lock.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(handle)
 
     def restore(self, table: HoldTable) -> None:
-        """Give a new table, or one that lived through a restart of the machine, at least the totals kept here."""
-        today = day_of(self._clock())
+        """Give a new table, or one that lived through a restart of the machine, at least the totals kept here.
+
+        What it had leased counts as spent: how much of that it was is not known before a reconciliation.
+        """
         with self._control.read() as connection:
-            kept = store.in_windows(connection, today)
-        table.restore(kept)
+            kept = store.in_windows(connection, self._clock(), self.machine)
+        table.restore([row.balance(max(row.settled, row.granted or 0)) for row in kept])
 
     def reopen_run(self, table: HoldTable, run_id: str) -> None:
         """Before a run goes on after a long wait: bring its totals back to the table."""
         with self._control.read() as connection:
             kept = store.named(connection, f"run:{run_id}")
-        table.restore(kept)
+        table.restore([row.balance() for row in kept])
 
     def persist(self, table: HoldTable) -> int:
         """Write what changed, and move out of the table what is finished. Returns the number of totals written.
@@ -59,26 +97,37 @@ class Ledger:
         now = self._clock()
         if not table.restored:
             self.restore(table)
-        balances = table.balances()
-        finished = self._without_running([balance for balance in balances if _is_finished(balance, now)])
-        leaving = {_key(balance) for balance in finished}
-        changed = [
-            balance
-            for balance in balances
-            if _key(balance) in leaving
-            or (not _is_run(balance) and self._written.get(_key(balance), 0) != balance.settled)
-        ]
-        if changed:
-            with self._control.write() as connection:
-                store.upsert(connection, changed, at=now)
-                if finished:
-                    store.forget_runs(connection, now - RUN_KEPT_SECONDS)
-        self._written.update((_key(balance), balance.settled) for balance in changed)
+        with self.turn():
+            balances = [balance for balance in table.balances() if balance.unit != "concurrent"]
+            finished = self._without_running([balance for balance in balances if _is_finished(balance, now)])
+            leaving = {balance.key for balance in finished}
+            changed = [
+                balance
+                for balance in balances
+                if balance.key in leaving
+                or (not _is_passing(balance) and self._written.get(balance.key, 0) != balance.settled)
+            ]
+            if changed:
+                burn = {balance.key: self._burns(balance, now) for balance in changed}
+                with self._control.write() as connection:
+                    store.upsert(connection, changed, at=now, machine=self.machine, burn=burn)
+                    if finished:
+                        store.forget_runs(connection, now - RUN_KEPT_SECONDS)
+        self._written.update((balance.key, balance.settled) for balance in changed)
         table.drop(finished)
         for key in leaving:
             self._written.pop(key, None)
+            self._burn.pop(key, None)
         table.drop_rates(now)
         return len(changed)
+
+    def _burns(self, balance: Balance, now: float) -> float:
+        """How fast the account is spent from, units a second: costs weigh half as much after each half-life."""
+        before, at = self._burn.get(balance.key, (0.0, now))
+        spent = balance.settled - self._written.get(balance.key, balance.settled if not self._written else 0)
+        rate = before * 2 ** ((at - now) / BURN_HALF_LIFE) + max(0, spent) * 0.6931471805599453 / BURN_HALF_LIFE
+        self._burn[balance.key] = (rate, now)
+        return rate
 
     def _without_running(self, idle: list[Balance]) -> list[Balance]:
         """All but the runs that go on, however long their last model call was ago."""
@@ -89,31 +138,54 @@ class Ledger:
             running = {f"run:{run_id}" for run_id in store.running(connection, sorted(runs))}
         return [balance for balance in idle if balance.account not in running]
 
-    def balances(self, table: HoldTable | None, prefix: str = "") -> list[Balance]:
-        """Every budget of a window that has not ended: the table's view, from the ledger what it has not, and what
-        deployed agents may spend today and have not begun to."""
-        today = day_of(self._clock())
+    def balances(self, table: HoldTable | None, prefix: str = "", *, capped: Iterable[Account] = ()) -> list[Balance]:
+        """Every budget of a window that has not ended: the table's view, from the ledger what it has not (other
+        machines' spending too), and what deployed agents and ``capped`` may spend and have not begun to."""
+        now = self._clock()
         with self._control.read() as connection:
-            kept = store.in_windows(connection, today)
+            kept = store.in_windows(connection, now)
             known = Snapshot(settings_store.current(connection))
             deployed = [
                 (environment, agent, as_set(settings, known, environment, agent))
                 for environment, agent, settings in store.deployed(connection)
             ]
-        merged = {_key(balance): balance for balance in kept}
-        if table is not None:
-            merged |= {_key(balance): balance for balance in table.balances()}
-        for account in daily_caps(deployed, today):
-            key = (account.name, account.window, account.unit)
-            found = merged.get(key) or Balance(
+        found: dict[Key, Balance] = {}
+        for balance in () if table is None else table.balances():
+            found[balance.key] = balance
+        here = set(found)
+        for row in kept:
+            if row.key in here and row.machine == self.machine:
+                continue  # the table knows better
+            before = found.get(row.key)
+            total = row.settled + (0 if before is None else before.settled)
+            found[row.key] = row.balance(total) if before is None else msgspec.structs.replace(before, settled=total)
+        for account in (*daily_caps(deployed, day_of(now)), *capped):
+            balance = found.get(account.key) or Balance(
                 account=account.name, window=account.window, cap=None, settled=0, held=0, unit=account.unit
             )
-            merged[key] = msgspec.structs.replace(found, cap=account.cap)
-        return [merged[key] for key in sorted(merged) if key[0].startswith(prefix)]
+            found[account.key] = msgspec.structs.replace(balance, cap=account.cap)
+        return [found[key] for key in sorted(found) if key[0].startswith(prefix)]
+
+    def burning(self) -> dict[Key, float]:
+        """How fast each budget is being spent, units a second, over all machines."""
+        now = self._clock()
+        with self._control.read() as connection:
+            kept = store.in_windows(connection, now)
+        rates: dict[Key, float] = {}
+        for row in kept:
+            rates[row.key] = rates.get(row.key, 0.0) + burn_now(row, now)
+        return rates
 
 
-def _key(balance: Balance) -> tuple[str, str, str]:
-    return balance.account, balance.window, balance.unit
+def burn_now(row: Kept, now: float) -> float:
+    """A row's rate as it is now; a young account's is not taken for a slow one."""
+    rate = row.burn * 2 ** ((row.updated_at - now) / BURN_HALF_LIFE)
+    seen = 1 - 2 ** -(max(1.0, now - row.created_at) / BURN_HALF_LIFE)
+    return rate / seen
+
+
+def _is_passing(balance: Balance) -> bool:
+    return balance.account.startswith(("run:", "session:"))
 
 
 def _is_run(balance: Balance) -> bool:
@@ -123,6 +195,7 @@ def _is_run(balance: Balance) -> bool:
 def _is_finished(balance: Balance, now: float) -> bool:
     if balance.held:
         return False
-    if _is_run(balance):
-        return now - balance.touched_at > RUN_IDLE_SECONDS
+    if _is_passing(balance):
+        idle = RUN_IDLE_SECONDS if _is_run(balance) else SESSION_IDLE_SECONDS
+        return now - balance.touched_at > idle
     return seconds_left(balance.window, now - WINDOW_GRACE_SECONDS) == 0

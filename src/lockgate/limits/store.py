@@ -2,49 +2,90 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, cast
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, cast
 
 import msgspec
-from sqlalchemy import Connection, case, delete, or_, select
+from sqlalchemy import Connection, and_, case, delete, func, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from lockgate.limits.model import Balance, Unit
-from lockgate.storage.schema import deployments, ledger, runs
+from lockgate.limits.model import Balance, Key, Unit
+from lockgate.limits.windows import seconds_left, window_of
+from lockgate.storage.schema import deployments, ledger, machines, runs
 from lockgate.versions.model import AgentSettings
 
 _MANY = 500  # values in one statement
 
-_KEY = (ledger.c.account, ledger.c.window, ledger.c.unit)
+_KEY = (ledger.c.account, ledger.c.window, ledger.c.unit, ledger.c.machine)
 
 
-def upsert(connection: Connection, balances: Sequence[Balance], *, at: float) -> None:
-    """Write settled totals. A total never goes down: a late writer cannot undo a newer one."""
+def upsert(
+    connection: Connection, balances: Sequence[Balance], *, at: float, machine: str = "", burn: Mapping[Key, float] = {}
+) -> None:
+    """Write one machine's settled totals. A total never goes down: a late writer cannot undo a newer one."""
     if not balances:
         return
-    insert: Any = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-    statement = insert(ledger)
+    statement = _insert(connection)(ledger)
     new = statement.excluded
     greater = case((new.settled > ledger.c.settled, new.settled), else_=ledger.c.settled)
     statement = statement.on_conflict_do_update(
-        index_elements=_KEY, set_={"settled": greater, "updated_at": new.updated_at}
+        index_elements=_KEY, set_={"settled": greater, "burn": new.burn, "updated_at": new.updated_at}
     )
-    rows = [
-        {"account": row.account, "window": row.window, "unit": row.unit, "settled": row.settled, "updated_at": at}
-        for row in balances
-    ]
-    connection.execute(statement, rows)
+    connection.execute(
+        statement, [_row(row.key, machine, at, settled=row.settled, burn=burn.get(row.key, 0.0)) for row in balances]
+    )
 
 
-def in_windows(connection: Connection, first_day: str) -> list[Balance]:
-    """The accounts other than runs' whose window has not ended by ``first_day``, or never ends."""
-    wanted = or_(ledger.c.window == "", ledger.c.window >= first_day)
-    return _balances(connection, wanted & ~ledger.c.account.startswith("run:", autoescape=True))
+def adjust(connection: Connection, key: Key, machine: str, change: int) -> None:
+    """Correct a settled total by ``change``; it does not go below nothing."""
+    total = ledger.c.settled + change
+    connection.execute(update(ledger).where(*_is(key, machine)).values(settled=case((total < 0, 0), else_=total)))
 
 
-def named(connection: Connection, account: str) -> list[Balance]:
+def in_windows(connection: Connection, now: float, machine: str | None = None) -> list[Kept]:
+    """The accounts other than runs' whose window has not ended, or never ends; of one machine, or of all."""
+    first = window_of(now - 2 * 86_400.0, "month")  # a month sorts before its days; zones differ by a day at most
+    wanted = or_(ledger.c.window == "", ledger.c.window >= first) & ~ledger.c.account.startswith(
+        "run:", autoescape=True
+    )
+    if machine is not None:
+        wanted &= ledger.c.machine == machine
+    return [kept for kept in _kept(connection, wanted) if seconds_left(kept.key[1], now) != 0]
+
+
+def named(connection: Connection, account: str) -> list[Kept]:
     """Everything kept under one account's name."""
-    return _balances(connection, ledger.c.account == account)
+    return _kept(connection, ledger.c.account == account)
+
+
+def of_account(connection: Connection, key: Key) -> list[Kept]:
+    """One account's rows, one for each machine."""
+    return _kept(connection, and_(*_is(key)))
+
+
+def serialise(connection: Connection, key: Key) -> None:
+    """Let nobody else lease of this account until the transaction ends."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(select(func.pg_advisory_xact_lock(func.hashtextextended("\x1f".join(key), 0))))
+
+
+def set_grant(connection: Connection, key: Key, machine: str, granted: int, *, at: float) -> None:
+    """Write down how much of an account's cap a machine may spend."""
+    statement = _insert(connection)(ledger)
+    statement = statement.on_conflict_do_update(index_elements=_KEY, set_={"granted": granted})
+    connection.execute(statement, [_row(key, machine, at, granted=granted)])
+
+
+def see_machine(connection: Connection, machine: str, now: float) -> None:
+    """Note that the machine lives."""
+    statement = _insert(connection)(machines).values(name=machine, joined_at=now, seen_at=now)
+    connection.execute(statement.on_conflict_do_update(index_elements=[machines.c.name], set_={"seen_at": now}))
+
+
+def living_machines(connection: Connection, since: float) -> list[str]:
+    """The machines seen since then."""
+    wanted = select(machines.c.name).where(machines.c.seen_at >= since).order_by(machines.c.name)
+    return list(connection.execute(wanted).scalars())
 
 
 def running(connection: Connection, run_ids: Sequence[str]) -> list[str]:
@@ -66,22 +107,66 @@ def deployed(connection: Connection) -> list[tuple[str, str, AgentSettings]]:
 
 
 def forget_runs(connection: Connection, before: float) -> int:
-    """Delete the totals of runs not written since ``before``."""
-    old = ledger.c.account.startswith("run:", autoescape=True) & (ledger.c.updated_at < before)
+    """Delete the totals of runs and sessions not written since ``before``."""
+    passing = or_(*(ledger.c.account.startswith(kind, autoescape=True) for kind in ("run:", "session:")))
+    old = passing & (ledger.c.updated_at < before)
     return connection.execute(delete(ledger).where(old)).rowcount
 
 
-def _balances(connection: Connection, condition: Any) -> list[Balance]:
+class Kept(NamedTuple):
+    """A row of the ledger."""
+
+    key: Key
+    machine: str
+    settled: int
+    granted: int | None
+    burn: float
+    created_at: float
+    updated_at: float
+
+    def balance(self, settled: int | None = None) -> Balance:
+        """As a balance, of which caps and holds are not known."""
+        return Balance(
+            account=self.key[0],
+            window=self.key[1],
+            cap=None,
+            settled=self.settled if settled is None else settled,
+            held=0,
+            unit=cast(Unit, self.key[2]),
+            touched_at=self.updated_at,
+        )
+
+
+def _kept(connection: Connection, condition: Any) -> list[Kept]:
     rows = connection.execute(select(ledger).where(condition).order_by(*_KEY))
     return [
-        Balance(
-            account=row.account,
-            window=row.window,
-            cap=None,
-            settled=row.settled,
-            held=0,
-            unit=cast(Unit, row.unit),
-            touched_at=row.updated_at,
+        Kept(
+            (row.account, row.window, row.unit), row.machine, row.settled, row.granted, row.burn, row.created_at,
+            row.updated_at,
         )
         for row in rows
-    ]
+    ]  # fmt: skip
+
+
+def _is(key: Key, machine: str | None = None) -> list[Any]:
+    found = [ledger.c.account == key[0], ledger.c.window == key[1], ledger.c.unit == key[2]]
+    return found if machine is None else [*found, ledger.c.machine == machine]
+
+
+def _row(key: Key, machine: str, at: float, **figures: Any) -> dict[str, Any]:
+    return {
+        "account": key[0],
+        "window": key[1],
+        "unit": key[2],
+        "machine": machine,
+        "settled": 0,
+        "granted": None,
+        "burn": 0.0,
+        "created_at": at,
+        "updated_at": at,
+        **figures,
+    }
+
+
+def _insert(connection: Connection) -> Any:
+    return postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert

@@ -410,6 +410,7 @@ eval_runs = Table(
     control,
     Column("id", String, primary_key=True),
     Column("agent", String, nullable=False),
+    Column("kind", String, nullable=False, default="quality"),  # quality | safety | fallback | compare
     Column("behaviour_digest", String, nullable=False),
     Column("effective_digest", String, nullable=False),
     Column("baseline_effective", String),
@@ -506,9 +507,36 @@ ledger = Table(
     Column("account", String, nullable=False),
     Column("window", String, nullable=False),
     Column("unit", String, nullable=False),  # usd (settled is nano-USD) | tokens | calls
+    Column("machine", String, nullable=False),  # whose total it is; "" where there is only one
     Column("settled", BigInteger, nullable=False),
+    Column("granted", BigInteger),  # how much of the cap the machine has leased; null: the cap is its own
+    Column("burn", Double, nullable=False, default=0.0),  # units a second, as of updated_at
+    Column("created_at", Double, nullable=False),
     Column("updated_at", Double, nullable=False),
-    PrimaryKeyConstraint("account", "window", "unit"),
+    PrimaryKeyConstraint("account", "window", "unit", "machine"),
+)
+
+machines = Table(  # that lease slices of shared caps
+    "machines",
+    control,
+    Column("name", String, primary_key=True),
+    Column("joined_at", Double, nullable=False),
+    Column("seen_at", Double, nullable=False),
+)
+
+uncertain_charges = Table(  # calls that were charged at their bound, because what they used was not known
+    "uncertain_charges",
+    control,
+    Column("id", String, primary_key=True),  # the span's id, 16 hex, else a random one
+    Column("machine", String, nullable=False),
+    Column("at", Double, nullable=False),
+    Column("reason", String, nullable=False),  # died | no_usage
+    Column("parts", JSON, nullable=False),  # [account, window, unit, charged]
+    Column("tokens", BigInteger, nullable=False),  # held
+    Column("corrected_at", Double),
+    Column("used_nano", BigInteger),
+    Column("used_tokens", BigInteger),
+    Index("uncertain_charges_open", "corrected_at", "at"),
 )
 
 # --- improve and operate --------------------------------------------------------------------------------------

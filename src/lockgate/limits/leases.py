@@ -1,0 +1,121 @@
+"""Caps that hold over several machines: each leases slices of a budget from the store, never more than is left.
+
+What a machine has leased is a number in the ledger's row, and the same number in its hold table, which lets nothing be
+spent above it. The number in the store is raised first, and lowered last; so at every moment, whoever dies, the sum of
+what the tables let be spent is no more than the sum in the store, and that is no more than the cap. The price is that a
+machine may turn a call away while another holds a slice that it does not use; slices shrink as the cap comes near, and
+what is not used is given back within a second then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from lockgate.clock import Clock, system
+from lockgate.errors import LimitExceeded, Unavailable
+from lockgate.limits import store
+from lockgate.limits.holdtable import HoldTable
+from lockgate.limits.model import Account, Key
+from lockgate.limits.refusals import lease_refused
+from lockgate.limits.service import Ledger
+from lockgate.limits.store import Kept
+from lockgate.storage.engine import Database
+
+ALIVE_SECONDS = 10.0
+"""A machine that was seen so lately is counted among those that rates are divided between."""
+
+_SLICE = 20  # a slice is at most a twentieth of the cap
+_SHARE = 4  # and at most a quarter of what is left
+_NEAR = 10  # with less than a tenth of the cap left to lease, unused slices go back
+
+
+class Leases:
+    """What one machine leases of shared caps. Used by any of its processes."""
+
+    def __init__(self, control: Database, ledger: Ledger, table: HoldTable, clock: Clock = system) -> None:
+        self.machines = 1
+        """How many machines there are, as last seen; rates are divided by it."""
+        self._control = control
+        self._ledger = ledger
+        self._table = table
+        self._clock = clock
+        self._last: dict[Key, int] = {}
+
+    def grow(self, short: Sequence[tuple[Account, int]]) -> None:
+        """Lease so much more that each account's grant reaches what it needs; blocks while the store answers.
+
+        Raises :class:`LimitExceeded` when less is left than that, and Unavailable when the store does not answer:
+        what cannot be leased is not spent.
+        """
+        now = self._clock()
+        try:
+            for account, needed in sorted(short, key=lambda one: one[0].key):
+                with self._ledger.turn():
+                    granted = self._lease(account, needed, now)
+                    self._table.grant(account.key, granted)
+        except SQLAlchemyError as away:
+            raise Unavailable(
+                "the budget's store does not answer, and this machine has used up what it leased",
+                remedy="bring the database back; calls without a shared cap go on",
+            ) from away
+
+    def _lease(self, account: Account, needed: int, now: float) -> int:
+        cap = account.cap or 0
+        with self._control.write() as connection:
+            store.serialise(connection, account.key)
+            rows = store.of_account(connection, account.key)
+            own = next((_granted(row) for row in rows if row.machine == self._ledger.machine), 0)
+            left = cap - sum(map(_granted, rows))
+            more = needed - own
+            if more > left:
+                raise self._refused(account, rows, more, now)
+            if more > 0:
+                own += more + min((left - more) // _SHARE, cap // _SLICE)
+                store.set_grant(connection, account.key, self._ledger.machine, own, at=now)
+        return own
+
+    def _refused(self, account: Account, rows: Sequence[Kept], more: int, now: float) -> LimitExceeded:
+        spent = sum(row.settled for row in rows)
+        return lease_refused(account, spent=spent, leased=sum(map(_granted, rows)), needed=more, now=now)
+
+    def tick(self) -> int:
+        """Say that this machine lives, and give back what is not used of caps that are nearly used up.
+
+        Returns the number of grants that were lowered. Call it every second, in one process of the machine.
+        """
+        now = self._clock()
+        machine = self._ledger.machine
+        lowered: dict[Key, int] = {}
+        with self._ledger.turn():
+            with self._control.write() as connection:
+                store.see_machine(connection, machine, now)
+                self.machines = max(1, len(store.living_machines(connection, now - ALIVE_SECONDS)))
+            balances = {balance.key: balance for balance in self._table.balances() if balance.granted is not None}
+            with self._control.read() as connection:
+                kept = store.in_windows(connection, now)
+            leased: dict[Key, int] = {}
+            for row in kept:
+                leased[row.key] = leased.get(row.key, 0) + _granted(row)
+            for row in kept:
+                balance = balances.get(row.key)
+                if row.machine != machine or row.granted is None or balance is None or balance.cap is None:
+                    continue
+                recent = balance.settled - self._last.get(row.key, balance.settled)
+                self._last[row.key] = balance.settled
+                granted = min(row.granted, balance.granted or 0)  # a process may have died between the two
+                if leased[row.key] > balance.cap - balance.cap // _NEAR:
+                    granted = self._table.lower_grant(row.key, balance.settled + balance.held + 2 * recent)
+                if granted < row.granted:
+                    lowered[row.key] = granted
+            if lowered:
+                with self._control.write() as connection:
+                    for key, granted in lowered.items():
+                        store.set_grant(connection, key, machine, granted, at=now)
+        return len(lowered)
+
+
+def _granted(row: Kept) -> int:
+    """What of a cap is the machine's: its lease, or what it spent when that is more."""
+    return max(row.granted or 0, row.settled)

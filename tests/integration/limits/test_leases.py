@@ -1,0 +1,184 @@
+"""Several machines spend one cap: never more than it, whoever dies, and nothing is stranded for long."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from lockgate.errors import LimitExceeded, Unavailable
+from lockgate.limits.holdtable import HoldTable
+from lockgate.limits.leases import Leases
+from lockgate.limits.model import Account, Hold, LeaseNeeded
+from lockgate.limits.service import Ledger
+from lockgate.storage.engine import Database
+from lockgate.testing import FakeClock
+
+NOON = 1_795_003_200.0
+CAP = 10_000
+ACCOUNT = Account(name="tenant:prod:acme", window="2026-11-18", cap=CAP, leased=True)
+TOKENS = Account(name="tenant:prod:acme", window="2026-11-18", cap=CAP, unit="tokens", leased=True)
+
+
+class Machine:
+    """A machine with a table of its own, and the database that all share."""
+
+    def __init__(self, folder: Path, name: str, control: Database, clock: FakeClock) -> None:
+        self.table = HoldTable(folder / f"{name}.table")
+        self.ledger = Ledger(control, clock, machine=name, lock=folder / f"{name}.lock")
+        self.leases = Leases(control, self.ledger, self.table, clock)
+        self.clock = clock
+        self.table.restore([])
+
+    def hold(self, amount: int, *accounts: Account, tokens: int = 0) -> Hold:
+        while True:
+            try:
+                return self.table.hold(accounts or (ACCOUNT,), amount, tokens=tokens, now=self.clock())
+            except LeaseNeeded as needed:
+                self.leases.grow(needed.short)
+
+    def spent(self) -> int:
+        return sum(balance.settled + balance.held for balance in self.table.balances() if balance.unit == "usd")
+
+
+@pytest.fixture
+def machine(tmp_path: Path, control: Database) -> Iterator[Callable[[str], Machine]]:
+    made: list[Machine] = []
+    clock = FakeClock(NOON)
+
+    def make(name: str) -> Machine:
+        made.append(Machine(tmp_path, name, control, clock))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.table.close()
+
+
+def test_two_machines_never_pass_the_cap_and_use_nearly_all_of_it(machine: Callable[[str], Machine]) -> None:
+    both = [machine("a"), machine("b")]
+    chance = random.Random(7)
+    refused = 0
+    while refused < 20:
+        one = chance.choice(both)
+        try:
+            hold = one.hold(100)
+        except LimitExceeded:
+            refused += 1
+            for other in both:
+                other.leases.tick()
+                one.clock.advance(1.0)
+            continue
+        one.table.settle(hold, chance.randrange(101))
+        assert sum(each.spent() for each in both) <= CAP
+    assert sum(each.spent() for each in both) > CAP - 200  # the last call may have been turned away with 100 left
+
+
+def test_all_units_of_a_call_are_leased_at_once(machine: Callable[[str], Machine]) -> None:
+    one = machine("a")
+    with pytest.raises(LeaseNeeded) as needed:
+        one.table.hold([ACCOUNT, TOKENS], 10, tokens=20, now=NOON)
+    assert [(account.unit, amount) for account, amount in needed.value.short] == [("usd", 10), ("tokens", 20)]
+    one.hold(10, ACCOUNT, TOKENS, tokens=20)
+    assert {balance.unit: balance.held for balance in one.table.balances()} == {"usd": 10, "tokens": 20}
+
+
+def test_a_lost_machines_slice_stays_spent(machine: Callable[[str], Machine], tmp_path: Path) -> None:
+    lost, other = machine("a"), machine("b")
+    lost.table.settle(lost.hold(100), 100)
+    taken = sum(balance.granted or 0 for balance in lost.table.balances())
+    assert taken > 100
+    with pytest.raises(LimitExceeded, match="leased to machines"):
+        other.hold(CAP - taken + 1)
+    other.hold(CAP - taken)
+    again = HoldTable(tmp_path / "again.table")  # the machine comes back without its table
+    lost.ledger.restore(again)
+    assert [(balance.settled, balance.granted) for balance in again.balances()] == [(taken, None)]
+    again.close()
+
+
+def test_a_death_between_store_and_table_strands_nothing(machine: Callable[[str], Machine]) -> None:
+    one, other = machine("a"), machine("b")
+    one.table.settle(one.hold(100), 100)
+    one.leases._lease(ACCOUNT, 9_000, NOON)  # and it dies before the table hears of it
+    with pytest.raises(LimitExceeded) as refused:
+        other.hold(2_000)
+    assert refused.value.retry_after == 1.0
+    assert one.leases.tick() == 1
+    other.hold(2_000)
+    assert one.spent() + other.spent() == 2_100
+
+
+def test_unused_slices_go_back_when_the_cap_is_near(machine: Callable[[str], Machine]) -> None:
+    one, other = machine("a"), machine("b")
+    one.table.settle(one.hold(8_000), 10)  # a dear bound, a cheap call
+    with pytest.raises(LimitExceeded):
+        other.hold(5_000)
+    assert one.leases.tick() == 0  # there is enough left to lease: 10,000 - 8,500
+    other.hold(1_000)
+    one.leases.tick()
+    other.hold(5_000)
+    assert one.spent() + other.spent() == 6_010
+
+
+def test_what_is_held_is_not_given_back(machine: Callable[[str], Machine]) -> None:
+    one, other = machine("a"), machine("b")
+    hold = one.hold(9_500)
+    one.leases.tick()
+    with pytest.raises(LimitExceeded):
+        other.hold(501)
+    one.table.settle(hold, 9_500)
+    assert one.spent() == 9_500
+
+
+def test_without_the_store_only_what_was_leased_is_spent(
+    machine: Callable[[str], Machine], control: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sqlalchemy.exc import OperationalError
+
+    one = machine("a")
+    one.hold(100)  # leases 100 and a slice of 500
+    monkeypatch.setattr(control, "write", lambda: (_ for _ in ()).throw(OperationalError("", None, Exception("away"))))
+    one.hold(400)
+    with pytest.raises(Unavailable, match="the budget's store does not answer"):
+        one.hold(400)
+
+
+def test_machines_are_counted_while_they_are_seen(machine: Callable[[str], Machine]) -> None:
+    one, other = machine("a"), machine("b")
+    one.leases.tick()
+    other.leases.tick()
+    one.leases.tick()
+    assert (one.leases.machines, other.leases.machines) == (2, 2)
+    one.clock.advance(11.0)
+    one.leases.tick()
+    assert one.leases.machines == 1
+
+
+def test_threads_of_two_machines_hammer_one_cap(machine: Callable[[str], Machine]) -> None:
+    both = [machine("a"), machine("b")]
+    wrong: list[BaseException] = []
+
+    def work(one: Machine, seed: int) -> None:
+        chance = random.Random(seed)
+        try:
+            for _ in range(60):
+                try:
+                    hold = one.hold(chance.randrange(1, 200))
+                except LimitExceeded:
+                    one.leases.tick()
+                    continue
+                one.table.settle(hold, chance.randrange(hold.amount + 1))
+        except BaseException as error:
+            wrong.append(error)
+
+    threads = [threading.Thread(target=work, args=(one, seed)) for seed, one in enumerate(both * 2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert wrong == []
+    assert 0 < sum(one.spent() for one in both) <= CAP
