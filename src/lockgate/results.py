@@ -10,12 +10,14 @@ RunStatus = Literal["running", "suspended", "completed", "failed", "cancelled"]
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
-    """Tokens as the provider counted them. ``input_tokens`` includes ``cached_tokens``."""
+    """Tokens as the provider counted them. ``input_tokens`` includes ``cached_tokens`` (read from its cache) and
+    ``cache_write_tokens`` (written to it, where that is priced)."""
 
     input_tokens: int = 0
     output_tokens: int = 0
     cached_tokens: int = 0
     reasoning_tokens: int = 0
+    cache_write_tokens: int = 0
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(
@@ -23,6 +25,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
             output_tokens=self.output_tokens + other.output_tokens,
             cached_tokens=self.cached_tokens + other.cached_tokens,
             reasoning_tokens=self.reasoning_tokens + other.reasoning_tokens,
+            cache_write_tokens=self.cache_write_tokens + other.cache_write_tokens,
         )
 
     @property

@@ -21,7 +21,7 @@ _TYPES = {
     422: "run_failed",
     429: "rate_limit_error",
 }
-_ANTHROPIC_TYPES = {
+ANTHROPIC_TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
     403: "permission_error",
@@ -54,7 +54,7 @@ def anthropic_error(error: LockgateError, *, request_id: str, details: dict[str,
     """``{"type": "error", "error": {type, message}, "request_id"}``; ``code`` is the same stable word as elsewhere."""
     status = _PENDING_ON_V1 if isinstance(error, ApprovalPending) else error.status
     body = {
-        "type": _ANTHROPIC_TYPES.get(status, "api_error"),
+        "type": ANTHROPIC_TYPES.get(status, "api_error"),
         "message": _text(error),
         "code": error.code,
         **_extra(error),

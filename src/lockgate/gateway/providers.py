@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.parse import quote
 
 import msgspec
 from yarl import URL
@@ -20,6 +21,13 @@ from lockgate.project.secrets import is_at_hand, resolve_secret
 from lockgate.project.secrets.masking import without
 from lockgate.project.service import provider_names, resolve_provider
 
+ANTHROPIC_VERSION = "2023-06-01"
+"""For clients that name none."""
+
+_AUTHORIZATION = {"anthropic": ("x-api-key", ""), "azure": ("api-key", "")}
+"""How a kind of provider takes its key, where that is not as a bearer's."""
+_URLS = 1000
+"""How many are kept for one provider: a model's name can be anything."""
 _LASTS = 1.5  # seconds until a changed file or variable, or a restarted local model, is noticed
 _KEY_LASTS = 5.0  # seconds until a store on the network is asked again
 _GRACE = 30.0
@@ -39,11 +47,18 @@ class Target:
         self._base = base
         self._urls: dict[str, URL] = {}
 
-    def url(self, path: str) -> URL:
-        """Where ``path`` is, below the provider's base URL."""
-        url = self._urls.get(path)
+    def url(self, path: str, model: str = "") -> URL:
+        """Where ``path`` is, below the provider's base URL; ``model`` matters to providers that have it in the path."""
+        version = self.provider.api_version
+        key = f"{model} {path}" if version else path
+        url = self._urls.get(key)
         if url is None:
-            url = self._urls[path] = URL(self._base + path)
+            if len(self._urls) >= _URLS:
+                self._urls.clear()
+            if version and model and "/deployments/" not in self._base:
+                path = f"/deployments/{quote(model, safe='')}{path}"
+            url = URL(self._base + path, encoded=True)
+            self._urls[key] = url = url.with_query({"api-version": version}) if version else url
         return url
 
     def masked(self, text: str) -> str:
@@ -94,8 +109,11 @@ class Providers:
             key = resolve_secret(reference, self._project.root)
         else:
             key = await self._key(reference)
+        if provider.kind == "anthropic":
+            headers["anthropic-version"] = ANTHROPIC_VERSION
         if key is not None:
-            headers["authorization"] = f"Bearer {key}"
+            name, value = _AUTHORIZATION.get(provider.kind, ("authorization", f"Bearer {key}"))
+            headers[name] = value or key
         return Target(provider, base, headers, key)
 
     async def _key(self, reference: str) -> str | None:

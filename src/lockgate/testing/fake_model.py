@@ -1,4 +1,5 @@
-"""A model server for tests: real HTTP on loopback, OpenAI chat completions, scripted answers and failures.
+"""A model server for tests: real HTTP on loopback, scripted answers and failures. It speaks OpenAI's chat completions,
+responses and embeddings, reranking, and Anthropic's messages.
 
     with FakeModelServer(["first answer", call("read_orders", order_id="A-17"), rate_limited()]) as server:
         client = OpenAI(base_url=server.base_url, api_key="any")
@@ -15,23 +16,25 @@ import threading
 from types import TracebackType
 from typing import Any, Self
 
+from lockgate.testing.protocols import WIRES, Wire
 from lockgate.testing.replies import (
     ModelRequest,
     Reply,
     chunks,
-    completion,
-    error_body,
+    error_of,
     failing,
     reply_of,
     responder_of,
 )
 
 START_SECONDS = 10.0
+CHAT = "/v1/chat/completions"
 _NONSENSE = b"\x00\xff\x13 this is no HTTP \xfe\r\n\r\n"
 
 
 class FakeModelServer:
-    """Serves ``/v1/chat/completions`` and ``/v1/models`` on ``127.0.0.1`` at a port of its own.
+    """Serves the paths of :data:`~lockgate.testing.protocols.WIRES`, and ``/v1/models``, on ``127.0.0.1`` at a port of
+    its own.
 
     ``responses`` is a callable(:class:`ModelRequest`) -> answer, one answer for every request, or a list of answers
     given in turn. ``latency`` is seconds before each answer. What came in is in ``requests``, oldest first.
@@ -186,12 +189,17 @@ class _Connection(asyncio.Protocol):
             parsed = None
         fields = parsed if isinstance(parsed, dict) else {}
         self.request = request = ModelRequest(path=path, headers=headers, body=fields)
-        if server.api_key is not None and headers.get("authorization") != f"Bearer {server.api_key}":
+        given = (headers.get("authorization"), headers.get("x-api-key"), headers.get("api-key"))
+        if server.api_key is not None and given not in (
+            (f"Bearer {server.api_key}", None, None),
+            (None, server.api_key, None),
+            (None, None, server.api_key),
+        ):
             await self._send(request, failing(401, "wrong API key"))
         elif (method, path) == ("GET", "/v1/models"):
             listed = [{"id": name, "object": "model", "created": 0, "owned_by": "fake"} for name in server.models]
             await self._send(request, Reply(body=json.dumps({"object": "list", "data": listed}).encode()))
-        elif (method, path) != ("POST", "/v1/chat/completions"):
+        elif method != "POST" or _wire(path) is None:
             await self._send(request, failing(404, f"no {method} {path}"))
         elif parsed is None or not isinstance(parsed, dict):
             await self._send(request, failing(400, "the body is no JSON object"))
@@ -223,13 +231,15 @@ class _Connection(asyncio.Protocol):
             if reply.failure == "nonsense":
                 transport.write(_NONSENSE)
             transport.close()
-        elif reply.body is None and reply.status < 400 and request.stream:
+        elif reply.events is not None or (reply.body is None and reply.status < 400 and request.stream):
             await self._stream(transport, request, reply)
         else:
             if reply.body is not None:
                 body = reply.body
             else:
-                body = json.dumps(error_body(reply) if reply.status >= 400 else completion(request, reply)).encode()
+                wire = _wire(request.path) or WIRES[CHAT]
+                told = error_of(request, reply) if reply.status >= 400 else wire.answer(request, reply)
+                body = json.dumps(told).encode()
             head = _head(reply, {"content-type": "application/json", "content-length": str(len(body))})
             if reply.failure == "cut":
                 request.answered = True
@@ -240,7 +250,8 @@ class _Connection(asyncio.Protocol):
 
     async def _stream(self, transport: asyncio.Transport, request: ModelRequest, reply: Reply) -> None:
         transport.write(_head(reply, {"content-type": "text/event-stream", "transfer-encoding": "chunked"}))
-        events = list(chunks(request, reply))
+        wire = _wire(request.path) or WIRES[CHAT]
+        events = list(reply.events) if reply.events is not None else list((wire.stream or chunks)(request, reply))
         if reply.failure == "cut":
             events = events[: len(events) // 2]
         for index, event in enumerate(events):
@@ -252,6 +263,13 @@ class _Connection(asyncio.Protocol):
             transport.close()
         else:
             transport.write(b"0\r\n\r\n")
+
+
+def _wire(path: str) -> Wire | None:
+    """The protocol served at a path; ``/deployments/NAME/…``, as on Azure, is served too."""
+    if path.startswith("/v1/deployments/"):
+        path = "/v1/" + path.removeprefix("/v1/deployments/").partition("/")[2]
+    return WIRES.get(path)
 
 
 def _head(reply: Reply, headers: dict[str, str]) -> bytes:

@@ -44,6 +44,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     error: str | None = None
     headers: Mapping[str, str] = msgspec.field(default_factory=dict)
     body: bytes | None = None  # sent as it is, instead of a completion
+    events: tuple[bytes, ...] | None = None  # sent as they are, as the chunks of a stream
     failure: Failure | None = None
 
 
@@ -216,6 +217,16 @@ def error_body(reply: Reply) -> dict[str, Any]:
     """OpenAI's error object."""
     kind = "rate_limit_error" if reply.status == 429 else "server_error" if reply.status >= 500 else "invalid_request"
     return {"error": {"message": reply.error or "error", "type": kind, "param": None, "code": None}}
+
+
+def error_of(request: ModelRequest, reply: Reply) -> dict[str, Any]:
+    """The error as the protocol of this request has it."""
+    if not request.path.startswith("/v1/messages"):
+        return error_body(reply)
+    kind = {429: "rate_limit_error", 529: "overloaded_error", 400: "invalid_request_error"}.get(
+        reply.status, "api_error"
+    )
+    return {"type": "error", "error": {"type": kind, "message": reply.error or "error"}}
 
 
 def finish_reason(reply: Reply) -> str:

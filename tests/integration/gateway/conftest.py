@@ -21,11 +21,13 @@ from lockgate.results import RunResult
 from lockgate.runs import RunRequest, host_socket
 from lockgate.storage.schema import routes, spans
 from lockgate.testing import FakeModelServer
-from lockgate.versions.model import ActionLimits
+from lockgate.versions.model import ActionLimits, AgentVersion, ModelRef
 
 PRICES = """
 fake: {fake-model: {input: 1.0, output: 2.0}, gpt-5-fake: {input: 1.0, output: 2.0}}
 down: {fake-model: {input: 1.0, output: 2.0}}
+claude: {fake-model: {input: 1.0, output: 2.0, cached: 0.1}}
+azure: {fake-model: {input: 1.0, output: 2.0}}
 """
 
 
@@ -38,6 +40,14 @@ class RunningGateway:
         self.listener_port = self.listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.listener_port}"
         self.worker: Worker | None = None
+        self.version = AgentVersion(
+            agent="triage",
+            file_version=1,
+            behaviour_digest="",
+            model=ModelRef(provider="fake", name="fake-model"),
+            system_prompt="",
+        )
+        """What every run's version is taken for; cached by digest, so set it before a digest's first call."""
         self._ready = threading.Event()
         self._stop: Callable[[], object] = lambda: None
         self._thread = threading.Thread(target=lambda: asyncio.run(self._main()), daemon=True)
@@ -49,6 +59,9 @@ class RunningGateway:
         self._stop = lambda: loop.call_soon_threadsafe(stopping.set)
         self.worker = worker = Worker(self.app, 0)
         worker._agents._limits_of = lambda _: ActionLimits(max_seconds=2.0)  # the versions here are not locked
+        worker._proxy._guards._version_of = lambda _: self.version
+        worker._proxy._cache._version_of = lambda _: self.version
+        worker._proxy._router._version_of = lambda _: self.version
         server = Server(worker.start(), self.listener.detach())
         self._ready.set()
         await stopping.wait()
@@ -170,7 +183,9 @@ def project_folder(tmp_path: Path, model: FakeModelServer) -> Path:
     (root / "lockgate.yaml").write_text(
         f"project: test\nprices: prices.yaml\nproviders:\n"
         f"  fake: {{kind: openai, base_url: '{model.base_url}', timeout: 5}}\n"
-        f"  down: {{kind: openai, base_url: 'http://127.0.0.1:1/v1', timeout: 5}}\n"
+        f"  down: {{kind: openai, base_url: 'http://127.0.0.1:1/v1', timeout: 5, retries: 1}}\n"
+        f"  claude: {{kind: anthropic, base_url: '{model.base_url}', timeout: 5}}\n"
+        f"  azure: {{kind: azure, base_url: '{model.base_url}', api_version: '2024-10-21', timeout: 5}}\n"
     )
     return root
 

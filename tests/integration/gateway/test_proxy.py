@@ -284,13 +284,31 @@ def test_a_call_whose_outcome_is_unknown_is_charged_in_full(
     assert (tenant(gateway).settled, tenant(gateway).held) == (worst_case(gateway, body), 0)
 
 
+def test_an_answer_that_is_none_is_an_error_and_charged_in_full(
+    gateway: RunningGateway, model: FakeModelServer
+) -> None:
+    for body, said in (
+        (b"<html>what?</html>", "no JSON object"),
+        (b"", "no JSON object"),
+        (b"[1]", "no JSON object"),
+        (b'{"error": {"message": "out of order"}}', "out of order"),
+    ):
+        model.respond = lambda _, body=body: Reply(body=body)
+        before = tenant(gateway).settled
+        status, _, answer = post(gateway, chat(max_tokens=10), authorization=f"Bearer {gateway.key()}")
+        assert status == 502
+        assert said in json.loads(answer)["error"]["message"]
+        assert tenant(gateway).settled > before
+        assert tenant(gateway).held == 0
+
+
 def test_an_answer_that_does_not_say_its_usage_is_charged_in_full_and_passed_on(
     gateway: RunningGateway, model: FakeModelServer
 ) -> None:
-    model.respond = lambda _: Reply(body=b"<html>what?</html>")
+    model.respond = lambda _: Reply(body=b'{"choices": []}')
     body = chat()
     status, headers, answer = post(gateway, body, authorization=f"Bearer {gateway.key()}")
-    assert (status, answer) == (200, b"<html>what?</html>")
+    assert (status, answer) == (200, b'{"choices": []}')
     assert tenant(gateway).settled == worst_case(gateway, body)
     assert headers["x-lockgate-cost-usd"] == f"{worst_case(gateway, body) / 1e9:.9f}"
 

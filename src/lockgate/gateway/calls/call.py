@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from lockgate.gateway.calls.seams import Meter
 from lockgate.gateway.exchange import Exchange
 from lockgate.gateway.model import Identity
@@ -30,7 +32,7 @@ class Call:
 
     __slots__ = (
         "agent", "attempt", "attempts", "attributes", "cost", "exchange", "headers", "identity", "model",
-        "outcome", "provider", "request", "run",
+        "notes", "outcome", "provider", "request", "run",
     )  # fmt: skip
 
     def __init__(self, exchange: Exchange, identity: Identity, request: Request, provider: str, model: str) -> None:
@@ -42,6 +44,7 @@ class Call:
         self.run = run = identity.run
         self.agent = run.agent if run is not None else None
         self.attributes: dict[str, Any] = {}
+        self.notes: dict[str, Any] = {}  # what seams keep for themselves between their turns
         self.headers = exchange.reply_headers
         self.attempts = 0
         self.attempt: Attempt | None = None
@@ -90,7 +93,8 @@ class Attempt:
         """Hold the most that this attempt can cost."""
         request = self.call.request
         extra = request.references * REFERENCE_TOKENS
-        self.hold = self.meter.hold(self.call, self.price, request.size, self.max_tokens, request.n, extra)
+        price = self._price_of(request.units)
+        self.hold = self.meter.hold(self.call, price, request.size, self.max_tokens, request.n, extra)
         return self.hold
 
     def settle(self) -> None:
@@ -100,7 +104,7 @@ class Attempt:
         self.settled = True
         usage = self.outcome.usage
         if usage is not None:
-            self.cost = self.price.cost(usage)
+            self.cost = self._price_of(self.outcome.units).cost(usage)
             self.meter.settle(self.call, self.hold, self.cost, usage.total_tokens)
         elif self.sent:
             self.cost = self.hold.amount
@@ -108,3 +112,9 @@ class Attempt:
         else:
             self.meter.release(self.call, self.hold)
         self.call.cost += self.cost
+
+    def _price_of(self, units: int) -> Price:
+        """The price with what is due by the request counted as often as it is due."""
+        if units == 1 or not self.price.request:
+            return self.price
+        return msgspec.structs.replace(self.price, request=self.price.request * units)

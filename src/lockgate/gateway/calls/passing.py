@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 from lockgate.errors import LockgateError, UpstreamError
@@ -24,6 +25,7 @@ KEPT_BYTES = 4 * 1024 * 1024
 HELD_BACK = 1024 * 1024
 """Bytes of a stream that wait for its output to begin, while another upstream could still take over."""
 
+_HEADER = re.compile(r"[A-Za-z0-9._, =-]{1,512}")
 _PASSED_ON = ("content-type", "retry-after")
 
 
@@ -106,12 +108,16 @@ class Passing:
             "traceparent": format_traceparent(exchange.trace_id, attempt.span_id),
             "x-request-id": exchange.request_id,
         }
+        for name in attempt.passage.headers:
+            given = exchange.headers.get(name)
+            if given is not None and _HEADER.fullmatch(given):
+                headers[name] = given
         attempt.meter.mark_sent(hold)
         attempt.sent = True
         try:
             answer = await self._upstream.send(
                 "POST",
-                target.url(attempt.passage.path),
+                target.url(attempt.passage.path, attempt.model),
                 headers=headers,
                 body=body,
                 timeout=target.provider.timeout,
@@ -137,7 +143,7 @@ class Passing:
         provider = attempt.target.provider.name
         if outcome.error is not None:
             raise UpstreamError(f"provider {provider!r} answered 200 with an error: {outcome.error}", sent=True)
-        if not body.lstrip(b" \t\r\n")[:1] == b"{":
+        if body.lstrip(b" \t\r\n")[:1] != b"{":
             shown = body[:80].decode("utf-8", "replace")
             raise UpstreamError(f"provider {provider!r} answered with no JSON object but {shown!r}", sent=True)
         attempt.error_type, attempt.error = "no_usage", "the answer does not say what was used"

@@ -9,7 +9,7 @@ from lockgate.limits.prices import Price
 from lockgate.money import Nano
 
 if TYPE_CHECKING:
-    from lockgate.gateway.calls.call import Call
+    from lockgate.gateway.calls.call import Attempt, Call
     from lockgate.gateway.protocols.model import Request
 
 
@@ -104,4 +104,8 @@ class Router(Protocol):
 
     async def route(self, call: Call) -> None:
         """May set ``call.provider`` and ``call.model``."""
+        ...
+
+    def settled(self, attempt: Attempt) -> None:
+        """Each attempt, when it is over and settled, before it is written down."""
         ...

@@ -31,7 +31,7 @@ from lockgate.gateway.protocols.model import Request
 from lockgate.gateway.protocols.passages import passage_to
 from lockgate.gateway.providers import Providers
 from lockgate.gateway.upstream import Upstream
-from lockgate.limits.prices import Prices
+from lockgate.limits.prices import FREE, Prices
 from lockgate.money import to_usd
 from lockgate.telemetry.metrics import GenAI
 from lockgate.telemetry.writer import SpanWriter
@@ -220,13 +220,15 @@ class Proxy:
             target,
             model,
             passage_to(call.request.dialect, kind),
-            self._prices.price(kind, target.provider.name, model),
+            FREE if call.request.dialect.is_free else self._prices.price(kind, target.provider.name, model),
         )
 
     def _end(self, attempt: Attempt) -> None:
         """Settle what is still open, and write the attempt down."""
         attempt.settle()
         attempt.call.outcome = attempt.outcome
+        if self._router is not None:
+            self._router.settled(attempt)
         record_attempt(attempt, self._emit, self._metrics)
 
 

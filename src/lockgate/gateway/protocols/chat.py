@@ -65,7 +65,7 @@ class Chat(Dialect):
         return message_texts(request.decoded("messages"), ("messages",))
 
     def answer_texts(self, body: bytes) -> list[Text]:
-        answer = _document(body)
+        answer = document(body)
         found = []
         for index, choice in enumerate(answer.get("choices") or ()):
             message = choice.get("message") or {}
@@ -74,31 +74,32 @@ class Chat(Dialect):
         return found
 
     def with_answer_texts(self, body: bytes, texts: Mapping[Place, str]) -> bytes:
-        answer = _document(body)
+        answer = document(body)
         put_all(answer, texts)
         return f.encode(answer)
 
     def delta(self, event: bytes) -> str | None:
         if b'"content"' not in event:
             return None
-        choices = _document(data_of(event)).get("choices") or ()
+        choices = document(data_of(event)).get("choices") or ()
         parts = [text for choice in choices if isinstance(text := (choice.get("delta") or {}).get("content"), str)]
         return "".join(parts) if parts else None
 
     def with_delta(self, event: bytes, text: str) -> bytes:
-        document = _document(data_of(event))
-        for choice in document.get("choices") or ():
+        changed = document(data_of(event))
+        for choice in changed.get("choices") or ():
             if isinstance((choice.get("delta") or {}).get("content"), str):
                 choice["delta"]["content"], text = text, ""
-        return sse.event(f.encode(document))
+        return sse.event(f.encode(changed))
 
 
-def _document(body: bytes) -> dict[str, Any]:
+def document(body: bytes) -> dict[str, Any]:
+    """The JSON object, or an empty one where there is none."""
     try:
-        document = msgspec.json.decode(body)
+        decoded = msgspec.json.decode(body)
     except f.UNREADABLE:
         return {}
-    return document if isinstance(document, dict) else {}
+    return decoded if isinstance(decoded, dict) else {}
 
 
 def message_texts(messages: Any, place: Place) -> list[Text]:
@@ -120,27 +121,36 @@ def message_texts(messages: Any, place: Place) -> list[Text]:
 def _unbounded(fields: f.Fields) -> str | None:
     """A parameter by which the call may cost more than its bytes and its output say."""
     for name in _OTHER_MODELS:
-        if name in fields:
+        if f.is_given(fields, name):
             raise InputError(
                 f"{name!r} names models that this request was not checked for",
                 remedy="name one in 'model', and others in the header x-lockgate-fallbacks",
             )
-    if "web_search_options" in fields:
-        return "web_search_options"
-    if "prediction" in fields:
-        return "prediction"
-    if "service_tier" in fields and fields["service_tier"] == b'"priority"':
+    for name in ("web_search_options", "prediction"):
+        if f.is_given(fields, name):
+            return name
+    if f.anything(fields, "service_tier") == "priority":
         return "service_tier"
-    if "tools" in fields:
-        try:
-            if any(tool.type not in _BOUNDED_TOOLS for tool in _tools(fields["tools"]) or ()):
-                return "tools"
-        except f.UNREADABLE:
-            return "tools"
-    return None
+    return unbounded_tools(fields)
+
+
+def unbounded_tools(fields: f.Fields) -> str | None:
+    """``tools`` when the provider runs some of them itself, as often as it likes."""
+    if "tools" not in fields:
+        return None
+    try:
+        bounded = all(tool.type in _BOUNDED_TOOLS for tool in _tools(fields["tools"]) or ())
+    except f.UNREADABLE:
+        bounded = False
+    return None if bounded else "tools"
 
 
 # --- what the upstream gets, and gives ------------------------------------------------------------------------
+
+
+def bound_name(model: str) -> str:
+    """The parameter that bounds the output of this model."""
+    return "max_completion_tokens" if _REASONING.match(model) else "max_tokens"
 
 
 class ChatPassage(Passage):
@@ -152,9 +162,8 @@ class ChatPassage(Passage):
         fields = dict(request.fields)
         fields["model"] = f.raw(model)
         if request.max_tokens is None:
-            name = "max_completion_tokens" if _REASONING.match(model) else "max_tokens"
             fields.pop("max_completion_tokens", None)
-            fields[name] = msgspec.Raw(b"%d" % max_tokens)
+            fields[bound_name(model)] = msgspec.Raw(b"%d" % max_tokens)
         if request.stream and not request.wants_usage:
             options = f.field(fields, "stream_options", dict[str, msgspec.Raw] | None) or {}
             options["include_usage"] = f.TRUE
@@ -193,7 +202,7 @@ class _Answer(msgspec.Struct):
     system_fingerprint: str | None = None
     usage: _Usage | None = None
     choices: list[_Choice] = []
-    error: msgspec.Raw | None = None
+    error: Any = None
 
 
 _answer = msgspec.json.Decoder(_Answer).decode
@@ -228,15 +237,11 @@ def usage_of(usage: _Usage | None) -> Usage | None:
     )
 
 
-def said(error: msgspec.Raw | None) -> str | None:
+def said(error: Any) -> str | None:
     """The words of an error object inside an answer; None when there is none."""
-    if error is None or error == b"null":
+    if error is None:
         return None
-    try:
-        decoded = msgspec.json.decode(error)
-    except f.UNREADABLE:
-        decoded = None
-    message = decoded.get("message") if isinstance(decoded, dict) else decoded
+    message = error.get("message") if isinstance(error, dict) else error
     return str(message)[:500] if message else "an error without a message"
 
 

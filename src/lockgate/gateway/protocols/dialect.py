@@ -21,6 +21,8 @@ class Dialect:
     """``gen_ai.operation.name``."""
     path: str
     """Where clients post it."""
+    is_free = False
+    """Whether no provider charges for it."""
     has_output = True
     """Whether an answer holds text that a model made, and that costs by the token."""
 
@@ -64,6 +66,8 @@ class Passage:
 
     path: str
     """Below the upstream's base URL."""
+    headers: tuple[str, ...] = ()
+    """Of the client's headers, those that the upstream is to see."""
 
     def forward(self, request: Request, model: str, max_tokens: int) -> bytes:
         """The request as the upstream gets it: its own name for the model, a bound on output, usage asked for.

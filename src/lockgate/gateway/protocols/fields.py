@@ -64,6 +64,12 @@ def anything(fields: Fields, name: str) -> Any:
         raise _wrong(name, raw, wrong) from wrong
 
 
+def is_given(fields: Fields, name: str) -> bool:
+    """Whether the field is there, and not null."""
+    raw = fields.get(name)
+    return raw is not None and bytes(raw) != b"null"
+
+
 def flag(fields: Fields, name: str) -> bool:
     raw = fields.get(name)
     if raw is None:

@@ -33,6 +33,7 @@ class Request(msgspec.Struct, kw_only=True):
     wants_usage: bool = False  # whether the client asked for usage in its stream
     max_tokens: int | None = None  # None: the caller set no bound on the output
     n: int = 1
+    units: int = 1  # how many times a price by the request may be due
     references: int = 0  # images, files, sounds: what the bytes do not bound
     unbounded: str | None = None  # a parameter whose cost cannot be bounded beforehand
 
@@ -71,6 +72,7 @@ class Outcome(msgspec.Struct, kw_only=True):
     model: str | None = None
     fingerprint: str | None = None  # of the provider's configuration, where it states one
     finish_reasons: list[str] = []
+    units: int = 1  # how many times a price by the request is due
     error: str | None = None  # what an answer of status 200 says went wrong
 
 
