@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import argparse
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lockgate.process import die_with_parent
 
 if TYPE_CHECKING:
     from lockgate.bootstrap import App
     from lockgate.gateway.app import Gateway
+    from lockgate.gateway.calls.call import Call
+    from lockgate.gateway.model import Identity
+    from lockgate.gateway.protocols.model import Request
+    from lockgate.versions.model import AgentVersion
 
 
 class Worker:
@@ -23,14 +27,20 @@ class Worker:
         from lockgate.gateway import switches
         from lockgate.gateway.access import Access
         from lockgate.gateway.agents import Agents
+        from lockgate.gateway.cache.service import AnswerCache, CacheMetrics
+        from lockgate.gateway.cache.store import Answers
         from lockgate.gateway.calls.meter import Budgets
         from lockgate.gateway.calls.service import Proxy
         from lockgate.gateway.control_proxy import ControlProxy
         from lockgate.gateway.directory import Directory
+        from lockgate.gateway.guardrails.metrics import GuardMetrics
+        from lockgate.gateway.guardrails.service import Guardrails
         from lockgate.gateway.providers import Providers
+        from lockgate.gateway.routing.service import RouteMetrics, Router
         from lockgate.gateway.shared_metrics import SharedMetrics
+        from lockgate.gateway.tenants import Tenants
         from lockgate.gateway.upstream import Upstream
-        from lockgate.project.service import mirrors_of
+        from lockgate.project.service import mirrors_of, resolve_provider
         from lockgate.telemetry.metrics import GenAI, Registry
 
         registry = Registry()
@@ -44,6 +54,29 @@ class Worker:
             index,
             refresh=lambda: metrics.spans_dropped.set(app.spans.dropped),
         )
+        tenants = Tenants(app.project)
+        guards = Guardrails(
+            version_of=self._version, tenant_of=tenants.of, secret=app.secret, metrics=GuardMetrics(registry)
+        )
+        self._answers = Answers(app.home / "cache.db")
+        cache = AnswerCache(
+            self._answers,
+            version_of=self._version,
+            tenant_of=tenants.of,
+            metrics=CacheMetrics(registry),
+            clock=app.clock,
+        )
+        router = Router(
+            version_of=self._version,
+            provider_of=lambda name, environment, agent: resolve_provider(app.project, name, environment, agent),
+            prices=app.prices,
+            metrics=RouteMetrics(registry),
+        )
+
+        def permit(identity: Identity, model: str) -> None:
+            switches.check(self._directory.settings, identity, model=model)
+            tenants.check_region(identity, model)
+
         self._proxy = Proxy(
             providers=Providers(app.project, app.clock),
             prices=app.prices,
@@ -52,8 +85,12 @@ class Worker:
             metrics=metrics,
             clock=app.clock,
             meter=Budgets(directory=self._directory, holds=app.holds, clock=app.clock),
-            permit=lambda identity, model: switches.check(self._directory.settings, identity, model=model),
+            permit=permit,
+            guards=guards,
+            cache=cache,
+            router=router,
         )
+        guards.ask = cache.ask = router.ask = self._ask
         self._agents = Agents(
             home=app.home,
             directory=self._directory,
@@ -69,6 +106,12 @@ class Worker:
         self._access = Access(app.keys, app.secret, app.clock)
         self._control = ControlProxy(app.home)
         self._gateway: Gateway | None = None
+
+    def _version(self, digest: str) -> AgentVersion:
+        return self._app.versions.load(digest)
+
+    async def _ask(self, call: Call, model: str, request: Request) -> dict[str, Any]:
+        return await self._proxy.ask(call, model, request)
 
     def start(self) -> Gateway:
         """Read the store once, begin to follow it, and give the application to serve."""
@@ -95,6 +138,7 @@ class Worker:
         self._directory.stop()
         self._shared.stop()
         self._app.spans.close()
+        self._answers.close()
         self._app.holds.close()
         self._app.control.close()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import msgspec
 
@@ -44,9 +44,22 @@ class Outcome(msgspec.Struct, kw_only=True):
     side: Side
     action: Action
     findings: dict[str, int] = msgspec.field(default_factory=dict)
-    micros: int = 0
-    detail: str = ""
+    nanos: int = 0
     score: float | None = None
+
+    def attributes(self) -> dict[str, Any]:
+        """As it stands on the span."""
+        shown: dict[str, Any] = {
+            "guard": self.guard,
+            "side": self.side,
+            "action": self.action,
+            "micros": round(self.nanos / 1000, 1),
+        }
+        if self.findings:
+            shown["findings"] = self.findings
+        if self.score is not None:
+            shown["score"] = self.score
+        return shown
 
     def count(self, kind: str, number: int = 1) -> None:
         self.findings[kind] = self.findings.get(kind, 0) + number

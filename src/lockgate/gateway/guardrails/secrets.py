@@ -17,7 +17,7 @@ _WORD = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-"
 _MARKS = (
     "sk-", "lgk_", "lgr_", "AKIA", "ASIA", "AIza", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-",
     "hf_", "npm_", "pypi-", "xox", "k_live_", "k_test_", "hvs.", "hvb.", "eyJ", "SG.", "dop_v1_", "shpat_",
-    "AGE-SECRET", "ya29.", "whsec_", "dckr_pat_", "ATATT", "sq0", "NRAK-", "rnd_", "figd_", "lin_api_", "vercel_", "gsk_",
+    "AGE-SECRET", "ya29.", "whsec_", "dckr_pat_", "ATATT", "sq0", "NRAK-", "rnd_", "figd_", "lin_api_", "gsk_",
     "xai-", "r8_", "pplx-", "tvly-",
 )  # fmt: skip
 

@@ -1,0 +1,81 @@
+"""Answers that have to fit a schema: the one the request names, or the guardrail's. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from lockgate.gateway.protocols.model import Request
+from lockgate.tools.contracts import schema_problem
+
+
+def asked_schema(request: Request) -> dict[str, Any] | None:
+    """The JSON Schema that a request asks its answer to fit; ``{}`` for any JSON; None when it asks for none."""
+    if request.dialect.name == "chat":
+        form = request.decoded("response_format")
+        wrapped = form.get("json_schema") if isinstance(form, dict) else None
+    elif request.dialect.name == "responses":
+        text = request.decoded("text")
+        form = wrapped = text.get("format") if isinstance(text, dict) else None
+    else:
+        return None
+    if not isinstance(form, dict):
+        return None
+    if form.get("type") == "json_object":
+        return {}
+    schema = wrapped.get("schema") if form.get("type") == "json_schema" and isinstance(wrapped, dict) else None
+    return schema if isinstance(schema, dict) else None
+
+
+def problem_of(text: str, schema: dict[str, Any]) -> str | None:
+    """How a text does not fit, or None."""
+    try:
+        value = msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as wrong:
+        return f"it is not JSON ({wrong})"
+    if not schema:
+        return None
+    try:
+        return schema_problem(schema, value)
+    except ValueError:
+        return None  # a schema that is none: the provider's to refuse
+
+
+def said_text(dialect: str, answer: Any) -> str | None:
+    """The text of an answer's first choice; None when it calls tools, refuses or was cut off: no schema binds that."""
+    if not isinstance(answer, dict):
+        return None
+    if dialect == "chat":
+        choices = answer.get("choices")
+        choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
+        message = choice.get("message")
+        if not isinstance(message, dict) or message.get("tool_calls") or message.get("refusal"):
+            return None
+        content = message.get("content")
+        return content if isinstance(content, str) and choice.get("finish_reason") != "length" else None
+    output = answer.get("output")
+    if not isinstance(output, list) or answer.get("status") == "incomplete":
+        return None
+    if any(isinstance(item, dict) and "call" in str(item.get("type")) for item in output):
+        return None
+    parts = [
+        part["text"]
+        for item in output
+        if isinstance(item, dict) and isinstance(item.get("content"), list)
+        for part in item["content"]
+        if isinstance(part, dict) and isinstance(part.get("text"), str)
+    ]
+    return "".join(parts) if parts else None
+
+
+def repair(request: Request, said: str, problem: str, schema: dict[str, Any]) -> Request:
+    """The request again, with the answer and what is wrong with it."""
+    form = f" that fits this schema: {msgspec.json.encode(schema).decode()}" if schema else ""
+    told = f"Your answer is not valid: {problem}. Answer again with only one JSON value{form}"
+    turns = [{"role": "assistant", "content": said}, {"role": "user", "content": told}]
+    if request.dialect.name == "chat":
+        return request.replaced(messages=[*request.decoded("messages"), *turns])
+    given = request.decoded("input")
+    before = [{"role": "user", "content": given}] if isinstance(given, str) else list(given or [])
+    return request.replaced(input=[*before, *turns])

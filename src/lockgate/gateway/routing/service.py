@@ -1,0 +1,146 @@
+"""The router of a gateway worker."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+from yarl import URL
+
+from lockgate.errors import LockgateError
+from lockgate.gateway.calls.call import Attempt, Call
+from lockgate.gateway.protocols.chat import Chat
+from lockgate.gateway.protocols.model import Request
+from lockgate.gateway.routing import prefix, triage
+from lockgate.gateway.routing.triage import Decision, Routing
+from lockgate.limits.prices import Prices
+from lockgate.money import Nano, to_usd
+from lockgate.project.model import ResolvedProvider
+from lockgate.telemetry.metrics import Registry
+from lockgate.versions.model import AgentVersion, ModelRef
+
+log = logging.getLogger(__name__)
+
+TAGS = "x-lockgate-tags"
+
+Ask = Callable[[Call, str, Request], Awaitable[dict[str, Any]]]
+
+
+class RouteMetrics:
+    """Kept by a gateway worker."""
+
+    def __init__(self, registry: Registry) -> None:
+        self.decisions = registry.counter(
+            "lockgate_route_total",
+            "Calls of agents with a triage model, by the model that answered and the rule that chose it.",
+            ("environment", "agent", "tier", "by"),
+        )
+        self.saved = registry.counter(
+            "lockgate_route_saved_usd_total",
+            "What the cheaper model's answers would have cost more from the agent's own, less what asking cost.",
+            ("environment", "agent"),
+        )
+
+
+class Router:
+    """See :class:`lockgate.gateway.calls.seams.Router`. ``ask`` is set once there is a proxy to ask through."""
+
+    def __init__(
+        self,
+        *,
+        version_of: Callable[[str], AgentVersion],
+        provider_of: Callable[[str, str, str | None], ResolvedProvider],
+        prices: Prices,
+        metrics: RouteMetrics,
+    ) -> None:
+        """``provider_of(name, environment, agent)`` says what a provider is."""
+        self.ask: Ask | None = None
+        self._version_of = version_of
+        self._provider_of = provider_of
+        self._prices = prices
+        self._metrics = metrics
+
+    async def route(self, call: Call) -> None:
+        """Choose the model, and tell its provider what its prompts have in common."""
+        if call.run is None:
+            return
+        version = self._version_of(call.run.behaviour_digest)
+        if version.triage is not None and _is(call, version.model):
+            await self._choose(call, version, version.triage)
+        if version.cache is not None and version.cache.get("prefix", True):
+            provider = self._provider_of(call.provider, call.identity.environment, call.agent)
+            host = URL(provider.base_url).host or ""
+            call.request = prefix.hinted(call.request, provider.kind, host, call.run.effective_digest)
+
+    def settled(self, attempt: Attempt) -> None:
+        """Write down what the choice saved. ``attempt`` is over and settled."""
+        call, usage = attempt.call, attempt.outcome.usage
+        route = call.notes.get("route")
+        if route is None or usage is None:
+            return
+        strong, cheap, asking = route
+        if (attempt.target.provider.name, attempt.model) != cheap:
+            return
+        saved: Nano = strong.cost(usage) - attempt.cost - asking
+        call.attributes["lockgate.route.saved_usd"] = to_usd(saved)
+        self._metrics.saved.add(max(0.0, to_usd(saved)), call.identity.environment, call.agent or "")
+
+    async def _choose(self, call: Call, version: AgentVersion, cheaper: ModelRef) -> None:
+        routing = msgspec.convert(version.routing or {}, Routing)
+        texts = [text.text for text in call.request.texts() if text.role != "system"]
+        tokens = sum(map(len, texts)) // 4
+        before = call.cost
+        decision = triage.by_rule(routing, triage.tags_of(call.exchange.headers.get(TAGS)), tokens)
+        if decision is None:
+            decision = await self._asked(call, routing, cheaper, texts)
+        asking = call.cost - before
+        self._metrics.decisions.add(1, call.identity.environment, call.agent or "", decision.tier, decision.by)
+        call.attributes["lockgate.route.tier"] = decision.tier
+        call.attributes["lockgate.route.by"] = decision.by
+        call.headers.append(("x-lockgate-route", f"{decision.tier}; {decision.by}"))
+        if asking:
+            call.attributes["lockgate.route.asking_usd"] = to_usd(asking)
+        if decision.tier == "model":
+            return
+        strong = self._provider_of(call.provider, call.identity.environment, call.agent)
+        call.notes["route"] = (
+            self._prices.price(strong.kind, strong.name, call.model),
+            (cheaper.provider, cheaper.name),
+            asking,
+        )
+        call.provider, call.model = cheaper.provider, cheaper.name
+        call.request = _with_parameters(call.request, cheaper)
+
+    async def _asked(self, call: Call, routing: Routing, cheaper: ModelRef, texts: list[str]) -> Decision:
+        if self.ask is None:
+            return Decision("model", "default")
+        model = f"{cheaper.provider}/{cheaper.name}"
+        body = triage.classification(routing, model, texts)
+        try:
+            answer = await self.ask(call, model, Chat().read(json.dumps(body).encode()))
+            said = answer["choices"][0]["message"]["content"]
+        except (LookupError, TypeError, LockgateError) as failure:
+            # Nobody could say that it is easy, so it is not.
+            log.warning("the triage model %s did not answer: %s", model, failure)
+            return Decision("model", "unanswered")
+        return triage.by_word(said if isinstance(said, str) else "")
+
+
+def _is(call: Call, model: ModelRef) -> bool:
+    return (call.provider, call.model) == (model.provider, model.name)
+
+
+def _with_parameters(request: Request, model: ModelRef) -> Request:
+    """The request with the cheaper model's own parameters, where it has any."""
+    given: dict[str, Any] = {
+        name: value
+        for name, value in (("temperature", model.temperature), ("top_p", model.top_p), ("seed", model.seed))
+        if value is not None
+    }
+    for name in ("max_tokens", "max_completion_tokens", "max_output_tokens"):
+        if name in request.fields and request.max_tokens is not None:
+            given[name] = min(request.max_tokens, model.max_tokens)
+    return request.replaced(**given) if given else request
