@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # pip checks every file it installs against the hashes in constraints/; Lockgate itself has none, hence --no-deps.
 SELF := $(PIP) --no-deps --no-build-isolation --editable .
 
-.PHONY: demo test test-integrations lint bench lock clean
+.PHONY: demo test test-integrations peers lint bench lock clean
 
 demo: $(VENV)/.demo  ## Watch the whole loop on a real local model.
 	$(BIN)/lockgate demo $(ARGS)
@@ -14,7 +14,7 @@ demo: $(VENV)/.demo  ## Watch the whole loop on a real local model.
 test: $(VENV)/.dev  ## Unit, integration and acceptance tests.
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not integration_only" $(ARGS)
 
-test-integrations: $(VENV)/.integrations  ## Real frameworks, real models, fault tests.
+test-integrations: $(VENV)/.integrations peers  ## Real frameworks, real models, other tools, a browser, fault tests.
 	$(BIN)/python -m pytest -m integration_only $(ARGS)
 
 lint: $(VENV)/.dev  ## Formatting, lint, types, and which room may import which.
@@ -47,8 +47,25 @@ $(VENV)/.integrations: constraints/integrations.txt $(VENV)/.dev
 	$(PIP) --require-hashes --requirement constraints/integrations.txt
 	@touch $@
 
+PEERS := ragas deepeval inspect
+peers: $(PEERS:%=.venv-peers/%/.done) .venv-peers/promptfoo/.done  ## Tools whose metrics run as scorers, each apart.
+
+$(PEERS:%=.venv-peers/%/.done): .venv-peers/%/.done: constraints/peer-%.txt
+	@echo "Installing $* into .venv-peers/$* …"
+	$(PYTHON) -m venv .venv-peers/$*
+	.venv-peers/$*/bin/python -m pip install --quiet --disable-pip-version-check --no-compile \
+		--require-hashes --requirement $<
+	@touch $@
+
+.venv-peers/promptfoo/.done: constraints/promptfoo/package-lock.json constraints/promptfoo/package.json
+	@echo "Installing promptfoo into .venv-peers/promptfoo …"
+	@mkdir -p $(@D)
+	cp $^ $(@D)
+	cd $(@D) && npm ci --omit=optional --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@
+
 lock:  ## Resolve the constraint files anew (needs uv). They name no index host.
-	for name in demo dev integrations; do ./constraints/resolve $$name; done
+	for name in demo dev integrations $(PEERS:%=peer-%); do ./constraints/resolve $$name; done
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-peers .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -251,6 +251,13 @@ def scorers() -> str:
     return "\n".join(parts)
 
 
+def scorecard_schema() -> str:
+    """The JSON Schema of a scorecard, for programs that read one."""
+    from lockgate.schemas import schema_of
+
+    return json.dumps(schema_of("scorecard"), indent=1, ensure_ascii=False) + "\n"
+
+
 # --- commands -------------------------------------------------------------------------------------------------
 
 
@@ -308,6 +315,7 @@ def runs() -> str:
 PAGES: dict[str, Callable[[], str]] = {
     "agent-file.md": agent_file,
     "scorers.md": scorers,
+    "scorecard.schema.json": scorecard_schema,
     "cli.md": cli,
     "runs.md": runs,
 }

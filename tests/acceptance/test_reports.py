@@ -69,7 +69,10 @@ def test_every_report_is_written_beside_the_scorecard_with_every_case(project: P
     assert "c39<b>" not in html
     names = {case.get("name") for case in ET.parse("o/r.xml").iter("testcase")}
     assert {f"c{n}<b>" for n in range(40)} <= names
-    assert any(name.startswith("samples/") for name in zipfile.ZipFile("o/r.eval").namelist())
+    assert "<li>field_match <b>1</b>" in html
+    with zipfile.ZipFile("o/r.eval") as log:
+        first = json.loads(log.read("samples/c0<b>_epoch_1.json"))
+    assert first["scores"]["field_match"]["value"] == 1.0
 
 
 def test_scorecards_say_how_far_the_verdict_can_be_trusted(project: Path) -> None:

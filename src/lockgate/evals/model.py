@@ -54,6 +54,11 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         )
 
 
+def score_key(scorer_digest: str, case: Case) -> str:
+    """What a score of this case is kept under: the scorer, and what the answer was held against."""
+    return hashlib.sha256(f"{scorer_digest} {case.expectation_digest}".encode()).hexdigest()
+
+
 Subject = Callable[[Case, int], Awaitable[RunResult]]
 """The thing under test: runs one case once. The second argument is the trial's number, from 0."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from typing import Any, NamedTuple
 
 import msgspec
@@ -153,22 +153,22 @@ class TrialStore:
         self._keeps_calls = connection.execute(left).first() is not None
 
 
-def case_means(
-    control: Database, case_digests: Sequence[str], scorer_digests: Sequence[str]
-) -> tuple[dict[str, float], int]:
+def case_means(control: Database, case_digests: Sequence[str], score_keys: Set[str]) -> tuple[dict[str, float], int]:
     """The mean of these scores by case digest, over the trials of all versions, and how many versions there are."""
     sums: dict[str, list[float]] = {}
     versions: set[str] = set()
     for start in range(0, len(case_digests), CHUNK):
-        query = select(trial_scores.c.case_digest, trial_scores.c.effective_digest, trial_scores.c.score).where(
-            trial_scores.c.case_digest.in_(case_digests[start : start + CHUNK]),
-            trial_scores.c.scorer_digest.in_(scorer_digests),
-            trial_scores.c.score.is_not(None),
-        )
+        query = select(
+            trial_scores.c.case_digest,
+            trial_scores.c.effective_digest,
+            trial_scores.c.score,
+            trial_scores.c.scorer_digest,
+        ).where(trial_scores.c.case_digest.in_(case_digests[start : start + CHUNK]), trial_scores.c.score.is_not(None))
         with control.read() as connection:
-            for case_digest, effective_digest, score in connection.execute(query):
-                sums.setdefault(case_digest, []).append(score)
-                versions.add(effective_digest)
+            for case_digest, effective_digest, score, key in connection.execute(query):
+                if key in score_keys:
+                    sums.setdefault(case_digest, []).append(score)
+                    versions.add(effective_digest)
     return {digest: sum(values) / len(values) for digest, values in sums.items()}, len(versions)
 
 

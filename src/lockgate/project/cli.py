@@ -14,6 +14,7 @@ def init(
     name: Annotated[str, typer.Argument(help="The project's name; a folder of that name is made.")],
     template: Annotated[str, typer.Option(help="What to start from: support, rag, python or langgraph.")] = "support",
     folder: Annotated[Path | None, typer.Option(help="Where to put it; default: ./NAME.")] = None,
+    ci: Annotated[str, typer.Option("--ci", help="Whose workflow to write: github, gitlab or none.")] = "github",
     json: JsonFlag = False,
 ) -> None:
     """Scaffold a project: agent, prompt, schema, golden set, rubric, policy, tests, CI workflow.
@@ -23,7 +24,7 @@ def init(
     from lockgate.project.scaffold import scaffold
 
     target = folder or Path(name)
-    written = scaffold(name, template, target)
+    written = scaffold(name, template, target, ci=ci)
 
     def draw() -> None:
         for path in written:

@@ -20,12 +20,17 @@ TEMPLATES = Path(__file__).parent / "templates"
 AGENTS = {"support": "support", "rag": "policy-answers", "python": "triage", "langgraph": "assistant"}
 """Every template, with the name of its agent."""
 
-_DOTTED = {"github": ".github", "gitignore": ".gitignore"}
+CI = {"github": "github", "gitlab": "gitlab-ci.yml"}
+"""Where each CI server's own file stands among the templates."""
+
+_DOTTED = {"github": ".github", "gitignore": ".gitignore", "gitlab-ci.yml": ".gitlab-ci.yml"}
 """Names that would mean something to the tools around this repository."""
 
 
-def scaffold(name: str, template: str, folder: Path) -> list[Path]:
+def scaffold(name: str, template: str, folder: Path, *, ci: str = "github") -> list[Path]:
     """Write the project ``name`` into ``folder``; returns the files' paths from there, sorted.
+
+    ``ci``: whose workflow it gets, one of :data:`CI`, or ``none``.
 
     All or nothing: raises :class:`InputError` for a bad name, an unknown template, a file that exists already, or a
     place that cannot be written.
@@ -40,7 +45,9 @@ def scaffold(name: str, template: str, folder: Path) -> list[Path]:
         known = ", ".join(AGENTS)
         remedy = f"did you mean {close[0]!r}? There are {known}" if close else f"choose one of {known}"
         raise InputError(f"no template {template!r}", remedy=remedy)
-    files = _files(name, template)
+    if ci not in (*CI, "none"):
+        raise InputError(f"no CI server {ci!r}", remedy=f"choose one of {', '.join(CI)}, none")
+    files = _files(name, template, ci)
     _check_free(folder, files)
     try:
         _write(folder, files)
@@ -53,7 +60,7 @@ def scaffold(name: str, template: str, folder: Path) -> list[Path]:
     return sorted(files)
 
 
-def _files(name: str, template: str) -> dict[Path, str]:
+def _files(name: str, template: str, ci: str) -> dict[Path, str]:
     """The project's files by their paths, placeholders filled in."""
 
     def filled(text: str) -> str:
@@ -64,6 +71,8 @@ def _files(name: str, template: str) -> dict[Path, str]:
         for source in (TEMPLATES / layer).rglob("*"):
             if source.is_file() and "__pycache__" not in source.parts:
                 first, *rest = source.relative_to(TEMPLATES / layer).parts
+                if first in CI.values() and first != CI.get(ci):
+                    continue
                 target = Path(_DOTTED.get(first, first), *map(filled, rest))
                 found[target] = filled(source.read_text("utf-8"))
     return found

@@ -174,6 +174,28 @@ def test_the_workflow_gates_comments_and_asks_before_production(template: str, t
 
 
 @every_template
+def test_on_gitlab_the_same_steps_gate_and_ask_before_production(template: str, tmp_path: Path) -> None:
+    scaffold("shop", template, tmp_path / "shop", ci="gitlab")
+    assert not (tmp_path / "shop/.github").exists()
+    pipeline = read_yaml(tmp_path / "shop/.gitlab-ci.yml").data
+    assert pipeline["stages"] == [pipeline[job]["stage"] for job in ("test", "gate", "shadow", "production")]
+    script = "\n".join([*pipeline["test"]["script"], *pipeline["gate"]["script"]])
+    wanted = ["tests/unit", "--mock-llm", "lock --check", f"lockgate eval --agent {AGENTS[template]}", "cost-gate"]
+    places = [script.index(part) for part in wanted]
+    assert places == sorted(places)
+    assert "--comment" in script
+    assert pipeline["production"]["rules"][0]["when"] == "manual"
+    assert all(job in (*pipeline["stages"], "shadow") or "script" not in pipeline[job] for job in pipeline)
+
+
+def test_a_project_can_do_without_a_workflow_and_knows_no_other(tmp_path: Path) -> None:
+    files = scaffold("shop", "support", tmp_path / "shop", ci="none")
+    assert not [path for path in files if path.parts[0].startswith(".git") and path.name != ".gitignore"]
+    with pytest.raises(InputError, match="no CI server 'travis'"):
+        scaffold("other", "support", tmp_path / "other", ci="travis")
+
+
+@every_template
 def test_golden_cases_are_few_and_clustered(template: str, tmp_path: Path) -> None:
     scaffold("shop", template, tmp_path / "shop")
     lines = (tmp_path / "shop" / "evals/golden" / f"{AGENTS[template]}.jsonl").read_text().splitlines()

@@ -346,6 +346,7 @@ def _provider_embeddings(wanted: str) -> Embedder:
 def _around(agent: str, cases: list[Case]) -> Around:
     from lockgate.bootstrap import open_app
     from lockgate.evals.golden.lint import Around
+    from lockgate.evals.model import score_key
     from lockgate.evals.rubric import parse_rubric
     from lockgate.evals.running.scoring import prepare
     from lockgate.evals.store import case_means
@@ -359,7 +360,8 @@ def _around(agent: str, cases: list[Case]) -> Around:
         for scoring in prepare(rubric, lambda metric: lambda sample: None)  # type: ignore[arg-type,return-value]
         if scoring.metric.unit == "score" and scoring.metric.blocking
     ]
-    means, versions = case_means(app.control, [case.digest for case in cases], deciding)
+    keys = {score_key(scorer, case) for scorer in deciding for case in cases}
+    means, versions = case_means(app.control, [case.digest for case in cases], keys)
     return Around(
         prompts={f"the system prompt of {version.agent}": version.system_prompt} if version.system_prompt else {},
         tools=[tool.name for tool in version.tools],

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from lockgate.evals.model import Case, Scorecard
+from lockgate.evals.model import Case, Scorecard, score_key
 from lockgate.results import RunResult
 
 Found = Mapping[tuple[str, int], RunResult]
@@ -74,15 +74,16 @@ def failing(card: Scorecard, trials: Sequence[TrialView]) -> list[str]:
 
 
 def _trials(case: Case, results: Found, scores: Scores, digests: Mapping[str, str]) -> list[TrialView]:
+    keys = {name: score_key(digest, case) for name, digest in digests.items()}
     numbers = sorted(trial for digest, trial in results if digest == case.digest)
     return [
         TrialView(
             trial=number,
             result=results[case.digest, number],
             scores={
-                name: scores[case.digest, number, digest]
-                for name, digest in digests.items()
-                if (case.digest, number, digest) in scores
+                name: scores[case.digest, number, key]
+                for name, key in keys.items()
+                if (case.digest, number, key) in scores
             },
         )
         for number in numbers

@@ -11,7 +11,7 @@ import msgspec
 
 from lockgate.errors import InputError
 from lockgate.evals.golden import read_cases
-from lockgate.evals.model import Case, Scorecard
+from lockgate.evals.model import Case, Scorecard, score_key
 from lockgate.evals.reports.cases import CaseView, view
 from lockgate.evals.store import CHUNK, TrialStore
 from lockgate.storage.engine import Database
@@ -34,9 +34,9 @@ def views(control: Database, card: Scorecard, cases: Sequence[Case]) -> Iterator
     """Each case with its stored trials and scores, a few hundred at a time."""
     now = TrialStore(control, card.effective_digest)
     before = TrialStore(control, card.baseline_effective) if card.baseline_effective else None
-    names = list(card.scorer_digests.values())
     for some in _batches(cases):
         digests = [case.digest for case in some]
+        names = [score_key(digest, case) for digest in card.scorer_digests.values() for case in some]
         results, scores = now.results(digests), now.scores(digests, names)
         other = (before.results(digests), before.scores(digests, names)) if before else None
         for case in some:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import re
 import zipfile
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -12,6 +12,10 @@ from typing import Any
 
 from lockgate.evals.model import Scorecard
 from lockgate.evals.reports.cases import CaseView, TrialView, text_of
+from lockgate.results import Usage
+
+SHORT = 1000
+"""Letters of a text in the list of samples."""
 
 
 def write_log(path: Path, card: Scorecard, cases: Iterable[CaseView]) -> None:
@@ -19,6 +23,7 @@ def write_log(path: Path, card: Scorecard, cases: Iterable[CaseView]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     metrics = [metric for metric in card.metrics if metric.mean is not None]
     summaries: list[dict[str, Any]] = []
+    used, cost = Usage(), 0.0
     ids: list[str] = []
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as log:
         log.writestr("_journal/start.json", _encoded({"version": 2, "eval": _spec(card, []), "plan": _PLAN}))
@@ -27,10 +32,10 @@ def write_log(path: Path, card: Scorecard, cases: Iterable[CaseView]) -> None:
                 ids.append(one.case.id)
             for trial in one.trials:
                 sample = _sample(card, one, trial)
-                safe = re.sub(r"[^\w.-]", "_", one.case.id)
-                log.writestr(f"samples/{safe}_epoch_{trial.trial + 1}.json", _encoded(sample))
-                kept = ("id", "epoch", "input", "target", "metadata", "scores", "error")
-                summaries.append({key: sample[key] for key in kept if key in sample})
+                log.writestr(_member(one.case.id, trial.trial + 1), _encoded(sample))
+                summaries.append(_summary(sample))
+                used = used + trial.result.usage
+                cost += trial.result.cost_usd
         log.writestr("summaries.json", _encoded(summaries))
         log.writestr(
             "header.json",
@@ -48,6 +53,8 @@ def write_log(path: Path, card: Scorecard, cases: Iterable[CaseView]) -> None:
                                 "name": metric.name,
                                 "scorer": metric.name,
                                 "params": {},
+                                "scored_samples": metric.scored,
+                                "unscored_samples": metric.unscored + metric.skipped + metric.missing,
                                 "metrics": {"mean": {"name": "mean", "value": metric.mean, "params": {}}},
                             }
                             for metric in metrics
@@ -57,7 +64,7 @@ def write_log(path: Path, card: Scorecard, cases: Iterable[CaseView]) -> None:
                     "stats": {
                         "started_at": _time(card.started_at),
                         "completed_at": _time(card.started_at + card.seconds),
-                        "model_usage": {},
+                        "model_usage": {_model(card): _usage(used, cost)},
                     },
                 }
             ),
@@ -78,7 +85,7 @@ def _spec(card: Scorecard, ids: list[str]) -> dict[str, Any]:
         "task_attribs": {},
         "task_args": {},
         "dataset": {"name": card.dataset, "samples": len(ids), "sample_ids": ids, "shuffled": False},
-        "model": f"lockgate/{card.label}",
+        "model": _model(card),
         "model_args": {},
         "config": {"epochs": card.trials},
         "packages": {},
@@ -109,7 +116,7 @@ def _sample(card: Scorecard, one: CaseView, trial: TrialView) -> dict[str, Any]:
         "target": text_of(case.expected_output),
         "messages": [*turns, {"role": "assistant", "content": answer}],
         "output": {
-            "model": f"lockgate/{card.label}",
+            "model": _model(card),
             "choices": [{"message": {"role": "assistant", "content": answer}, "stop_reason": "stop"}],
             "time": result.seconds,
         },
@@ -126,19 +133,49 @@ def _sample(card: Scorecard, one: CaseView, trial: TrialView) -> dict[str, Any]:
         },
         "store": {},
         "events": [],
-        "model_usage": {
-            f"lockgate/{card.label}": {
-                "input_tokens": result.usage.input_tokens,
-                "output_tokens": result.usage.output_tokens,
-                "total_tokens": result.usage.total_tokens,
-            }
-        },
+        "model_usage": {_model(card): _usage(result.usage, result.cost_usd)},
         "total_time": result.seconds,
     }
     if result.error_type:
         message = f"{result.error_type}: {result.error or ''}"
         sample["error"] = {"message": message, "traceback": "", "traceback_ansi": ""}
     return sample
+
+
+def _member(id: str, epoch: int) -> str:
+    """The sample's place in the log, as Inspect looks for it; never a path that leads out of a folder."""
+    if ".." in id or id.startswith("/") or not id.isprintable():
+        id = f"case-{hashlib.sha256(id.encode('utf-8', 'replace')).hexdigest()[:16]}"
+    return f"samples/{id}_epoch_{epoch}.json"
+
+
+def _summary(sample: dict[str, Any]) -> dict[str, Any]:
+    """What of a sample stands in the list of all; its texts cut, as Inspect cuts them."""
+    kept = ("id", "epoch", "input", "target", "metadata", "model_usage", "total_time")
+    found = {key: sample[key] for key in kept}
+    found["scores"] = {
+        name: {**one, "explanation": one["explanation"][:SHORT]} for name, one in sample["scores"].items()
+    }
+    found["completed"] = True
+    if "error" in sample:
+        found["error"] = sample["error"]["message"][:SHORT]
+    return found
+
+
+def _model(card: Scorecard) -> str:
+    return f"lockgate/{card.label}"
+
+
+def _usage(usage: Usage, cost_usd: float) -> dict[str, Any]:
+    """Tokens in Inspect's words, where input excludes what came from a cache. ``total_cost`` is USD."""
+    return {
+        "input_tokens": usage.input_tokens - usage.cached_tokens,
+        "input_tokens_cache_read": usage.cached_tokens,
+        "output_tokens": usage.output_tokens,
+        "reasoning_tokens": usage.reasoning_tokens,
+        "total_tokens": usage.total_tokens,
+        "total_cost": cost_usd,
+    }
 
 
 def _time(seconds: float) -> str:

@@ -34,7 +34,13 @@ def markdown(card: Scorecard) -> str:
         )
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     if card.slices and (rows := words.worst_slices(card)):
-        lines += ["", f"**{words.slices_title(card).capitalize()}**", "", "| cases | | metric | score | baseline |", "|---|---|---|---|---|"]
+        lines += [
+            "",
+            f"**{words.slices_title(card).capitalize()}**",
+            "",
+            "| cases | | metric | score | baseline |",
+            "|---|---|---|---|---|",
+        ]
         for part in rows:
             before = "" if part.baseline_mean is None else f"{part.baseline_mean:.2f}"
             lines.append(f"| {part.kind} `{part.name}` | {part.cases} | {part.metric} | {part.mean:.2f} | {before} |")

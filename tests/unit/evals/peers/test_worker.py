@@ -138,4 +138,6 @@ async def test_a_worker_sees_no_keys_and_writes_in_a_folder_of_its_own(
         folder = found._folder.name
         assert "OPENAI_API_KEY" not in reply["reason"]
         assert folder in reply["reason"]
-    assert not os.path.exists(folder)
+    assert found._folder.name == folder
+    with pytest.raises(FileNotFoundError):
+        os.stat(folder)
