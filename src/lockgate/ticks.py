@@ -21,6 +21,7 @@ from lockgate.rollouts.leader import Leadership
 
 if TYPE_CHECKING:
     from lockgate.bootstrap import App
+    from lockgate.fleet.fallbacks import Fallbacks
     from lockgate.fleet.upgrades import Upgrades
 
 _log = logging.getLogger(__name__)
@@ -93,6 +94,7 @@ def loops(app: App, lead: Leadership) -> list[Loop]:
     upgrades = implicit_upgrades(app)
     following = Following(app)
     leaving = retirements(app)
+    backups = fallbacks(app)
     leads = lead.leads
 
     def resume() -> None:
@@ -109,6 +111,7 @@ def loops(app: App, lead: Leadership) -> list[Loop]:
     return [
         Loop("settings", [Tick("settings", 0.5, following.tick, leader_only=False)], leads),
         Loop("gitops", [Tick("gitops", 0.5, follow)], leads),
+        Loop("fallbacks", [Tick("fallback slices", 5.0, backups.tick)], leads),
         Loop(
             "rollouts",
             [
@@ -179,6 +182,13 @@ class BudgetAlerts:
             self._known = True
             return {alert.key for alert in self._app.alerts.list(limit=10_000) if alert.kind == "budget"}
         return set(self._told)
+
+
+def fallbacks(app: App) -> Fallbacks:
+    """The fallback slices of what serves; see :mod:`lockgate.fleet.fallbacks`."""
+    from lockgate.fleet.fallbacks import Fallbacks
+
+    return Fallbacks(app.control, app.clock, app.alerts, app.project.root)
 
 
 def implicit_upgrades(app: App) -> Upgrades:

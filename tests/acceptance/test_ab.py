@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.acceptance.judging import Models, call, write_project
 
 from lockgate.testing import FakeModelServer
-from tests.acceptance.judging import Models, call, write_project
 
 
 @pytest.fixture

@@ -200,6 +200,17 @@ class MetricRule(Strict):
     blocking: bool = Field(default=True, description="false: reported, never decides.")
     strict: bool = Field(default=False, description="true: the interval's lower end must reach it, not the mean.")
     never: bool = Field(default=False, description="true: one failure fails the whole gate.")
+    aggregate: str | None = Field(
+        default=None,
+        pattern=r"^(mean|pass[\^@][1-9]\d?)$",
+        description="A case's trials as one value: `mean`, `pass^K` (all of K pass) or `pass@K` (one of K does).",
+    )
+    passes: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="For `pass^K`, `pass@K`: a trial passes with this value; default: the best.",
+    )
 
 
 Bound = Annotated[MetricRule, BeforeValidator(_bound, json_schema_input_type=float | MetricRule)]
@@ -221,6 +232,17 @@ class RubricFile(Strict):
     rubric: RubricSpec
 
 
+class FallbackSpec(Strict):
+    """A part of the golden set that the control plane runs on the backup model, so that it is known to work."""
+
+    every: Duration = Field(default=604_800.0, gt=0, description="How often; a week by default.")
+    environment: str = Field(default="prod", description="Where: what serves there, with its providers.")
+    model: str | None = Field(default=None, description="`PROVIDER:NAME`; default: the first of `model.fallbacks`.")
+    tag: str | None = Field(default=None, description="The cases with this tag; default: `cases` of all.")
+    cases: int = Field(default=20, ge=1, le=10_000, description="How many, where no tag is given.")
+    max_usd: float | None = Field(default=None, gt=0, description="Most one such run may cost; default: evals.max_usd.")
+
+
 class EvalSpec(Strict):
     """The eval gate."""
 
@@ -240,8 +262,12 @@ class EvalSpec(Strict):
     max_usd: float | None = Field(default=None, gt=0, description="Most one evaluation may cost.")
     trial_max_usd: float | None = Field(default=None, gt=0, description="Most one trial may cost, all its calls.")
     trial_max_tokens: int | None = Field(default=None, ge=1, description="Most tokens of one trial, all its calls.")
+    whole: bool = Field(default=False, description="true: run every trial, also when the verdict is settled earlier.")
     max_trials: int | None = Field(
         default=None, ge=1, description="Most trials of one evaluation, extra ones included."
+    )
+    fallback: FallbackSpec | None = Field(
+        default=None, description="Try the backup model now and then. Default: it is not tried."
     )
 
 

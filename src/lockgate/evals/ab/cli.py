@@ -21,7 +21,9 @@ EXIT = {"b": 0, "a": 1, "neither": 3}
 
 
 def ab(
-    a: Annotated[str, typer.Argument(metavar="A", help="A version (AGENT@2, a digest, an agent file) or a prompt file.")],
+    a: Annotated[
+        str, typer.Argument(metavar="A", help="A version (AGENT@2, a digest, an agent file) or a prompt file.")
+    ],
     b: Annotated[str, typer.Argument(metavar="B", help="The other one.")],
     agent: Annotated[
         str | None, typer.Option("--agent", "-a", help="Whose prompt it is; default: the project's only agent.")
@@ -32,9 +34,7 @@ def ab(
     trials: Trials = None,
     env: Env = "prod",
     concurrency: Concurrency = None,
-    max_usd: Annotated[
-        float | None, typer.Option("--max-usd", min=0, help="Send nothing that could pass it.")
-    ] = None,
+    max_usd: Annotated[float | None, typer.Option("--max-usd", min=0, help="Send nothing that could pass it.")] = None,
     seed: Annotated[str, typer.Option("--seed", help="Another text draws other orders.")] = "",
     json: JsonFlag = False,
 ) -> None:

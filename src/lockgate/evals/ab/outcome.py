@@ -61,9 +61,7 @@ class AbCard(msgspec.Struct, frozen=True, kw_only=True):
     pairs_seen: list[Preferred] = []
 
 
-def summary(
-    cases: Sequence[Case], found: Sequence[Preferred]
-) -> tuple[float | None, Interval | None, Winner]:
+def summary(cases: Sequence[Case], found: Sequence[Preferred]) -> tuple[float | None, Interval | None, Winner]:
     """The share of pairs that prefer B, its interval, and who wins: only whom the interval leaves no doubt about.
 
     The unit is the cluster of cases, each case the mean of its pairs; the interval is the gate's own (cluster-robust,

@@ -143,7 +143,6 @@ async def run_ab(
     )
 
 
-
 def _kept_under(a: Contender, rubric: Rubric, question: str) -> str:
     content = ["ab", a.effective_digest, msgspec.to_builtins(rubric.judge), question]
     return "sha256:" + hashlib.sha256(msgspec.json.encode(content, order="sorted")).hexdigest()

@@ -34,9 +34,7 @@ def sample(
         Literal["trials", "runs"], typer.Option("--from", help="Stored trials of the golden set, or users' runs.")
     ] = "trials",
     count: Annotated[int, typer.Option("--count", "-n", min=1, max=5000, help="Answers to draw.")] = 50,
-    double: Annotated[
-        float, typer.Option("--double", min=0, max=1, help="Share that two people are to grade.")
-    ] = 0.2,
+    double: Annotated[float, typer.Option("--double", min=0, max=1, help="Share that two people are to grade.")] = 0.2,
     env: Annotated[str, typer.Option("--env", "-e", help="The environment of the runs.")] = "prod",
     days: Annotated[float, typer.Option("--days", min=0, help="How far back runs may lie.")] = 30.0,
     seed: Annotated[str, typer.Option("--seed", help="Another text draws others.")] = "",
@@ -49,7 +47,7 @@ def sample(
     from lockgate.bootstrap import open_app
     from lockgate.evals.golden import read_cases
     from lockgate.evals.rubric import needs_judge, parse_rubric
-    from lockgate.evals.runner import prepare
+    from lockgate.evals.running.scoring import prepare
 
     app = open_app()
     digest = app.versions.find(agent)
@@ -72,9 +70,7 @@ def sample(
             for one in prepare(rubric, lambda _: lambda sample: None)  # type: ignore[arg-type,return-value]
             if one.metric.name == metric
         )
-        items = app.annotations.draw_trials(
-            version.agent, found, cases, of_metric, count, double=double, seed=seed
-        )
+        items = app.annotations.draw_trials(version.agent, found, cases, of_metric, count, double=double, seed=seed)
     kinds: dict[str, int] = {}
     for item in items:
         kinds[item.stratum] = kinds.get(item.stratum, 0) + 1

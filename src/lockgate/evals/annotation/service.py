@@ -16,7 +16,7 @@ from lockgate.evals.annotation.model import Grade, Item, Queue, Shown, Source, s
 from lockgate.evals.annotation.sampling import in_turn, kind_of, share_of, weights
 from lockgate.evals.judges.agreement import between_people
 from lockgate.evals.judges.labels import Label, answer_digest
-from lockgate.evals.model import Case, Metric
+from lockgate.evals.model import Case, Metric, score_key
 from lockgate.evals.scorers.questions import question_of
 from lockgate.evals.scorers.sample import Sample
 from lockgate.ids import new_id
@@ -25,7 +25,6 @@ from lockgate.storage.engine import Database
 
 MOST_RUNS = 5000
 """Live runs, the newest first, that answers are drawn from."""
-
 
 
 class Annotations:
@@ -53,7 +52,8 @@ class Annotations:
         """
         by_digest = {case.digest: case for case in cases}
         strata: dict[str, list[Any]] = {}
-        for key, score in store.scored_trials(self._control, agent, list(by_digest), scorer_digest):
+        kept_under = {digest: score_key(scorer_digest, case) for digest, case in by_digest.items()}
+        for key, score in store.scored_trials(self._control, agent, kept_under):
             tags = by_digest[key[1]].tags
             strata.setdefault(", ".join([kind_of(score), *tags[:1]]), []).append(key)
         if not strata:

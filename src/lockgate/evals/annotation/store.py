@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -10,6 +10,7 @@ from sqlalchemy import func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from lockgate.evals.annotation.model import Grade, Item
+from lockgate.evals.store import CHUNK
 from lockgate.storage.engine import Database
 from lockgate.storage.schema import annotation_items as items
 from lockgate.storage.schema import annotation_labels as labels
@@ -34,14 +35,14 @@ def listed(control: Database, *, agent: str | None = None, metric: str | None = 
     if metric is not None:
         query = query.where(items.c.metric == metric)
     with control.read() as connection:
-        return [msgspec.convert(dict(row), Item) for row in connection.execute(query).mappings()]
+        return [msgspec.convert(row, Item, from_attributes=True) for row in connection.execute(query)]
 
 
 def item_named(control: Database, id: str) -> Item | None:
     """One answer of the queue."""
     with control.read() as connection:
-        row = connection.execute(select(items).where(items.c.id == id)).mappings().first()
-    return None if row is None else msgspec.convert(dict(row), Item)
+        row = connection.execute(select(items).where(items.c.id == id)).first()
+    return None if row is None else msgspec.convert(row, Item, from_attributes=True)
 
 
 def grades(control: Database, *, agent: str | None = None, metric: str | None = None) -> list[Grade]:
@@ -52,7 +53,7 @@ def grades(control: Database, *, agent: str | None = None, metric: str | None = 
     if metric is not None:
         query = query.where(items.c.metric == metric)
     with control.read() as connection:
-        return [msgspec.convert(dict(row), Grade) for row in connection.execute(query).mappings()]
+        return [msgspec.convert(row, Grade, from_attributes=True) for row in connection.execute(query)]
 
 
 def save_grade(control: Database, grade: Grade) -> None:
@@ -61,32 +62,32 @@ def save_grade(control: Database, grade: Grade) -> None:
     changed = {name: values[name] for name in ("value", "note", "created_at")}
     with control.write() as connection:
         statement = _insert(control)(labels).values(**values)
-        connection.execute(
-            statement.on_conflict_do_update(index_elements=["item_id", "annotator"], set_=changed)
-        )
+        connection.execute(statement.on_conflict_do_update(index_elements=["item_id", "annotator"], set_=changed))
 
 
 def scored_trials(
-    control: Database, agent: str, case_digests: Sequence[str], scorer_digest: str
+    control: Database, agent: str, score_keys: Mapping[str, str]
 ) -> list[tuple[tuple[str, str, int], float | None]]:
-    """The trials of an agent's versions on these cases (their keys), and what the judge said of each, if it did."""
+    """The trials of an agent's versions on these cases (their keys), and what the judge said of each, if it did.
+
+    ``score_keys``: by case digest, what the judge's scores of the case are kept under.
+    """
     versions = select(eval_runs.c.effective_digest).where(eval_runs.c.agent == agent).distinct()
-    key = (trials.c.effective_digest, trials.c.case_digest, trials.c.trial)
-    query = (
-        select(*key, trial_scores.c.score)
-        .outerjoin(
-            trial_scores,
-            (trial_scores.c.effective_digest == trials.c.effective_digest)
-            & (trial_scores.c.case_digest == trials.c.case_digest)
-            & (trial_scores.c.trial == trials.c.trial)
-            & (trial_scores.c.scorer_digest == scorer_digest),
-        )
-        .where(trials.c.effective_digest.in_(versions))
-        .order_by(*key)
-    )
-    wanted = set(case_digests)
+    digests = list(score_keys)
+    keys: list[tuple[str, str, int]] = []
+    scores: dict[tuple[str, str, int], float] = {}
     with control.read() as connection:
-        return [((row[0], row[1], row[2]), row[3]) for row in connection.execute(query) if row[1] in wanted]
+        for start in range(0, len(digests), CHUNK):
+            some = digests[start : start + CHUNK]
+            for table, extra in ((trials, ()), (trial_scores, (trial_scores.c.scorer_digest, trial_scores.c.score))):
+                columns = (table.c.effective_digest, table.c.case_digest, table.c.trial, *extra)
+                of_these = table.c.effective_digest.in_(versions) & table.c.case_digest.in_(some)
+                for row in connection.execute(select(*columns).where(of_these)):
+                    if not extra:
+                        keys.append((row[0], row[1], row[2]))
+                    elif row[3] == score_keys[row[1]] and row[4] is not None:
+                        scores[row[0], row[1], row[2]] = row[4]
+    return [(key, scores.get(key)) for key in sorted(keys)]
 
 
 def trial_result(control: Database, key: tuple[str, str, int]) -> Any:

@@ -138,9 +138,7 @@ def _for_agent(case: Case, writes: Sequence[str], reads: Sequence[str], *, free_
     ]
     if fixtures := metadata.get("fixtures"):
         metadata["fixtures"] = [
-            {**one, "tool": name}
-            for one in fixtures
-            for name in (reads if one["tool"] == READS else [one["tool"]])
+            {**one, "tool": name} for one in fixtures for name in (reads if one["tool"] == READS else [one["tool"]])
         ]
         if not metadata["fixtures"]:
             return None  # nothing would bring the attack to the agent

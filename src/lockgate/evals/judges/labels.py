@@ -15,7 +15,17 @@ from lockgate.evals.model import Case
 from lockgate.evals.scorers.sample import Sample
 from lockgate.results import RunResult, ToolUse
 
-_WORDS = {"yes": 1.0, "good": 1.0, "pass": 1.0, "true": 1.0, "partly": 0.5, "no": 0.0, "bad": 0.0, "fail": 0.0, "false": 0.0}
+_WORDS = {
+    "yes": 1.0,
+    "good": 1.0,
+    "pass": 1.0,
+    "true": 1.0,
+    "partly": 0.5,
+    "no": 0.0,
+    "bad": 0.0,
+    "fail": 0.0,
+    "false": 0.0,
+}
 """What people say for a grade."""
 
 
