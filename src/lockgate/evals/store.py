@@ -205,6 +205,19 @@ def last_scorecard(control: Database, *, effective_digest: str | None = None, ag
         return connection.execute(query).scalar()
 
 
+def last_of_kind(control: Database, agent: str, kind: str) -> tuple[float | None, str | None]:
+    """When the newest evaluation of this kind began, and its verdict, if it came to one."""
+    query = (
+        select(eval_runs.c.started_at, eval_runs.c.verdict)
+        .where(eval_runs.c.agent == agent, eval_runs.c.kind == kind)
+        .order_by(eval_runs.c.started_at.desc())
+        .limit(1)
+    )
+    with control.read() as connection:
+        row = connection.execute(query).first()
+    return (None, None) if row is None else (row[0], row[1])
+
+
 def evaluated_agents(control: Database) -> list[str]:
     """The agents with a finished evaluation, by name."""
     query = select(eval_runs.c.agent).where(eval_runs.c.verdict.is_not(None)).distinct().order_by(eval_runs.c.agent)
