@@ -10,7 +10,7 @@ import typer
 from lockgate.console import JsonFlag, console, emit
 from lockgate.errors import InputError, Unavailable
 from lockgate.evals.cli.contenders import baseline_of, contender, golden_of, only_agent, rubric_of
-from lockgate.evals.cli.options import Concurrency, Dataset, Env, Judge, MarkdownFile, Threshold, Trials
+from lockgate.evals.cli.options import Concurrency, Dataset, Env, Judge, MarkdownFile, Threshold, Trials, Whole
 from lockgate.evals.cli.running import evaluated, self_checked
 from lockgate.evals.cli.showing import draw_all, leave, markdown_of, show, write, write_reports
 
@@ -55,6 +55,7 @@ def eval_command(
         int | None,
         typer.Option("--buy-trials", min=1, max=100, help="Run up to so many trials a case while that can settle it."),
     ] = None,
+    whole: Whole = False,
     self_check: Annotated[
         bool,
         typer.Option(
@@ -126,6 +127,7 @@ def eval_command(
                 trials=trials,
                 concurrency=concurrency,
                 max_usd=max_usd,
+                whole=whole or None,
             )
         )
     for card in cards:
