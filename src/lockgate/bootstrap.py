@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from lockgate.storage.engine import Database
     from lockgate.telemetry.writer import SpanWriter
     from lockgate.tools.service import Approvals
-    from lockgate.versions.model import AgentVersion, VersionRef
+    from lockgate.versions.model import AgentSettings, AgentVersion, VersionRef, Yardstick
     from lockgate.versions.service import Versions
 
 
@@ -147,7 +147,13 @@ class App:
     def versions(self) -> Versions:
         from lockgate.versions.service import Versions
 
-        return Versions(self.project, lambda: self.control, self.blobs, self.clock)
+        return Versions(self.project, lambda: self.control, self.blobs, self.clock, yardstick=self._yardstick)
+
+    @staticmethod
+    def _yardstick(settings: AgentSettings, root: Path) -> Yardstick:
+        from lockgate.evals.yardstick import yardstick
+
+        return yardstick(settings, root)
 
     @cached_property
     def evals(self) -> Evals:
@@ -215,7 +221,7 @@ class App:
     def gitops(self) -> GitOps:
         from lockgate.rollouts.gitops import GitOps
 
-        return GitOps(self.control, self.clock, project=self.project, blobs=self.blobs)
+        return GitOps(self.control, self.clock, project=self.project, blobs=self.blobs, yardstick=self._yardstick)
 
     def suspended_versions(self) -> set[tuple[str, str, str, str]]:
         """``(environment, agent, behaviour digest, effective digest)`` of versions that suspended runs wait for."""

@@ -25,6 +25,7 @@ from lockgate.fleet.heartbeats.api import fleet_routes
 from lockgate.fleet.heartbeats.pull_api import pull_routes, refusal
 from lockgate.gateway.model import Identity
 from lockgate.gateway.problems import problem
+from lockgate.gateway.shared_metrics import SharedMetrics
 from lockgate.rollouts.api import gitops_routes, rollout_routes
 from lockgate.rollouts.leader import Leadership
 from lockgate.runs import control_socket
@@ -104,6 +105,7 @@ async def serve(app: App, stop: asyncio.Event | None = None, ready: asyncio.Even
         loop.add_signal_handler(signum, stop.set)
     lead = Leadership(app.control, app.clock, name="control", holder=f"{socket.gethostname()}:{os.getpid()}")
     background = loops(app, lead)
+    metrics = _metrics(app)
     server = Server(make_api(app), uds=path, interface=Interfaces.ASGI, websockets=False, log_enabled=False)
     serving = asyncio.create_task(server.serve())
     try:
@@ -111,6 +113,7 @@ async def serve(app: App, stop: asyncio.Event | None = None, ready: asyncio.Even
         os.chmod(path, 0o600)
         for each in background:
             each.start()
+        metrics.start()
         _log.info("listening on %s", path)
         if ready is not None:
             ready.set()
@@ -123,10 +126,22 @@ async def serve(app: App, stop: asyncio.Event | None = None, ready: asyncio.Even
         server.stop()  # type: ignore[no-untyped-call]
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(serving, STOP_SECONDS)
-        await asyncio.to_thread(_end, background, lead, path)
+        await asyncio.to_thread(_end, background, metrics, lead, path)
 
 
-def _end(background: list[Loop], lead: Leadership, path: Path) -> None:
+def _metrics(app: App) -> SharedMetrics:
+    """The control plane's own metrics, left where a gateway that is asked for metrics adds them up."""
+    from lockgate.rollouts.gitops_metrics import GitOpsMetrics
+    from lockgate.telemetry.metrics import Registry
+
+    registry, folder = Registry(), app.home / "run" / "metrics"
+    if app.project.config.gitops is None:
+        return SharedMetrics(registry, folder, "control")
+    return SharedMetrics(registry, folder, "control", refresh=GitOpsMetrics(registry, app.gitops).refresh)
+
+
+def _end(background: list[Loop], metrics: SharedMetrics, lead: Leadership, path: Path) -> None:
+    metrics.stop()
     for each in background:
         each.stop(STOP_SECONDS)
     lead.release()

@@ -20,7 +20,7 @@ class SharedMetrics:
     """This worker's registry, and where the others leave theirs. ``index`` is the worker's place, kept on a respawn."""
 
     def __init__(
-        self, registry: Registry, folder: Path, index: int, *, refresh: Callable[[], None] = lambda: None
+        self, registry: Registry, folder: Path, index: int | str, *, refresh: Callable[[], None] = lambda: None
     ) -> None:
         """``refresh`` brings the gauges up to date before a snapshot."""
         self._registry = registry

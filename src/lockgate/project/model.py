@@ -74,6 +74,10 @@ class EnvironmentPolicy(Strict):
     require_calibrated_judge: bool = Field(
         default=False, description="Evaluate no blocking metric by a judge that was not calibrated against people."
     )
+    require_own_rubric: bool = Field(
+        default=True,
+        description="Refuse a verdict that another rubric or golden set gave than the agent's own as they are now.",
+    )
     gate_max_days: float | None = Field(
         default=None, gt=0, description="An attestation older than so many days no longer counts; default: any age."
     )

@@ -15,6 +15,7 @@ from lockgate.project.service import PROJECT_FILE, load_project, provider_names,
 
 log = logging.getLogger(__name__)
 
+_IDENTITY = ("kind", "base_url", "weights", "api_version", "vendor")
 Stamp = tuple[tuple[str, int, int, int], ...]
 
 
@@ -103,7 +104,11 @@ def _held(before: Project, after: Project, name: str, environment: str, agent: s
     new = resolve_provider(after, name, environment, agent)
     if old.identity() == new.identity():
         return None
-    fields = {field: getattr(new, field) for field in Provider.model_fields} | old.identity()
+    fields = {
+        field: getattr(old if field in _IDENTITY else new, field)
+        for field in Provider.model_fields
+        if hasattr(new, field)
+    }
     return Provider.model_validate({**fields, "base_url": old.base_url or None})
 
 

@@ -164,6 +164,9 @@ class Environments:
             held = store.hold(connection, environment, agent, wanted.effective_digest)
         if held is not None:
             return "held", "Degraded", f"{named(wanted)} is held back: {held}"
+        if deployed is not None and deployed.previous == wanted and (deployed.warm_until or 0.0) > now:
+            # It served a moment ago: the way back needs no gate, as `undo` needs none.
+            return "rollback", "OutOfSync", f"{short(deployed.stable.behaviour_digest)} → {named(wanted)}, at once"
         version = self._versions.load(wanted.behaviour_digest)
         if environment_policy(self._project, environment, agent).level == "enforce":
             against = refusals(self._project, self._versions, version, settings, wanted, environment)
@@ -171,8 +174,6 @@ class Environments:
                 return "refused", "Degraded", f"{named(wanted)}: {'; '.join(one.why for one in against)}"
         if deployed is None:
             return "deploy", "OutOfSync", f"{named(wanted)} would be the first"
-        if deployed.previous == wanted and (deployed.warm_until or 0.0) > now:
-            return "rollback", "OutOfSync", f"{short(deployed.stable.behaviour_digest)} → {named(wanted)}, at once"
         action: Action = "direct" if placement.strategy == "direct" else "rollout"
         return action, "OutOfSync", f"{short(deployed.stable.behaviour_digest)} → {short(wanted.behaviour_digest)}"
 

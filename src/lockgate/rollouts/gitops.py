@@ -29,7 +29,7 @@ from lockgate.rollouts.service import Rollouts
 from lockgate.storage import schema
 from lockgate.storage.blobs import BlobStore
 from lockgate.storage.engine import Database
-from lockgate.versions.service import Versions
+from lockgate.versions.service import MeasuredBy, Versions
 
 BY = "gitops"
 NAME = "default"
@@ -64,7 +64,20 @@ class AgentState(msgspec.Struct, frozen=True, kw_only=True):
 class GitOps:
     """Follows the branch that ``lockgate.yaml`` names."""
 
-    def __init__(self, control: Database, clock: Clock, *, project: Project, blobs: BlobStore) -> None:
+    def __init__(
+        self,
+        control: Database,
+        clock: Clock,
+        *,
+        project: Project,
+        blobs: BlobStore,
+        yardstick: MeasuredBy | None = None,
+    ) -> None:
+        self.reconciled_at = 0.0
+        """When this process last brought what serves to what the branch says, Unix seconds."""
+        self.failures = {"commit": 0, "reconcile": 0}
+        """How often the newest commit could not be read, and an agent could not be brought there."""
+        self._yardstick = yardstick
         self._control = control
         self._clock = clock
         self._project = project
@@ -144,6 +157,8 @@ class GitOps:
         for name in names:
             steps += [self._converge(environments, step, known.applied_commit) for step in environments.plan(name)]
         self._forget({(step.environment, step.agent) for step in steps})
+        self.failures["reconcile"] += sum(step.action == "error" for step in steps)
+        self.reconciled_at = self._clock()
         return steps
 
     def _look(self, known: Source, now: float) -> Source:
@@ -166,6 +181,7 @@ class GitOps:
             known = msgspec.structs.replace(known, applied_commit=commit, error="")
         except LockgateError as wrong:
             self._opened = None
+            self.failures["commit"] += 1
             where = f"commit {commit[:12]}: " if commit and commit != known.applied_commit else ""
             known = msgspec.structs.replace(known, error=where + wrong.message)
         known = msgspec.structs.replace(known, seen_commit=commit, checked_at=now)
@@ -218,7 +234,7 @@ class GitOps:
             if not read.root.is_relative_to(folder):
                 raise InputError(f"no lockgate.yaml in {self.config.folder!r} of the repository")
             project = msgspec.structs.replace(read, home=self._project.home)
-            versions = Versions(project, self._control, self._blobs, self._clock)
+            versions = Versions(project, self._control, self._blobs, self._clock, yardstick=self._yardstick)
             rollouts = Rollouts(self._control, self._clock, versions=versions, project=project)
             environments = Environments(
                 self._control, self._clock, versions=versions, project=project, rollouts=rollouts, unchanging=True

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import threading
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 import msgspec
@@ -69,6 +69,13 @@ class Gauge(Metric):
     def set(self, value: float, *labels: str) -> None:
         with self._lock:
             self._cell(labels)[0] = value
+
+    def replace(self, values: Mapping[Labels, float]) -> None:
+        """Set these, and forget every other."""
+        with self._lock:
+            self._family.values.clear()
+            for labels, value in values.items():
+                self._cell(labels)[0] = value
 
 
 class Histogram(Metric):

@@ -14,7 +14,7 @@ from lockgate.project.model import Project
 from lockgate.project.service import environment_policy
 from lockgate.storage.blobs import BlobStore
 from lockgate.versions import layout
-from lockgate.versions.model import Attestation, VersionRef
+from lockgate.versions.model import Attestation, VersionRef, Yardstick
 
 if TYPE_CHECKING:
     from lockgate.storage.engine import Database
@@ -106,8 +106,11 @@ class Attestations:
         good = (verify(envelope, keys) for envelope in found)
         return next((one for one in good if one is not None and one.effective_digest == effective_digest), None)
 
-    def gate(self, version: VersionRef, environment: str) -> GateAnswer:
-        """Whether a verdict opens the environment for this version, by its policy and its trusted keys, now."""
+    def gate(self, version: VersionRef, environment: str, *, own: Yardstick | None = None) -> GateAnswer:
+        """Whether a verdict opens the environment for this version, by its policy and its trusted keys, now.
+
+        ``own``: what the agent is measured by.
+        """
         from lockgate.versions.signing import own_keys
         from lockgate.versions.trust import judge, signers
 
@@ -122,6 +125,7 @@ class Attestations:
             trusted=signers(self.project.config, environment, own_keys(self.project.home) if found else []),
             ref=f"{version.agent}@{version.behaviour_digest.removeprefix('sha256:')[:12]}",
             now=self.clock(),
+            own=own or Yardstick(),
         )
 
     def of(self, behaviour_digest: str) -> list[KeptVerdict]:

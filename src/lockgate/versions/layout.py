@@ -66,14 +66,30 @@ def add_to_index(blobs: BlobStore, entries: Iterable[dict[str, Any]]) -> None:
     _replace(path, canonical({"schemaVersion": 2, "mediaType": _INDEX, "manifests": manifests}))
 
 
-def attach(blobs: BlobStore, home: Path, subject: str, kind: str, title: str, data: bytes) -> str:
-    """Make ``data`` a referrer of the manifest ``subject`` in the store; returns the referrer's digest."""
+def attach(
+    blobs: BlobStore, home: Path, subject: str, kind: str, title: str, data: bytes, *, keep: int | None = None
+) -> str:
+    """Make ``data`` a referrer of the manifest ``subject`` in the store; returns the referrer's digest.
+
+    ``keep``: of this kind only the newest so many stay in the index.
+    """
     made = referrer(subject, len(blobs.get(subject)), kind, title, data)
     blobs.put_many(made.values())
     digest, manifest = list(made.items())[-1]
     with lockfile.one_at_a_time(home):
         add_to_index(blobs, [descriptor(digest, len(manifest), kind=kind)])
+        if keep is not None:
+            known = [entry["digest"] for entry, _ in referrers(blobs, subject, kind)]
+            _take_out(blobs, set(known[:-keep]))
     return digest
+
+
+def _take_out(blobs: BlobStore, digests: set[str]) -> None:
+    if not digests:
+        return
+    path = blobs.root.parent / "index.json"
+    manifests = [entry for entry in _read_index(path) if entry["digest"] not in digests]
+    _replace(path, canonical({"schemaVersion": 2, "mediaType": _INDEX, "manifests": manifests}))
 
 
 def referrers(blobs: BlobStore, subject: str, kind: str | None = None) -> list[tuple[dict[str, Any], bytes]]:

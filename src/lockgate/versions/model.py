@@ -120,6 +120,13 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True):
     rollout: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
+class Yardstick(msgspec.Struct, frozen=True, kw_only=True):
+    """The digests of an agent's own rubric and golden set. None: it cannot be told here."""
+
+    rubric: str | None = None
+    golden: str | None = None
+
+
 class VersionRef(msgspec.Struct, frozen=True, kw_only=True):
     """Names one version in one environment."""
 

@@ -32,6 +32,7 @@ from lockgate.versions.model import (
     LockResult,
     ModelRef,
     VersionRef,
+    Yardstick,
 )
 from lockgate.versions.source import agent_files
 
@@ -43,6 +44,9 @@ if TYPE_CHECKING:
 _HEX = re.compile(r"[0-9a-f]{12,64}")
 
 
+MeasuredBy = Callable[[AgentSettings, Path], Yardstick]
+
+
 class Versions:
     """The versions of one project. Bundles live in the blob store, so a version outlives its files.
 
@@ -50,9 +54,17 @@ class Versions:
     """
 
     def __init__(
-        self, project: Project, control: Database | Callable[[], Database], blobs: BlobStore, clock: Clock
+        self,
+        project: Project,
+        control: Database | Callable[[], Database],
+        blobs: BlobStore,
+        clock: Clock,
+        *,
+        yardstick: MeasuredBy | None = None,
     ) -> None:
+        """``yardstick`` tells by what an agent is measured, given its settings and the project's root."""
         self.project = project
+        self._yardstick = yardstick
         self._control = control
         self.blobs = blobs
         self.clock = clock
@@ -382,9 +394,12 @@ class Versions:
         self.attestations.sign(attestation)
         return attestation.id
 
-    def attach(self, behaviour: str, kind: str, title: str, data: bytes) -> None:
-        """Make ``data`` (a scorecard, say) a referrer of a version's bundle: it is pushed and pulled with it."""
-        layout.attach(self.blobs, self.project.home, behaviour, kind, title, data)
+    def attach(self, behaviour: str, kind: str, title: str, data: bytes, *, keep: int | None = None) -> None:
+        """Make ``data`` (a scorecard, say) a referrer of a version's bundle: it is pushed and pulled with it.
+
+        ``keep``: only so many of this kind stay attached, the newest.
+        """
+        layout.attach(self.blobs, self.project.home, behaviour, kind, title, data, keep=keep)
 
     def attestation(self, effective_digest: str) -> Attestation | None:
         """The newest verdict on this effective digest that this machine signed; None when there is none."""
@@ -392,7 +407,10 @@ class Versions:
 
     def gate(self, version: VersionRef, environment: str) -> GateAnswer:
         """Whether a signed verdict, whichever trusted machine made it, opens ``environment`` for the version."""
-        return self.attestations.gate(version, environment)
+        own = None
+        if self._yardstick is not None:
+            own = self._yardstick(self.settings(version.behaviour_digest), self.project.root)
+        return self.attestations.gate(version, environment, own=own)
 
 
 def _models(version: AgentVersion) -> list[ModelRef]:

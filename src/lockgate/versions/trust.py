@@ -15,13 +15,14 @@ import msgspec
 from lockgate.errors import InputError
 from lockgate.project.model import EnvironmentPolicy, ProjectConfig
 from lockgate.versions.attestation import key_id, public_key, read, verify
-from lockgate.versions.model import Attestation
+from lockgate.versions.model import Attestation, Yardstick
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 OWN = "this machine"
 DAY = 86_400.0
+NOT_TOLD = Yardstick()
 AHEAD = 300.0
 """Seconds that another machine's clock may be ahead."""
 
@@ -85,8 +86,13 @@ def judge(
     trusted: Sequence[TrustedSigner],
     ref: str,
     now: float,
+    own: Yardstick = NOT_TOLD,
 ) -> GateAnswer:
-    """Whether one of these verdicts opens ``environment`` for ``effective_digest``, by its policy at ``now``."""
+    """Whether one of these verdicts opens ``environment`` for ``effective_digest``, by its policy at ``now``.
+
+    Where the policy asks for the agent's ``own`` rubric and golden set, a verdict by others does not count, whatever
+    it says: it neither opens nor closes.
+    """
     run = f"lockgate eval {ref} --env {environment}"
     counted: list[Attestation] = []
     problems: list[GateRefusal] = []
@@ -100,16 +106,38 @@ def judge(
     if not counted:
         nothing = GateRefusal(why="it has not been through the eval gate", remedy=run)
         return msgspec.structs.replace(answer, refusals=tuple(problems[:3]) or (nothing,))
+    measured = [(one, _measured_otherwise(one, own)) for one in counted]
+    if policy.require_own_rubric:
+        counted = [one for one, wrong in measured if not wrong] or counted
     newest = max(counted, key=lambda one: (one.created_at, one.id))
     name = next((one.name for one in trusted if one.key_id == newest.signer), newest.signer)
     refusals = []
     if newest.verdict != "pass":
         refusals.append(GateRefusal(why=f"its eval gate says {newest.verdict}", remedy=run))
+    otherwise = _measured_otherwise(newest, own)
+    if otherwise and policy.require_own_rubric:
+        refusals.append(GateRefusal(why=f"its gate was measured by {otherwise}", remedy=run))
     age = now - newest.created_at
     if policy.gate_max_days is not None and age > policy.gate_max_days * DAY:
         why = f"its gate is {age / DAY:.1f} days old, and {environment} takes none older than {policy.gate_max_days:g}"
         refusals.append(GateRefusal(why=why, remedy=f"{run} --fresh"))
     return msgspec.structs.replace(answer, attestation=newest, signer=name, refusals=tuple(refusals))
+
+
+def _measured_otherwise(one: Attestation, own: Yardstick) -> str:
+    """What the verdict was measured by instead of the agent's own rubric and golden set; empty when it was those."""
+    given = one.details.get("overrides")
+    if isinstance(given, list) and given:
+        return f"what {' and '.join(map(str, given))} gave, not by the agent's own rubric and golden set"
+    if own.rubric is not None and one.rubric_digest != own.rubric:
+        return f"the rubric {_short(one.rubric_digest)}, and the agent's own is {_short(own.rubric)} now"
+    if own.golden is not None and one.golden_digest != own.golden:
+        return f"the golden set {_short(one.golden_digest)}, and the agent's own is {_short(own.golden)} now"
+    return ""
+
+
+def _short(digest: str) -> str:
+    return digest.removeprefix("sha256:")[:12]
 
 
 def examine(

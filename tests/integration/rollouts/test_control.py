@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import hmac
 import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -172,6 +174,40 @@ async def test_runs_approvals_and_alerts_are_listed(api: Api) -> None:
     status, closed = await api("POST", f"/api/v1/alerts/{alert['id']}/resolve")
     assert (status, closed["key"]) == (200, "k")
     assert await api("GET", "/api/v1/alerts") == (200, [])
+
+
+async def test_a_webhook_wakes_for_a_good_signature_alone(
+    app: App, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOOK", "s3cret")
+    (app.project.root / "lockgate.yaml").write_text(
+        "project: shop\ngitops: {repository: nowhere, poll: 3600, webhook_secret: '${env:HOOK}'}\n"
+    )
+    app.control.close()
+    followed = App(load_project(app.project.root))
+    body = b'{"ref": "refs/heads/main"}'
+    good = "sha256=" + hmac.new(b"s3cret", body, hashlib.sha256).hexdigest()
+    stop, ready = asyncio.Event(), asyncio.Event()
+    serving = asyncio.create_task(serve(followed, stop, ready))
+    await asyncio.wait_for(ready.wait(), 30)
+    connector = aiohttp.UnixConnector(str(control_socket(followed.home)))
+    try:
+        async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=30)) as session:
+
+            async def push(signature: str | None, sent: bytes = body) -> int:
+                headers = {} if signature is None else {"x-hub-signature-256": signature}
+                async with session.post("http://control/api/v1/gitops/webhook", data=sent, headers=headers) as answer:
+                    return answer.status
+
+            before = followed.gitops.source().woken_at
+            assert [await push(None), await push("sha256=00"), await push(good, body + b" ")] == [401, 401, 401]
+            assert followed.gitops.source().woken_at == before
+            assert await push(good) == 202
+            assert followed.gitops.source().woken_at > before
+    finally:
+        stop.set()
+        await asyncio.wait_for(serving, 30)
+        followed.control.close()
 
 
 async def test_a_second_control_plane_does_not_take_the_socket(api: Api) -> None:

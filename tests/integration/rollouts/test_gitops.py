@@ -14,6 +14,8 @@ import pytest
 from lockgate.errors import Unauthenticated
 from lockgate.project.service import load_project
 from lockgate.rollouts.gitops import GitOps
+from lockgate.rollouts.gitops_metrics import GitOpsMetrics
+from lockgate.telemetry.metrics import Registry
 
 ENVIRONMENTS = """
 gitops: {{repository: ., branch: main, webhook_secret: "${{env:HOOK}}", revert_drift: {revert}, poll: 1}}
@@ -136,6 +138,37 @@ def test_drift_by_hand_is_shown_and_reverted_only_when_asked(git: Git, world: An
     told = git.tick()
     assert git.stable == world.ref(1 if revert == "true" else 2).effective_digest
     assert revert == "true" or told.startswith("OutOfSync: changed by hand")
+
+
+def test_metrics_say_where_each_agent_is_and_count_what_fails(git: Git, world: Any) -> None:
+    git.wants(1)
+    git.tick()
+    git.tick()
+    assert git.follower is not None
+    registry = Registry()
+    metrics = GitOpsMetrics(registry, git.follower)
+
+    def lines() -> list[str]:
+        metrics.refresh()
+        return registry.render().splitlines()
+
+    at = '{environment="dev",agent="triage",status='
+    assert f'lockgate_gitops_agent_status{at}"Synced"}} 1' in lines()
+    assert f'lockgate_gitops_agent_status{at}"Degraded"}} 0' in lines()
+    assert f"lockgate_gitops_last_reconcile_timestamp_seconds {world.clock():.0f}" in lines()
+    assert "lockgate_gitops_commit_broken 0" in lines()
+
+    git.commit("project: [")
+    git.tick()
+    assert "lockgate_gitops_commit_broken 1" in lines()
+    assert 'lockgate_gitops_errors_total{kind="commit"} 1' in lines()
+    assert f'lockgate_gitops_agent_status{at}"Synced"}} 1' in lines()
+
+    git.commit(git.head + "gitops: {poll: 1}\nenvironments: {dev: {}}\n")
+    git.follower.ask()
+    world.advance(2)
+    git.follower.tick()
+    assert not [line for line in lines() if "triage" in line]
 
 
 def test_a_webhook_only_wakes_and_only_when_it_is_signed(git: Git, world: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,11 @@ from lockgate.evals.cli.showing import draw_all, leave, markdown_of, show, write
 
 if TYPE_CHECKING:
     from lockgate.bootstrap import App
-    from lockgate.evals.model import Scorecard
+    from lockgate.evals.model import Rubric, Scorecard
+    from lockgate.evals.service import Contender
+
+SCORECARDS_KEPT = 10
+"""Scorecards that stay attached to a version's bundle."""
 
 
 def eval_command(
@@ -181,8 +185,12 @@ def _gate(
     if mutants is not None and model_override is None:
         check = self_checked(app, candidate, rubric, golden, env, weaker=mutants[0])
         card = app.evals.keep_self_check(card, check)
+    if model_override is None and not slice:  # it says something of the version as it is
+        _attach(app, card)
     if card.verdict != "inconclusive" and model_override is None and not slice:
+        given_otherwise = _overrides(app, candidate, rubric, card)
         details: dict[str, Any] = {
+            "overrides": given_otherwise,
             "evaluation": card.id,
             "reasons": card.reasons,
             "cases": card.cases,
@@ -203,6 +211,30 @@ def _gate(
     if markdown is not None:
         write(markdown, markdown_of(card))
     return card
+
+
+def _attach(app: App, card: Scorecard) -> None:
+    """Keep the scorecard with the bundle, so that it goes where the version goes."""
+    import msgspec
+
+    from lockgate.versions import layout
+
+    if card.behaviour_digest in app.blobs:
+        data = msgspec.json.encode(card)
+        app.versions.attach(card.behaviour_digest, layout.SCORECARD, "scorecard.json", data, keep=SCORECARDS_KEPT)
+
+
+def _overrides(app: App, candidate: Contender, rubric: Rubric, card: Scorecard) -> list[str]:
+    """What the command put in the place of the agent's own rubric and golden set."""
+    from lockgate.evals.yardstick import yardstick
+
+    own = yardstick(app.versions.settings(candidate.behaviour_digest), app.project.root)
+    found = []
+    if own.rubric not in (None, rubric.digest):
+        found.append("--threshold or --judge")
+    if own.golden not in (None, card.dataset_digest):
+        found.append("--dataset")
+    return found
 
 
 def _changed(app: App, revision: str) -> list[str]:
