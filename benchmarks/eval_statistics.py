@@ -1,9 +1,14 @@
-"""How often the eval gate is wrong over simulated gates with clusters, looking once and buying trials.
+"""How often the eval gate is wrong, and how many model calls a verdict takes: sequential against fixed n.
 
-    python benchmarks/eval_statistics.py [--gates 1000] [--seed 1]
+    python benchmarks/eval_statistics.py [--gates 1000] [--seed 1] [--clusters 160]
 
-Golden sets of 60 cases in 40 clusters; cases differ in difficulty and a cluster shares the version's effect on it.
-Truth is the mean over the population of clusters. Bought trials: 3, then 6, then 12 a case, stopped at a verdict.
+Simulated gates against a baseline with a margin. Cases stand two to three in a cluster; they differ in difficulty, and
+a cluster shares the version's effect on it. Truth is the mean over the population of clusters. Fixed n runs every trial
+of both versions and looks once; sequential follows :func:`lockgate.evals.sequential.design` and stops when settled.
+
+A row's "fail" is a false block where the versions are equal or worse by exactly the margin; "pass" is a false pass in
+the latter. "rare": equal but for one cluster in twenty, where the candidate always fails. "covered": the shown 95 %
+interval holds the true difference. The last part asks how often an early word on a threshold is not the whole set's.
 """
 
 from __future__ import annotations
@@ -14,65 +19,114 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lockgate.evals.sequential import buying
-from lockgate.evals.statistics import by_cluster, estimate, p_below_zero
+from lockgate.evals.sequential import ALPHA, Level, Stage, design
+from lockgate.evals.statistics import Floats, by_cluster, estimate, p_below_zero
 
-CASES, CLUSTERS, MARGIN = 60, 40, 0.08
-CLUSTER = [str(case % CLUSTERS) for case in range(CASES)]
+CASES_A_CLUSTER = 2.5
+FIXED = Level()
+
+
+class Truth(NamedTuple):
+    name: str
+    loss: float
+    rare: float = 0.0
+    false_fail: bool = False
+    false_pass: bool = False
 
 
 class Tally(NamedTuple):
-    blocked: float
+    fail: float
     passed: float
     covered: float
-    trials: float
+    calls: float
 
 
-def gates(rng: np.random.Generator, count: int, loss: float, effect: float, looks: list[tuple[int, float]]) -> Tally:
-    """``loss`` of the candidate on average; ``effect``: its standard deviation between clusters."""
-    blocked = passed = covered = trials = 0
+class World(NamedTuple):
+    """Trials of both versions by case, in the order of the clusters."""
+
+    cluster: np.ndarray
+    before: Floats
+    after: Floats
+    loss: float
+
+
+def world(rng: np.random.Generator, clusters: int, trials: int, truth: Truth, effect: float) -> World:
+    sizes = rng.integers(2, 4, clusters)
+    cluster = np.repeat(np.arange(clusters), sizes)
+    chance = rng.uniform(0.5, 0.85, clusters)[cluster]
+    shift = rng.normal(0, effect, clusters) - truth.loss
+    after = np.clip(chance + shift[cluster], 0, 1)
+    after[(rng.random(clusters) < truth.rare)[cluster]] = 0.0
+    shape = (len(cluster), trials)
+    loss = truth.loss + truth.rare * ((0.5 + 0.85) / 2 - truth.loss)
+    return World(cluster, rng.random(shape) < chance[:, None], rng.random(shape) < after[:, None], loss)
+
+
+def gates(
+    rng: np.random.Generator, count: int, clusters: int, trials: int, truth: Truth, margin: float, stages: list[Stage]
+) -> Tally:
+    fail = passed = covered = calls = 0
     for _ in range(count):
-        chance = rng.uniform(0.35, 0.75, CASES)
-        shift = rng.normal(0, effect, CLUSTERS)[np.arange(CASES) % CLUSTERS] - loss
-        most = looks[-1][0]
-        before = rng.random((CASES, most)) < chance[:, None]
-        after = rng.random((CASES, most)) < (chance + shift)[:, None]
-        right = True
-        for number, level in looks:
-            difference = after[:, :number].mean(axis=1) - before[:, :number].mean(axis=1)
-            room = by_cluster(difference + MARGIN, CLUSTER)
-            bounds = estimate(room, (MARGIN - 1, MARGIN + 1), alpha=level)
-            right = right and bounds.low <= MARGIN - loss <= bounds.high
-            fail = p_below_zero(room, (MARGIN - 1, MARGIN + 1)) <= level
-            if fail or bounds.low >= 0:
+        one = world(rng, clusters, stages[-1].trials, truth, 0.05)
+        for stage in stages:
+            rows = one.cluster < max(1, round(stage.share * clusters))
+            moved = one.after[rows, : stage.trials].mean(axis=1) - one.before[rows, : stage.trials].mean(axis=1)
+            room = by_cluster(moved + margin, one.cluster[rows])
+            bounds = (margin - 1, margin + 1)
+            bad = good = False
+            if moved.mean() + margin < 0:
+                bad = p_below_zero(room, bounds) <= stage.level.bound
+            else:
+                good = estimate(room, bounds, alpha=stage.level.bound).low >= 0
+            if bad or good:
                 break
-        blocked += fail
-        passed += bounds.low >= 0
-        covered += right
-        trials += 2 * CASES * number
-    return Tally(blocked / count, passed / count, covered / count, trials / count)
+        shown = estimate(by_cluster(moved, one.cluster[rows]), (-1, 1), alpha=stage.level.shown)
+        fail += bad
+        passed += good
+        covered += shown.low <= -one.loss <= shown.high
+        calls += 2 * int(rows.sum()) * stage.trials
+    return Tally(fail / count, passed / count, covered / count, calls / count)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--gates", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--clusters", type=int, default=160)
+    parser.add_argument("--trials", type=int, default=3)
+    parser.add_argument("--margin", type=float, default=0.08)
     options = parser.parse_args()
-    rng = np.random.default_rng(options.seed)
     began = time.perf_counter()
-    designs = {"3 trials": [(3, 0.05)], "12 trials": [(12, 0.05)], "3, 6, 12 as needed": buying(3, 12, 0.05)}
-    truths = [("equal", 0.0), ("worse by the margin", MARGIN), ("worse by .20", 0.20)]
-    print(f"{options.gates} gates, {CASES} cases in {CLUSTERS} clusters, margin {MARGIN}; each bound may err with 5 %")
-    print(f"{'':<22}{'':<21}{'fail':>8}{'pass':>8}{'covered':>10}{'calls':>8}{'of 12':>8}")
-    for truth, loss in truths:
-        full = 0.0
-        for name, looks in designs.items():
-            found = gates(rng, options.gates, loss, 0.05, looks)
-            full = found.trials if name == "12 trials" else full
-            ratio = f"{found.trials / full:.2f}" if full else ""
+    clusters, trials, margin = options.clusters, options.trials, options.margin
+    designs = {
+        "fixed n": [Stage(1.0, trials, FIXED)],
+        "sequential": design(clusters, trials, trials),
+    }
+    truths = [
+        Truth("equal", 0.0, false_fail=True),
+        Truth("better by .05", -0.05, false_fail=True),
+        Truth("worse by the margin", margin, false_fail=True, false_pass=True),
+        Truth("worse by .20", 0.20, false_pass=True),
+        Truth("worse by .40", 0.40, false_pass=True),
+        Truth("rare: 1 in 20 broken", 0.0, rare=0.05, false_fail=True),
+    ]
+    print(
+        f"{options.gates} gates each: {clusters} clusters of 2 to 3 cases, {trials} trials, margin {margin}; "
+        f"a verdict may err with {ALPHA:.0%}, intervals are to cover 95 %"
+    )
+    print(f"{'':<22}{'':<12}{'fail':>8}{'pass':>8}{'covered':>10}{'calls':>8}{'of fixed':>10}")
+    for truth in truths:
+        fixed = 0.0
+        for name, stages in designs.items():
+            rng = np.random.default_rng(options.seed)
+            found = gates(rng, options.gates, clusters, trials, truth, margin, stages)
+            fixed = fixed or found.calls
+            wrong = (found.fail if truth.false_fail else 0.0) + (found.passed if truth.false_pass else 0.0)
+            limit = ALPHA * (2 if truth.false_fail and truth.false_pass else 1)
+            met = "" if wrong <= limit and found.covered >= 0.95 else "  missed"
             print(
-                f"{truth:<22}{name:<21}{found.blocked:>8.1%}{found.passed:>8.1%}{found.covered:>10.1%}"
-                f"{found.trials:>8.0f}{ratio:>8}"
+                f"{truth.name:<22}{name:<12}{found.fail:>8.1%}{found.passed:>8.1%}{found.covered:>10.1%}"
+                f"{found.calls:>8.0f}{found.calls / fixed:>10.2f}{met}"
             )
     print(f"{time.perf_counter() - began:.0f} s")
 

@@ -1,56 +1,91 @@
-"""What would settle an open metric: more trials or more cases. Pure."""
+"""What would settle an open metric: more trials or more cases. Pure.
+
+The estimator itself is asked: with the scatter that so many more trials would leave, or with so many more clusters like
+those that are there. Trials cannot remove the scatter between cases, nor the doubt about kinds of case never seen.
+"""
 
 from __future__ import annotations
 
 import math
-from statistics import NormalDist
+from collections.abc import Callable
 
-from lockgate.evals.measuring import ALPHA, Judged
-from lockgate.evals.statistics import more_needed
+from lockgate.evals.measuring import Judged, room_bounds
+from lockgate.evals.model import Metric
+from lockgate.evals.sequential import ALPHA
+from lockgate.evals.statistics import Estimate, Units, estimate, forecast
 
-SURE = 0.8
-"""What is advised should bring the squared bound to this share of what is needed, not just to it."""
+SLACK = 1.1
+"""What is advised should bring the bound a tenth further than needed, not just there."""
+MOST_TRIALS = 64
+MOST_CASES = 64.0
+"""More than so many times the cases is no advice."""
 
 
 def what_helps(one: Judged) -> str:
-    """Whether more trials or more cases would settle it: trials cannot buy away the cases' own variance."""
+    """In words."""
     assert one.room is not None
     if one.room.mean <= 0:
         return "as it stands it is worse: more cases would likely show that"
     more = needed(one)
     if more.get("more_trials"):
         return f"run about {more['more_trials']} more trials a case (--buy-trials)"
-    return f"add about {more['more_cases']} cases" if more.get("more_cases") else "add cases"
+    if more.get("more_cases"):
+        return f"more cases are missing, not more trials: add about {more['more_cases']}"
+    return "it is too close to the margin to tell"
 
 
 def needed(one: Judged) -> dict[str, int | None]:
-    """About how many more trials a case would settle the metric or, where none would, how many more cases.
-
-    Of the squared distance from the mean to its bound, the cases' share stays whatever number of trials is run.
-    """
+    """About how many more trials a case would settle the metric or, where none would, how many more cases."""
     card = one.card
-    gap, reach = _gap(one)
-    if gap <= 0 or reach <= 0:
+    trials = max(1, round((card.scored + card.errors) / max(1, card.cases)))
+    found = _open(one)
+    if found is None:
         return {}
-    trials = max(1.0, (card.scored + card.errors) / max(1, card.cases))
-    case, trial = (card.case_sd or 0.0) ** 2, (card.trial_sd or 0.0) ** 2 / trials
-    share = case / (case + trial) if case + trial > 0 else 1.0
-    if trials > 1 and reach**2 * share < SURE * gap**2:
-        left = SURE * gap**2 / reach**2 - share
-        return {"more_trials": max(1, math.ceil(trials * (1 - share) / left - trials))}
-    units = one.room.units if one.room is not None else card.units
-    return {"more_cases": more_needed(reach / NormalDist().inv_cdf(1 - ALPHA), units, gap)}
+    settles, units = found
+    if one.noise > 0 and one.metric.aggregate == "":
+        times = 2
+        while trials * times <= MOST_TRIALS:
+            if settles(forecast(units, noise=math.sqrt(1 - one.noise * (1 - 1 / times)))):
+                return {"more_trials": trials * (times - 1)}
+            times *= 2
+    few, many = 1.0, 2.0
+    while not settles(forecast(units, more=many)):
+        few, many = many, many * 2
+        if many > MOST_CASES:
+            return {}
+    for _ in range(4):
+        middle = (few + many) / 2
+        few, many = (few, middle) if settles(forecast(units, more=middle)) else (middle, many)
+    return {"more_cases": max(1, math.ceil(card.cases * (many - 1)))}
 
 
-def _gap(one: Judged) -> tuple[float, float]:
-    """How far the estimate is on the good side, and how far its bound reaches the other way."""
-    if one.room is not None and one.metric.margin is not None and one.room.low < 0:
-        return one.room.mean, one.room.mean - one.room.low
-    metric, card = one.metric, one.card
-    if card.mean is None or card.interval is None:
-        return 0.0, 0.0
-    if metric.minimum is not None:
-        return card.mean - metric.minimum, card.mean - card.interval.low
-    if metric.maximum is not None:
-        return metric.maximum - card.mean, card.interval.high - card.mean
-    return 0.0, 0.0
+def _open(one: Judged) -> tuple[Callable[[Units], bool], Units] | None:
+    """What is still open, as a test of whether such data would settle it, and the data."""
+    if one.room is not None and one.room_units is not None and one.metric.margin is not None and one.room.low < 0:
+        bounds = room_bounds(one.metric)
+
+        def within(units: Units) -> bool:
+            return _above(estimate(units, bounds, alpha=ALPHA), 0.0)
+
+        return None if one.room.mean <= 0 else (within, one.room_units)
+    return _threshold(one.metric, one)
+
+
+def _threshold(metric: Metric, one: Judged) -> tuple[Callable[[Units], bool], Units] | None:
+    limit = metric.minimum if metric.minimum is not None else metric.maximum
+    if limit is None or one.mean is None or one.units is None or not metric.strict:
+        return None
+    sign = 1.0 if metric.minimum is not None else -1.0
+    if sign * (one.mean.mean - limit) <= 0:
+        return None
+    bounds = (0.0, 1.0) if metric.bounded else None
+
+    def beyond(units: Units) -> bool:
+        found = estimate(units, bounds, alpha=ALPHA)
+        return _above(found, limit) if sign > 0 else found.high + (SLACK - 1) * (found.high - found.mean) <= limit
+
+    return beyond, one.units
+
+
+def _above(found: Estimate, limit: float) -> bool:
+    return found.mean - SLACK * (found.mean - found.low) >= limit

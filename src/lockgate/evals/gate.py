@@ -5,11 +5,15 @@ A metric fails when its mean misses its threshold, or when it is surely worse th
 scores and rates pass when they are not surely worse, and cost and time are held against their threshold alone. Failed
 and missing trials count as the worst value. The whole gate fails when one blocking metric fails, and passes when all
 pass.
+
+Before all of the rubric's own trials have run, what depends on the whole set (a mean against a threshold) is settled
+only when the rest can hardly change it, and a rule that must never be broken is settled only by breaking it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -19,12 +23,16 @@ from lockgate.evals.advice import needed, what_helps
 from lockgate.evals.figures import show, signed
 from lockgate.evals.findings import changes, flaky, slices
 from lockgate.evals.grid import Grid
-from lockgate.evals.measuring import ALPHA, Judged, measure
+from lockgate.evals.measuring import Judged, Labels, measure, room_bounds, sorted_out
 from lockgate.evals.model import Case, Change, Flaky, Metric, MetricCard, Rubric, Slice, Verdict
-from lockgate.evals.statistics import holm
+from lockgate.evals.sequential import Level
+from lockgate.evals.statistics import estimate, holm
 
 UNSCORED_SHARE = 0.1
 """A metric whose judge left more than this share without a usable answer cannot pass."""
+
+
+ONCE = Level()
 
 
 class Decision(NamedTuple):
@@ -43,29 +51,34 @@ class Decision(NamedTuple):
 def decide(
     rubric: Rubric,
     cases: Sequence[Case],
-    candidate: dict[str, Grid],
-    baseline: dict[str, Grid] | None,
+    candidate: Mapping[str, Grid],
+    baseline: Mapping[str, Grid] | None,
     *,
-    alpha: float = ALPHA,
+    at: Level = ONCE,
+    labels: Mapping[str, Labels] | None = None,
 ) -> Decision:
     """The verdict on ``candidate``, alone or against ``baseline`` (metric name → grid, a row for each of ``cases``).
 
-    ``alpha`` is what each bound may err with: less than 5 % where this is one look of several.
+    ``at``: what this look may err with, where it is one of several; ``labels``: people's scores of answers that the
+    judge has scored too, by metric.
     """
-    clusters = np.array([f"c{case.cluster}" if case.cluster else f"i{case.id}" for case in cases])
+    known = sorted_out(cases, rubric.slices)
     judged = [
-        measure(metric, rubric, cases, candidate[metric.name], baseline, clusters, alpha) for metric in rubric.metrics
+        measure(metric, known, candidate[metric.name], baseline, at, (labels or {}).get(metric.name))
+        for metric in rubric.metrics
     ]
     tested = {one.card.name: one.card.p_worse for one in judged if one.metric.blocking and one.card.p_worse is not None}
-    surely_worse = holm(tested, alpha)
+    surely_worse = holm(tested, at.family)
     advisory_worse = {
         one.card.name
         for one in judged
-        if not one.metric.blocking and one.card.p_worse is not None and one.card.p_worse <= alpha
+        if not one.metric.blocking and one.card.p_worse is not None and one.card.p_worse <= at.bound
     }
     cards = []
     for one in judged:
-        verdict, reason = _judge(one, candidate[one.metric.name], cases, one.card.name in surely_worse | advisory_worse)
+        verdict, reason = _judge(
+            one, candidate[one.metric.name], cases, one.card.name in surely_worse | advisory_worse, at
+        )
         more = needed(one) if verdict == "inconclusive" else {}
         cards.append(msgspec.structs.replace(one.card, verdict=verdict, reason=reason, **more))
     varying = flaky(judged, cases, candidate)
@@ -84,7 +97,7 @@ def decide(
     )
 
 
-def _judge(one: Judged, grid: Grid, cases: Sequence[Case], worse: bool) -> tuple[Verdict | None, str]:
+def _judge(one: Judged, grid: Grid, cases: Sequence[Case], worse: bool, at: Level) -> tuple[Verdict | None, str]:
     metric, card = one.metric, one.card
     asked = metric.minimum is not None or metric.maximum is not None or metric.margin is not None or metric.never
     if card.mean is None:
@@ -97,9 +110,11 @@ def _judge(one: Judged, grid: Grid, cases: Sequence[Case], worse: bool) -> tuple
     broken = _broken_rule(metric, grid, cases) if metric.never else ""
     if broken:
         return "fail", broken
-    if metric.never:
+    if metric.never and at.seen < 1:
+        open_.append("not broken so far")
+    elif metric.never:
         good.append("never broken")
-    for verdict, text in (_against_bounds(metric, card), _against_baseline(one, worse)):
+    for verdict, text in (_against_bounds(one, at), _against_baseline(one, worse, at)):
         {"fail": failed, "inconclusive": open_, "pass": good}.get(verdict or "", []).append(text)
     if card.missing and metric.worst is None:
         open_.append(
@@ -128,55 +143,84 @@ def _broken_rule(metric: Metric, grid: Grid, cases: Sequence[Case]) -> str:
     return f"must never be broken, and was in {len(rows)} of {len(cases)} cases: {names}{'…' if len(rows) > 5 else ''}"
 
 
-def _against_bounds(metric: Metric, card: MetricCard) -> tuple[Verdict | None, str]:
-    assert card.mean is not None
-    assert card.interval is not None
-    low, high = card.interval.low, card.interval.high
-    shown = show(card.mean, metric.unit)
-    around = f"{show(low, metric.unit)}..{show(high, metric.unit)}"
+def _against_bounds(one: Judged, at: Level) -> tuple[Verdict | None, str]:
+    metric, mean = one.metric, one.mean
+    assert mean is not None
+    shown = show(mean.mean, metric.unit)
     verdict: Verdict | None = None
     text = ""
     for bound, sign, word in ((metric.minimum, 1, "≥"), (metric.maximum, -1, "≤")):
         if bound is None or verdict == "fail":
             continue
         limit = show(bound, metric.unit)
-        reached = sign * (card.mean - bound) >= 0
-        if not metric.strict:
-            verdict, text = (
-                ("pass", f"{shown} {word} {limit}") if reached else ("fail", _missed(shown, sign, limit, around))
-            )
-        elif sign * ((low if sign > 0 else high) - bound) >= 0:
-            verdict, text = "pass", f"{around} {word} {limit}"
-        elif sign * ((high if sign > 0 else low) - bound) < 0:
-            verdict, text = "fail", _missed(shown, sign, limit, around)
+        low, high = (mean.low, mean.high) if metric.strict else _of_the_whole(one, at)
+        worst, best = (low, high) if sign > 0 else (high, low)
+        whole = "" if at.seen >= 1 or metric.strict else f" (the whole set: {_span(low, high, metric)})"
+        if sign * (worst - bound) >= 0:
+            verdict = "pass"
+            text = f"surely {word} {limit}: {shown}, at worst {show(worst, metric.unit)}" if metric.strict else ""
+            text = text or f"{shown} {word} {limit}{whole}"
+        elif sign * (best - bound) < 0:
+            around = whole or f" ({_span(mean.low, mean.high, metric)})"
+            verdict, text = "fail", f"{shown} {'<' if sign > 0 else '>'} {limit}{around}"
+        elif metric.strict:
+            verdict = "inconclusive"
+            text = f"{shown}, but {_span(low, high, metric)} does not settle {word} {limit} (strict)"
         else:
-            verdict, text = "inconclusive", f"{shown}, but {around} does not settle {word} {limit} (strict)"
+            verdict, text = "inconclusive", f"{shown} so far; the whole set may be on either side of {word} {limit}"
     return verdict, text
 
 
-def _missed(shown: str, sign: int, limit: str, around: str) -> str:
-    return f"{shown} {'<' if sign > 0 else '>'} {limit} ({around})"
+def _span(low: float, high: float, metric: Metric) -> str:
+    return f"{show(low, metric.unit)}..{show(high, metric.unit)}"
 
 
-def _against_baseline(one: Judged, worse: bool) -> tuple[Verdict | None, str]:
+def _of_the_whole(one: Judged, at: Level) -> tuple[float, float]:
+    """Where the mean over all of the rubric's own trials surely is: what was seen, and what the rest can make of it.
+
+    Of the variance of a mean over a share f of what is drawn without replacement, 1 − f is left (Cochran 1977).
+    Corrected by labels, the whole doubt stays: labels are no part of the set.
+    """
+    assert one.mean is not None
+    if at.seen >= 1:
+        return one.mean.mean, one.mean.mean
+    if one.card.labels or one.units is None:
+        return one.mean.low, one.mean.high
+    found = estimate(one.units, (0, 1) if one.metric.bounded else None, alpha=at.claim)
+    left = math.sqrt(1 - at.seen)
+    return found.mean - (found.mean - found.low) * left, found.mean + (found.high - found.mean) * left
+
+
+def _against_baseline(one: Judged, worse: bool, at: Level) -> tuple[Verdict | None, str]:
     metric, card = one.metric, one.card
     if card.p_worse is None:
         return None, ""
     assert card.difference is not None
-    assert card.difference_interval is not None
     assert card.baseline_mean is not None
-    moved = (
-        f"{show(card.baseline_mean, metric.unit)} → {show(card.baseline_mean + card.difference, metric.unit)} "
-        f"({signed(card.difference_interval.low, metric.unit)}..{signed(card.difference_interval.high, metric.unit)})"
-    )
+    assert one.room is not None
+    moved = f"{show(card.baseline_mean, metric.unit)} → {show(card.baseline_mean + card.difference, metric.unit)}"
     margin = metric.margin or 0.0
     allowed = f"{margin:.0%}" if not metric.bounded else show(margin, metric.unit)
     if worse:
         than = f"by more than the margin {allowed}" if margin else "than the baseline"
         return "fail", f"surely worse {than}: {moved}, p = {card.p_worse:.2g}"
     if metric.margin is None:
+        if at.seen < 1 and not _stays_good(one, at):
+            return "inconclusive", f"not surely worse than the baseline so far: {moved}"
         return "pass", f"not surely worse than the baseline: {moved}"
-    assert one.room is not None
+    if metric.bounded:
+        moved += (
+            f", at worst {signed((one.room.low - margin) * (1 if metric.direction == 'higher' else -1), metric.unit)}"
+        )
     if one.room.low >= 0:
-        return "pass", f"within the margin {allowed} of the baseline: {moved}"
-    return "inconclusive", f"{moved} does not settle the margin {allowed}; {what_helps(one)}"
+        return "pass", f"surely within the margin {allowed} of the baseline: {moved}"
+    return "inconclusive", f"not settled within the margin {allowed}: {moved}; {what_helps(one)}"
+
+
+def _stays_good(one: Judged, at: Level) -> bool:
+    """Whether the whole set will hardly show the candidate surely worse."""
+    assert one.room is not None
+    assert one.room_units is not None
+    found = estimate(one.room_units, room_bounds(one.metric), alpha=at.claim)
+    reach = (one.room.high - one.room.mean) * math.sqrt(at.seen)
+    return found.mean - (found.mean - found.low) * math.sqrt(1 - at.seen) >= -reach

@@ -129,6 +129,7 @@ class Rubric(msgspec.Struct, frozen=True, kw_only=True):
     metrics: tuple[Metric, ...]
     dataset: str | None = None
     trials: int = 1
+    whole: bool = False  # all trials are run, also when the verdict is settled earlier
     concurrency: int = 4
     timeout: float = 120.0
     max_usd: float | None = None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from inspect import signature
@@ -25,7 +26,7 @@ from lockgate.evals.scorers.panel import panel_of
 from lockgate.evals.scorers.sample import Mark, Sample, Scorer, skip
 from lockgate.results import RunResult
 
-_RULE = ("metric", "threshold", "min", "max", "margin", "blocking", "strict", "never")
+_RULE = ("metric", "threshold", "min", "max", "margin", "blocking", "strict", "never", "aggregate", "passes")
 
 MAX_ERROR_RATE = 0.05
 """Trials that may fail when the rubric does not say: nothing passes because its runs never came to an answer."""
@@ -61,6 +62,7 @@ def parse_rubric(evals: Mapping[str, Any], root: Path, *, where: str = "evals") 
         metrics=tuple(metrics),
         dataset=evals.get("dataset"),
         trials=evals.get("trials") or 1,
+        whole=bool(evals.get("whole")),
         concurrency=evals.get("concurrency") or 4,
         timeout=evals.get("timeout") or 120.0,
         max_usd=evals.get("max_usd"),
@@ -279,10 +281,13 @@ def _metrics(name: str, rule: dict[str, Any], root: Path, sources: dict[str, str
             minimum = bounds["threshold"] if minimum is None else minimum
         else:
             maximum = bounds["threshold"] if maximum is None else maximum
+    aggregate, passes = _aggregate(name, rule, unit, where)
     metric = Metric(
         name=name,
         scorer=base,
         options=options,
+        aggregate=aggregate,
+        passes=passes,
         direction=direction,
         unit=unit,
         minimum=minimum,
@@ -298,6 +303,25 @@ def _metrics(name: str, rule: dict[str, Any], root: Path, sources: dict[str, str
     if base == "field_match" and len(options.get("fields") or ()) > 1:
         found += [_field_metric(metric, field) for field in options["fields"]]
     return found
+
+
+def _aggregate(name: str, rule: dict[str, Any], unit: str, where: str) -> tuple[str, float | None]:
+    """How a case's trials become one value, and what a trial needs to pass."""
+    given, passes = rule.get("aggregate"), rule.get("passes")
+    if given in (None, "mean"):
+        if passes is not None:
+            raise InputError(f"{where}: {name}.passes is for pass^k and pass@k", remedy="add aggregate: pass^3")
+        return "", None
+    if not isinstance(given, str) or not re.fullmatch(r"pass[\^@][1-9]\d?", given):
+        raise InputError(
+            f"{where}: {name}.aggregate is {given!r}",
+            remedy="mean, pass^K (all of K trials pass) or pass@K (one of K does), e.g. pass^3",
+        )
+    if unit not in ("score", "rate"):
+        raise InputError(f"{where}: {name}: {given} is for scores", remedy="leave aggregate away")
+    if passes is not None and (isinstance(passes, bool) or not isinstance(passes, int | float) or not 0 <= passes <= 1):
+        raise InputError(f"{where}: {name}.passes is {passes!r}", remedy="a trial passes with 0..1, e.g. 0.8")
+    return given, passes
 
 
 def _scorer_name(name: str, rule: dict[str, Any], options: dict[str, Any], where: str) -> str:

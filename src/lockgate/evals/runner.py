@@ -27,7 +27,6 @@ from lockgate.evals.model import Case, Status, Subject
 from lockgate.evals.running.meter import METER, Caps, Meter, Spend
 from lockgate.evals.running.pace import Pace
 from lockgate.evals.running.scoring import Scoring, score_trial
-from lockgate.evals.running.scoring import prepare as prepare
 from lockgate.evals.scorers import SCORERS, Sample
 from lockgate.evals.simulation.model import trial_key
 from lockgate.evals.statistics import Floats
@@ -102,59 +101,52 @@ async def run_trials(
     progress: Callable[[Progress], None] | None = None,
     clock: clocks.Clock = clocks.system,
 ) -> Outcome:
-    """Run each case ``trials`` times and score it with every metric.
-
-    ``open_subject`` is only entered when something is left to run. A trial that takes longer than ``timeout`` seconds,
-    or raises, is a failed trial; one that met a failing provider is missing, and counted in ``failures``. So is one
-    that ``caps`` (what a trial may use) cut short. Fewer than ``concurrency`` run while a provider limits its rate.
-    Raises :class:`Unavailable` when results cannot be stored, :class:`InputError` when a case cannot be run at all.
-    """
-    work = _Work(cases, trials, scorings, store, concurrency, timeout, spend or Spend(), caps, clock)
-    reporter = asyncio.create_task(_report(work, progress)) if progress else None
-    try:
-        await work.take_stored()
-        if work.pending:
-            async with open_subject() as subject:
-                await work.run(subject)
-    finally:
-        work.close()
-        if reporter is not None:
-            reporter.cancel()
-        if progress is not None:
-            progress(work.progress())
-    return work.outcome
+    """Run each case ``trials`` times and score it with every metric: :class:`Trials`, all at once."""
+    whole = Trials(
+        cases,
+        scorings,
+        concurrency=concurrency,
+        timeout=timeout,
+        store=store,
+        spend=spend,
+        caps=caps,
+        progress=progress,
+        clock=clock,
+    )
+    return await whole.run(open_subject, range(len(cases)), trials)
 
 
-async def _report(work: _Work, progress: Callable[[Progress], None]) -> None:
+async def _report(work: Trials, progress: Callable[[Progress], None]) -> None:
     while True:
         progress(work.progress())
         await asyncio.sleep(0.2)
 
 
-class _Work:
-    """The trials of one call of :func:`run_trials`."""
+class Trials:
+    """The trials of one version, which may be run part by part."""
 
     def __init__(
         self,
         cases: Sequence[Case],
-        trials: int,
         scorings: Sequence[Scoring],
-        store: TrialStore,
+        *,
         concurrency: int,
         timeout: float,
-        spend: Spend,
-        caps: Caps | None,
-        clock: clocks.Clock,
+        store: TrialStore,
+        spend: Spend | None = None,
+        caps: Caps | None = None,
+        progress: Callable[[Progress], None] | None = None,
+        clock: clocks.Clock = clocks.system,
     ) -> None:
         self.cases = cases
-        self.trials = trials
         self.scorings = scorings
         self.store = store
         self.timeout = timeout
-        self.spend = spend
+        self.spend = spend or Spend()
         self.caps = caps
         self.pace = Pace(concurrency)
         self.concurrency = concurrency
+        self.watch = progress
         self.under_way: dict[tuple[int, int], Meter] = {}
         self.kept_calls: dict[tuple[str, int], dict[str, list[Any]]] = {}
         self.tries: Counter[tuple[int, int]] = Counter()
@@ -162,22 +154,63 @@ class _Work:
         self.digests = [trial_key(case) for case in cases]
         self.expectations = [case.expectation_digest for case in cases]
         self.started = time.monotonic()
-        self.pending: list[tuple[int, int]] = []
-        shape = (len(cases), trials)
+        self.pending: deque[int] = deque()  # row + trial × cases: a number is a quarter of a pair
+        shape = (len(cases), 0)
         self.outcome = Outcome(
-            grids={
-                scoring.metric.name: Grid(np.full(shape, np.nan), np.full(shape, MISSING, dtype=np.uint8))
-                for scoring in scorings
-            },
-            total=len(cases) * trials,
-            costs=np.full(shape, np.nan),
-            seconds=np.full(shape, np.nan),
+            grids={scoring.metric.name: Grid(np.empty(shape), np.empty(shape, np.uint8)) for scoring in scorings},
+            total=0,
+            costs=np.empty(shape),
+            seconds=np.empty(shape),
         )
+        self.ended = np.empty(shape, dtype=np.bool_)
         self.asks = any(SCORERS[scoring.metric.scorer].runs != "inline" for scoring in scorings)
         self.unsaved: list[TrialRecord] = []
-        self.saver = ThreadPoolExecutor(1, thread_name_prefix="eval-store")
         self.room = asyncio.Event()
         self.room.set()
+
+    async def run(
+        self, open_subject: Callable[[], AbstractAsyncContextManager[Subject]], rows: Sequence[int], trials: int
+    ) -> Outcome:
+        """Run the cases of these ``rows`` (those of before among them) up to ``trials`` times each.
+
+        ``open_subject`` is only entered when something is left to run. A trial that takes longer than ``timeout``
+        seconds, or raises, is a failed trial; one that met a failing provider is missing, and counted in ``failures``.
+        So is one that ``caps`` (what a trial may use) cut short. Fewer than ``concurrency`` run while a provider limits
+        its rate. Raises :class:`Unavailable` when results cannot be stored, :class:`InputError` when a case cannot be
+        run at all.
+        """
+        self._widen(trials)
+        outcome = self.outcome
+        outcome.total = len(rows) * trials
+        for kind in NOT_THE_AGENT & set(outcome.failures):
+            del outcome.failures[kind]  # these are tried again
+        self.saver = ThreadPoolExecutor(1, thread_name_prefix="eval-store")
+        reporter = asyncio.create_task(_report(self, self.watch)) if self.watch else None
+        try:
+            await self._take_stored(rows, trials)
+            if self.pending:
+                async with open_subject() as subject:
+                    await self._run_pending(subject)
+        finally:
+            self._close()
+            if reporter is not None:
+                reporter.cancel()
+            if self.watch is not None:
+                self.watch(self.progress())
+        return outcome
+
+    def _widen(self, trials: int) -> None:
+        more = trials - self.ended.shape[1]
+        if more <= 0:
+            return
+        shape = (len(self.cases), more)
+        nothing = np.full(shape, np.nan)
+        self.ended = np.hstack([self.ended, np.zeros(shape, dtype=np.bool_)])
+        outcome = self.outcome
+        outcome.costs, outcome.seconds = np.hstack([outcome.costs, nothing]), np.hstack([outcome.seconds, nothing])
+        for name, grid in outcome.grids.items():
+            status = np.full(shape, MISSING, dtype=np.uint8)
+            outcome.grids[name] = Grid(np.hstack([grid.values, nothing]), np.hstack([grid.status, status]))
 
     def progress(self) -> Progress:
         outcome = self.outcome
@@ -190,31 +223,35 @@ class _Work:
             seconds=time.monotonic() - self.started,
         )
 
-    async def take_stored(self) -> None:
+    async def _take_stored(self, rows: Sequence[int], trials: int) -> None:
         """Score what an earlier evaluation ran; what it did not is pending, the first trial of every case first."""
         slow = [scoring for scoring in self.scorings if SCORERS[scoring.metric.scorer].runs != "inline"]
-        missing: list[tuple[int, int]] = []
+        missing: list[int] = []
         stale: list[tuple[str, int]] = []
-        for start in range(0, len(self.cases), CHUNK):
-            rows = range(start, min(start + CHUNK, len(self.cases)))
-            digests = self.digests[rows.start : rows.stop]
+        new = [row for row in rows if not self.ended[row, :trials].all()]
+        for start in range(0, len(new), CHUNK):
+            some = new[start : start + CHUNK]
+            digests = [self.digests[row] for row in some]
             results = await asyncio.to_thread(self.store.results, digests)
-            wanted = {self._score_digest(scoring, row) for scoring in slow for row in rows}
+            wanted = {self._score_digest(scoring, row) for scoring in slow for row in some}
             known = await asyncio.to_thread(self.store.scores, digests, wanted) if slow and results else {}
-            for row in rows:
-                for trial in range(self.trials):
+            for row in some:
+                for trial in range(trials):
+                    if self.ended[row, trial]:
+                        continue
                     result = results.get((self.digests[row], trial))
                     if result is None or self._cut_by_other_caps(result):
                         if result is not None:
                             stale.append((self.digests[row], trial))
-                        missing.append((trial, row))
+                        missing.append(row + trial * len(self.cases))
                         continue
                     self.outcome.cached += 1
                     await self._take(row, trial, result, known, stored=True)
             await self._save()
         if stale:
             await asyncio.to_thread(self.store.forget_trials, stale)
-        self.pending = [(row, trial) for trial, row in sorted(missing)]
+        missing.sort()
+        self.pending = deque(missing)
 
     def _cut_by_other_caps(self, result: RunResult) -> bool:
         """Whether an earlier evaluation cut the trial short at another cap than this one's: it says nothing here."""
@@ -228,9 +265,8 @@ class _Work:
                 return self.caps is None or f"tokens of {self.caps.tokens}" not in said
         return False
 
-    async def run(self, subject: Subject) -> None:
-        todo = deque(self.pending)
-        self.pending = []
+    async def _run_pending(self, subject: Subject) -> None:
+        todo, self.pending = self.pending, deque()
         self.kept_calls = await asyncio.to_thread(self.store.calls)
         try:
             async with asyncio.TaskGroup() as group:
@@ -243,7 +279,7 @@ class _Work:
         except* LockgateError as failures:
             raise failures.exceptions[0] from None
 
-    async def _worker(self, subject: Subject, todo: deque[tuple[int, int]]) -> None:
+    async def _worker(self, subject: Subject, todo: deque[int]) -> None:
         while todo:
             await self.room.wait()
             await self.pace.start()
@@ -252,11 +288,12 @@ class _Work:
                     self.outcome.stopped = True
                     return
                 if todo:
-                    await self._trial(subject, todo, *todo.popleft())
+                    trial, row = divmod(todo.popleft(), len(self.cases))
+                    await self._trial(subject, todo, row, trial)
             finally:
                 self.pace.end()
 
-    async def _trial(self, subject: Subject, todo: deque[tuple[int, int]], row: int, trial: int) -> None:
+    async def _trial(self, subject: Subject, todo: deque[int], row: int, trial: int) -> None:
         """Run one trial, or put it back when a provider would not have it now."""
         meter = Meter(self.spend, self.pace, self.caps)
         meter.recorded = self.kept_calls.pop((self.digests[row], trial), {})
@@ -273,7 +310,7 @@ class _Work:
                 self.tries[row, trial] += 1
                 self.pace.limited(None, sent_at=began)
                 meter.keep_for_later(self.kept_calls, (self.digests[row], trial))
-                todo.append((row, trial))
+                todo.append(row + trial * len(self.cases))
                 return
             if result.error_type == "budget_exceeded" and self.spend.reached:
                 self.outcome.stopped = True
@@ -336,6 +373,7 @@ class _Work:
             self.outcome.failures[result.error_type or "failed"] += 1
         if failed and result.error_type in NOT_THE_AGENT:
             return  # neither kept nor scored: missing
+        self.ended[row, trial] = True
         self.outcome.costs[row, trial], self.outcome.seconds[row, trial] = result.cost_nano / 1e9, result.seconds
         if not stored and self.asks:  # paid for: kept even if a judge, or the process, fails before it is scored
             self.unsaved.append(TrialRecord(self.digests[row], case.id, trial, result, self.clock(), []))
@@ -390,7 +428,7 @@ class _Work:
             found += [CallRecord(self.digests[row], trial, key, number, answer) for key, number, answer in fresh]
         return found
 
-    def close(self) -> None:
+    def _close(self) -> None:
         """Store what is left, also when the evaluation was interrupted."""
         self.saver.shutdown(wait=True)
         batch, self.unsaved = self.unsaved, []

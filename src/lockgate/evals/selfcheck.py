@@ -11,8 +11,8 @@ import numpy as np
 
 from lockgate.evals.gate import decide
 from lockgate.evals.grid import Grid
-from lockgate.evals.measuring import ALPHA
 from lockgate.evals.model import Case, Interval, Rubric, SelfCheck
+from lockgate.evals.sequential import ALPHA
 from lockgate.results import RunResult
 
 GATES = 100
@@ -64,7 +64,7 @@ def false_blocks(
             {name: _dealt(grid, rows, part) for name, grid in grids.items()}
             for part in (order[:, :half], order[:, half : 2 * half])
         ]
-        verdict = decide(same, drawn, *sides, alpha=ALPHA).verdict
+        verdict = decide(same, drawn, *sides).verdict
         blocked += verdict == "fail"
         unsettled += verdict == "inconclusive"
     rate = blocked / gates

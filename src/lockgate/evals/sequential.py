@@ -1,7 +1,8 @@
 """Looking more than once without being wrong more often: designs that are fixed before the first trial. Pure.
 
-Each look may err with a share of α; what the looks err with together is α, because estimates at later looks contain
-those at earlier ones (their joint distribution is that of a Brownian motion seen at growing information). The
+A gate first runs one trial of some cases, in an order that chance has fixed, and stops as soon as its verdict is
+settled. Each look may err with a share of α; what the looks err with together is α, because estimates at later looks
+contain those at earlier ones (their joint distribution is that of a Brownian motion seen at growing information). The
 boundary that spends a given share at each look follows by numerical integration (Armitage, McPherson & Rowe 1969;
 Lan & DeMets 1983). Information is taken as if trials were all the noise there is: then looks depend on each other
 least, and where cases add noise of their own, which no trial removes, the levels are on the safe side.
@@ -9,16 +10,111 @@ least, and where cases add noise of their own, which no trial removes, the level
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from statistics import NormalDist
+from typing import NamedTuple
 
 import numpy as np
 
 from lockgate.evals.statistics import Floats
 
+ALPHA = 0.05
+"""What a verdict may err with, over all its looks."""
+SHOWN = 0.025
+"""What each end of a shown interval may err with, over all looks: a 95 % interval."""
+FIRST_CLUSTERS = 30
+"""Clusters below which nothing is looked at: nothing but a catastrophe would show."""
+GROWTH = 1.5
+"""What looks up to a share t of the trials may err with is α·tᵞ (Kim & DeMets 1987): little at first, so that the last
+look keeps nearly all of its power."""
+BEFORE_BUYING = 0.5
+"""The share of α that the rubric's own trials may use where more may be bought."""
+
 _STEPS = 1601
 _NORMAL = NormalDist()
+
+
+class Level(NamedTuple):
+    """What one look may err with. With one look only, all of it."""
+
+    bound: float = ALPHA
+    """Of a bound that decides."""
+    shown: float = SHOWN
+    """Of each end of a shown interval."""
+    claim: float = ALPHA
+    """Of a statement about what the whole set would come to."""
+    seen: float = 1.0
+    """The share of the rubric's own trials that were run."""
+    family: Callable[[int], float] = lambda count: ALPHA / count
+    """Of a bound that decides, when it is one of so many."""
+
+
+class Stage(NamedTuple):
+    """One look: the first ``share`` of the clusters, ``trials`` a case."""
+
+    share: float
+    trials: int
+    level: Level
+    early: bool = False  # before all of the rubric's own trials have run
+    bought: bool = False  # after them
+
+
+def design(clusters: int, trials: int, most: int, *, fewest: int = 1, early: bool = True) -> list[Stage]:
+    """The looks of a gate with so many clusters and ``trials`` a case, of which up to ``most`` may be bought.
+
+    ``fewest``: trials below which a metric cannot be told (pass^k); ``early``: whether to look before all own trials
+    have run. Trials come after cases, because one more case says more than one more trial of the same.
+
+    >>> [(stage.share, stage.trials, round(stage.level.bound, 4)) for stage in design(200, 2, 2)]
+    [(0.25, 1, 0.0022), (0.5, 1, 0.0047), (1.0, 1, 0.0136), (1.0, 2, 0.0402)]
+    """
+    plan = [(share, fewest) for share in (0.25, 0.5) if early and share * clusters >= FIRST_CLUSTERS]
+    between = sorted({fewest, (fewest + trials) // 2}) if early and clusters >= FIRST_CLUSTERS else []
+    plan += [(1.0, count) for count in between if count < trials]
+    own = len(plan) + 1
+    counts = [trials]
+    while counts[-1] < most and len(counts) < 4:
+        counts.append(most if len(counts) == 3 else min(most, counts[-1] * 2))
+    plan += [(1.0, count) for count in counts]
+    if len(plan) == 1:
+        return [Stage(1.0, trials, Level())]
+    information = [share * count / counts[-1] for share, count in plan]
+    whole = 1.0 if most <= trials else BEFORE_BUYING
+    later = len(plan) - own
+    spent = [
+        whole * (share * count / trials) ** GROWTH if look < own else whole + (1 - whole) * (look - own + 1) / later
+        for look, (share, count) in enumerate(plan)
+    ]
+    known = lru_cache(maxsize=None)(lambda alpha: levels(information, [alpha * part for part in spent]))
+    return [
+        Stage(
+            share,
+            count,
+            Level(
+                bound=known(ALPHA)[look],
+                shown=known(SHOWN)[look],
+                claim=ALPHA * (spent[look] - (spent[look - 1] if look else 0.0)),
+                seen=min(1.0, share * count / trials),
+                family=lambda size, look=look: known(ALPHA / size)[look],  # type: ignore[misc]
+            ),
+            early=look < own - 1,
+            bought=look >= own,
+        )
+        for look, (share, count) in enumerate(plan)
+    ]
+
+
+def in_order(clusters: Sequence[str]) -> list[int]:
+    """The number of each cluster's place in an order that is fixed, but has nothing to do with what is in it.
+
+    It is the same for every version, so that what an early look at one has run serves as the other's baseline.
+    """
+    names = sorted(set(clusters), key=lambda name: hashlib.sha256(f"lockgate {name}".encode()).digest())
+    place = {name: number for number, name in enumerate(names)}
+    return [place[name] for name in clusters]
 
 
 def levels(information: Sequence[float], spent: Sequence[float]) -> list[float]:
@@ -52,30 +148,10 @@ def _bound(grid: Floats, mass: Floats, sd: float, may: float) -> float:
     """Where the next step ends above with probability ``may``."""
     low, high = -8.0, 8.0
     kept = mass > 1e-12
-    points, weights = grid[kept].tolist(), mass[kept].tolist()
+    points, weights = grid[kept], mass[kept]
     for _ in range(30):
         middle = (low + high) / 2
-        tail = sum(
-            weight * 0.5 * math.erfc((middle - point) / (sd * math.sqrt(2)))
-            for point, weight in zip(points, weights, strict=True)
-        )
+        scaled = ((middle - points) / (sd * math.sqrt(2))).tolist()
+        tail = 0.5 * float(np.dot(weights, [math.erfc(each) for each in scaled]))
         low, high = (middle, high) if tail > may else (low, middle)
     return (low + high) / 2
-
-
-def buying(trials: int, most: int, alpha: float) -> list[tuple[int, float]]:
-    """Trials a case and level of each look: ``trials`` first, then doubled up to ``most``; at most four looks.
-
-    The first look keeps half of α, so that most verdicts cost no more than without buying.
-
-    >>> [(count, round(level, 3)) for count, level in buying(3, 12, 0.05)]
-    [(3, 0.025), (6, 0.02), (12, 0.02)]
-    """
-    counts = [trials]
-    while counts[-1] < most and len(counts) < 4:
-        counts.append(most if len(counts) == 3 else min(most, counts[-1] * 2))
-    if len(counts) == 1:
-        return [(trials, alpha)]
-    later = len(counts) - 1
-    spent = [alpha * (0.5 + 0.5 * look / later) for look in range(len(counts))]
-    return list(zip(counts, levels([count / counts[-1] for count in counts], spent), strict=True))

@@ -9,21 +9,26 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import msgspec
+import numpy as np
 
 from lockgate.clock import Clock
 from lockgate.errors import InputError, LockgateError, NotFound, Unavailable
 from lockgate.evals import golden, peers, store
-from lockgate.evals.gate import ALPHA, Decision, Grid, decide
+from lockgate.evals.gate import Decision, decide
+from lockgate.evals.grid import Grid
 from lockgate.evals.judges.calibration import Calibration
+from lockgate.evals.judges.correction import FEWEST
 from lockgate.evals.judges.service import Judges
-from lockgate.evals.model import Case, Look, Metric, MetricCard, MutantCard, Rubric, Scorecard, SelfCheck, Subject
+from lockgate.evals.looking import Run, kept_open, planned, until_settled
+from lockgate.evals.measuring import Labels
+from lockgate.evals.model import Case, Metric, MetricCard, MutantCard, Rubric, Scorecard, SelfCheck, Subject
 from lockgate.evals.operations import costs_by_tag, quantiles
 from lockgate.evals.rubric import check_decides, make_scorer, needs_judge, with_field_metrics
-from lockgate.evals.runner import Outcome, Progress, prepare, run_trials
+from lockgate.evals.runner import Outcome, Progress, Trials, run_trials
 from lockgate.evals.running.meter import Caps, Spend, counted
+from lockgate.evals.running.scoring import prepare
 from lockgate.evals.scorers.judge import Ask
 from lockgate.evals.selfcheck import MUTATIONS, Mutation, false_blocks
-from lockgate.evals.sequential import buying
 from lockgate.evals.store import CHUNK, TrialStore
 from lockgate.ids import new_id
 from lockgate.money import show_usd, to_nano
@@ -91,8 +96,9 @@ class Evals:
     ) -> Scorecard:
         """Run the golden set on the candidate, and on the baseline what of it is missing there, and decide.
 
-        ``buy_trials``: while the verdict is inconclusive and trials can settle it, run more, up to so many a case. The
-        looks are fixed beforehand, and share one level (:mod:`lockgate.evals.sequential`).
+        An agent's own gate is looked at before all has run, and stops when the verdict is settled, unless the rubric
+        asks for the whole. ``buy_trials``: while the verdict is inconclusive and trials can settle it, run more, up to
+        so many a case. The looks are fixed beforehand, and share one level (:mod:`lockgate.evals.sequential`).
         ``fresh`` forgets the candidate's earlier trials first.
         ``root`` is what paths in the rubric are from. Raises :class:`~lockgate.errors.InputError` when the rubric
         decides nothing or a judge is missing, :class:`~lockgate.errors.Unavailable` when too little could be run, or
@@ -109,6 +115,7 @@ class Evals:
         row: dict[str, Any] = {
             "id": card_id,
             "agent": candidate.agent,
+            "kind": kind,
             "behaviour_digest": candidate.behaviour_digest,
             "effective_digest": effective,
             "baseline_effective": baseline.effective_digest if baseline else None,
@@ -132,11 +139,10 @@ class Evals:
 
             scorings = prepare(full, make)
 
-            async def run(contender: Contender, effective: str, trials: int) -> Outcome:
-                return await run_trials(
-                    contender.open,
+            async def trials_of(contender: Contender, effective: str) -> Run:
+                opened = await stack.enter_async_context(kept_open(contender.open))
+                trials = Trials(
                     dataset.cases,
-                    trials,
                     scorings,
                     concurrency=rubric.concurrency,
                     timeout=rubric.timeout,
@@ -146,42 +152,38 @@ class Evals:
                     progress=None if watch is None else lambda progress: watch(contender.label, progress),
                     clock=self._clock,
                 )
+                return lambda rows, count: trials.run(opened, rows, count)
 
-            looks: list[Look] = []
-            design = buying(rubric.trials, buy_trials or rubric.trials, ALPHA)
-            for trials, level in design:
-                bought = await run(candidate, effective, trials)
-                if looks and bought.stopped:
-                    break  # a round that was not run whole is no look: the last one stands
-                outcome = bought
-                if outcome.not_the_agent >= COULD_NOT * outcome.total:
-                    raise _could_not(outcome)
-                other = None if baseline is None else await run(baseline, baseline.effective_digest, trials)
-                if looks and other is not None and other.stopped:
-                    break
-                decision = decide(
-                    full, dataset.cases, outcome.grids, None if other is None else other.grids, alpha=level
-                )
-                looks.append(_look(decision, outcome, other, trials, level))
-                if decision.verdict != "inconclusive" or not _trials_help(decision.metrics, trials):
-                    break
+            seen = await until_settled(
+                full,
+                dataset.cases,
+                planned(full, dataset.cases, buy_trials, early=kind == "quality" and not rubric.whole),
+                await trials_of(candidate, effective),
+                None if baseline is None else await trials_of(baseline, baseline.effective_digest),
+                labels=_labels(calibrations),
+                check=_check_ran,
+            )
+        decision, outcome, other, cases = seen.decision, seen.candidate, seen.baseline, dataset.cases
+        if len(seen.rows) < len(cases):
+            cases = [cases[row] for row in seen.rows]
         card = Scorecard(
             **row,
             label=candidate.label,
             environment=environment,
             dataset=dataset.name,
-            cases=len(dataset.cases),
-            trials=outcome.total // max(1, len(dataset.cases)),
-            kind=kind,
-            clusters=len({case.cluster or f"\0{case.id}" for case in dataset.cases}),
-            level=looks[-1].level,
-            looks=looks,
-            bought_trials=outcome.total - rubric.trials * len(dataset.cases),
+            cases=len(cases),
+            dataset_cases=len(dataset.cases),
+            trials=seen.stage.trials,
+            clusters=len({case.cluster or f"\0{case.id}" for case in cases}),
+            level=seen.stage.level.bound,
+            looks=seen.looks,
+            settled_early=seen.stage.early and decision.verdict != "inconclusive",
+            bought_trials=max(0, seen.stage.trials - rubric.trials) * len(cases),
             flaky_cases=decision.flaky_cases,
             latency=quantiles(outcome.seconds),
             baseline_latency=None if other is None else quantiles(other.seconds),
             baseline_cost_nano=None if other is None else other.cost_nano,
-            costs=costs_by_tag(dataset.cases, outcome, other),
+            costs=costs_by_tag(cases, outcome, other),
             verdict=decision.verdict,
             reasons=decision.reasons,
             metrics=[_with_calibration(metric, calibrations) for metric in decision.metrics],
@@ -345,20 +347,18 @@ def _mutant_card(name: str, what: str, decision: Decision, ran: int) -> MutantCa
     return MutantCard(name=name, what=what, verdict=decision.verdict, reason=reason, trials_run=ran)
 
 
-def _look(decision: Decision, outcome: Outcome, other: Outcome | None, trials: int, level: float) -> Look:
-    return Look(
-        what=f"{trials} trials a case",
-        trials=outcome.total,
-        calls=outcome.ran + (other.ran if other else 0),
-        level=level,
-        verdict=decision.verdict,
-    )
+def _labels(calibrations: Calibrations) -> dict[str, Labels]:
+    """What people said of answers that the judge has scored too, by metric: enough of it, and of this very judge."""
+    return {
+        name: Labels(np.array([pair[0] for pair in found.pairs]), np.array([pair[1] for pair in found.pairs]))
+        for name, found in calibrations.items()
+        if found is not None and len(found.pairs) >= FEWEST
+    }
 
 
-def _trials_help(cards: Sequence[MetricCard], trials: int) -> bool:
-    """Whether more trials can settle every open metric; after one trial nobody knows how much trials vary."""
-    still_open = [card for card in cards if card.blocking and card.verdict == "inconclusive"]
-    return trials == 1 or all(card.more_trials for card in still_open)
+def _check_ran(outcome: Outcome) -> None:
+    if outcome.not_the_agent >= COULD_NOT * outcome.total:
+        raise _could_not(outcome)
 
 
 def _kept_under(candidate: Contender, model_override: str | None) -> str:
@@ -407,13 +407,14 @@ def _uncalibrated(calibrations: Calibrations) -> list[str]:
 
 def _check_strict(rubric: Rubric, calibrations: Calibrations) -> None:
     """No trial is run for a verdict that a judge would decide of whom nobody knows whether it agrees with people."""
-    strict = {metric.name for metric in rubric.metrics if metric.strict and metric.blocking}
+    everywhere = rubric.calibrated_judges
+    strict = {metric.name for metric in rubric.metrics if metric.blocking and (metric.strict or everywhere)}
     refused = _uncalibrated({name: found for name, found in calibrations.items() if name in strict})
     if refused:
         judge = "the judge" if rubric.judge is None else f"the judge {rubric.judge.model}"
         raise Unavailable(
-            f"could not evaluate: {judge} is not calibrated against human labels, and may not decide strict "
-            f"metrics: {', '.join(refused)}",
+            f"could not evaluate: {judge} is not calibrated against human labels, and may not decide "
+            f"{'blocking metrics in this environment' if everywhere else 'strict metrics'}: {', '.join(refused)}",
             remedy="lockgate judge calibrate, or let them only advise (blocking: false)",
         )
 

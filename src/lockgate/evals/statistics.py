@@ -15,7 +15,7 @@ datapoints", arXiv 2503.01747.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from statistics import NormalDist
 from typing import Any, NamedTuple
@@ -60,9 +60,10 @@ class Spread(NamedTuple):
 
 
 def by_cluster(values: Floats, clusters: Sequence[str] | NDArray[Any], weights: Floats | None = None) -> Units:
-    """One value a case, added up by cluster, each times its case's weight (1 by default)."""
+    """One value a case, added up by cluster (a name or a number), each times its case's weight (1 by default)."""
     weighted = np.ones(len(values)) if weights is None else weights
-    _, index = np.unique(np.asarray(clusters, dtype=str), return_inverse=True)
+    named = np.asarray(clusters)
+    _, index = np.unique(named if named.dtype.kind in "iu" else named.astype(str), return_inverse=True)
     sums: Floats = np.bincount(index, weights=values * weighted).astype(np.float64)
     sizes: Floats = np.bincount(index, weights=weighted).astype(np.float64)
     return Units(sums, sizes)
@@ -77,6 +78,8 @@ def estimate(units: Units, bounds: tuple[float, float] | None, *, alpha: float =
         reach = NormalDist().inv_cdf(1 - alpha) * error
         return Estimate(mean, max(lowest, mean - reach), min(highest, mean + reach), error, len(units.sums))
     draws = _draw(units)
+    if alpha * len(draws.more) < 1:  # so far out nothing is known but what theory says
+        return Estimate(mean, lowest, highest, error, len(units.sums))
     low = float(np.quantile(draws.means(lowest), alpha))
     high = float(np.quantile(draws.means(highest), 1 - alpha))
     return Estimate(mean, min(low, mean), max(high, mean), error, len(units.sums))
@@ -142,12 +145,25 @@ def more_needed(error: float, units: int, gap: float, *, alpha: float = 0.05) ->
     return max(1, math.ceil(units * (reach / gap) ** 2) - units) if reach > gap else max(1, units // 10)
 
 
-def holm(p_values: Mapping[str, float], alpha: float = 0.05) -> set[str]:
-    """The hypotheses rejected at family level ``alpha`` (Holm 1979): the k-th smallest p at most alpha/(m − k + 1)."""
+def forecast(units: Units, *, noise: float = 1.0, more: float = 1.0) -> Units:
+    """What the same clusters may look like with their scatter multiplied by ``noise``, and ``more`` times as many.
+
+    For asking an estimator what more trials (less scatter) or more cases would settle; no data.
+    """
+    count = max(1, round(len(units.sums) * more))
+    mean = float(units.sums.sum() / units.sizes.sum())
+    sizes: Floats = np.resize(units.sizes, count)
+    residuals: Floats = np.resize(units.sums - mean * units.sizes, count)
+    return Units(mean * sizes + noise * (residuals - residuals.mean() * sizes / sizes.mean()), sizes)
+
+
+def holm(p_values: Mapping[str, float], level: Callable[[int], float] = lambda left: 0.05 / left) -> set[str]:
+    """The hypotheses rejected together (Holm 1979): the k-th smallest p at most ``level(m − k + 1)``, by default 5 %
+    over that number."""
     rejected: set[str] = set()
     ordered = sorted(p_values.items(), key=lambda item: item[1])
     for number, (name, p) in enumerate(ordered):
-        if p > alpha / (len(ordered) - number):
+        if p > level(len(ordered) - number):
             break
         rejected.add(name)
     return rejected
@@ -181,7 +197,7 @@ def _draw(units: Units) -> _Draws:
     return _Draws(found[:, 0], found[:, 1], more * units.sizes.mean())
 
 
-@lru_cache(maxsize=2)  # one gate asks for the same number of clusters again and again
+@lru_cache(maxsize=4)  # one gate asks for the same number of clusters again and again
 def _weights(count: int) -> tuple[Floats, Floats]:
     random = np.random.default_rng(_SEED)
     draws = max(DRAWS // 5, min(DRAWS, 1_500_000 // count))

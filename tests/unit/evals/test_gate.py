@@ -10,8 +10,10 @@ import pytest
 
 from lockgate.evals.gate import Decision, decide
 from lockgate.evals.grid import ERROR, MISSING, SCORED, SKIPPED, UNSCORED, Grid
+from lockgate.evals.measuring import Labels
 from lockgate.evals.model import Case, MetricCard
 from lockgate.evals.rubric import parse_rubric
+from lockgate.evals.sequential import Level
 
 
 def cases(count: int, **fields: Any) -> list[Case]:
@@ -149,7 +151,7 @@ def test_equal_versions_pass_a_margin_that_the_set_can_show_and_not_a_finer_one(
     assert verdict({"margin": 0.1}, same, same)[0].verdict == "pass"
     found, card = verdict({"margin": 0.02}, same, same)
     assert found.verdict == "inconclusive"
-    assert "does not settle the margin 0.02; add about" in card.reason
+    assert "more cases are missing, not more trials: add about" in card.reason
     assert card.detectable == pytest.approx(0.0487, abs=1e-3)
 
 
@@ -212,7 +214,7 @@ def test_the_correction_for_many_metrics_is_holms() -> None:
     grids = {"exact_match": grid(after), "error_rate": grid(np.zeros(60))}
     others = {"exact_match": grid(before), "error_rate": grid(np.zeros(60))}
     found = decide(alone, cases(60), grids, others)
-    assert found.metrics[0].p_worse == pytest.approx(1 / 32, abs=0.003)  # McNemar's exact test of 5 lost, 0 won
+    assert found.metrics[0].p_worse == pytest.approx(1 / 32, abs=0.005)  # McNemar's exact test of 5 lost, 0 won
     many = parse_rubric(
         {"thresholds": {"exact_match": 0.1, "contains": 0.1, "regex": {"pattern": "x", "min": 0}}}, Path()
     )
@@ -272,3 +274,105 @@ def test_two_equal_versions_are_rarely_told_apart() -> None:
         after, before = (rng.random((40, 2)) < chance, rng.random((40, 2)) < chance)
         failed += verdict({"margin": 0.05}, after, before, of=golden)[0].verdict == "fail"
     assert failed <= 150 * 0.05 + 3 * (150 * 0.05 * 0.95) ** 0.5
+
+
+# --- trials as pass^k and pass@k ------------------------------------------------------------------------------
+
+
+def test_pass_k_and_pass_at_k_are_unbiased_for_k_below_the_trials() -> None:
+    """c of n trials pass: pass^k = C(c, k)/C(n, k), pass@k = 1 - C(n - c, k)/C(n, k)."""
+    table = grid([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1], [0, 0, 0, 0, 0], [1, 0, 0, 0, 0]])
+    every = verdict({"min": 0.1, "aggregate": "pass^2"}, table)[1]
+    assert every.mean == pytest.approx((3 / 10 + 1 + 0 + 0) / 4)
+    some = verdict({"min": 0.1, "aggregate": "pass@2"}, table)[1]
+    assert some.mean == pytest.approx((1 - 1 / 10 + 1 + 0 + 1 - 6 / 10) / 4)
+    assert verdict({"min": 0.1}, table)[1].mean == pytest.approx((0.6 + 1 + 0 + 0.2) / 4)
+
+
+def test_a_trial_passes_with_the_value_named_and_a_missing_one_does_not() -> None:
+    graded = grid([[0.9, 0.8], [0.9, 0.7]])
+    assert verdict({"min": 0.1, "aggregate": "pass^2", "passes": 0.8}, graded)[1].mean == 0.5
+    holes = grid([[1, np.nan], [1, 1]], [[SCORED, MISSING], [SCORED, SCORED]])
+    assert verdict({"min": 0.1, "aggregate": "pass^2"}, holes)[1].mean == 0.5
+    unscored = grid([[1, np.nan], [1, 1]], [[SCORED, UNSCORED], [SCORED, SCORED]])
+    assert verdict({"min": 0.1, "aggregate": "pass^2"}, unscored)[1].cases == 1
+
+
+def test_where_less_is_better_it_is_the_share_that_did_not_hold_k_times() -> None:
+    leaks = grid([[0, 1], [0, 0], [0, 0], [0, 0]])
+    assert verdict({"max": 0.5, "aggregate": "pass^2"}, leaks, metric="pii_leaked")[1].mean == 0.25
+    assert verdict({"max": 0.5, "aggregate": "pass@2"}, leaks, metric="pii_leaked")[1].mean == 0.0
+
+
+# --- before all has run ---------------------------------------------------------------------------------------
+
+
+def early(rule: Any, values: Any, seen: float, before: Any = None) -> Decision:
+    rubric = parse_rubric({"thresholds": {"exact_match": rule, "error_rate": {"blocking": False}}}, Path())
+    quiet = {"error_rate": grid(np.zeros(len(values)))}
+    other = None if before is None else {"exact_match": grid(before), **quiet}
+    at = Level(bound=0.01, shown=0.005, claim=0.01, seen=seen)
+    return decide(rubric, cases(len(values)), {"exact_match": grid(values), **quiet}, other, at=at)
+
+
+def test_a_mean_is_settled_early_only_when_the_rest_can_hardly_change_it() -> None:
+    assert early(0.8, right(49, 50), 0.5).verdict == "pass"
+    assert early(0.8, right(42, 50), 0.5).verdict == "inconclusive"
+    assert early(0.8, right(15, 50), 0.5).verdict == "fail"
+    assert early(0.8, right(42, 50), 1.0).verdict == "pass"
+
+
+def test_a_rule_that_must_never_be_broken_is_settled_early_only_by_breaking_it() -> None:
+    assert early({"never": True}, right(50, 50), 0.9).verdict == "inconclusive"
+    assert early({"never": True}, right(49, 50), 0.1).verdict == "fail"
+    assert early({"never": True}, right(50, 50), 1.0).verdict == "pass"
+
+
+def test_a_difference_is_settled_early_by_its_own_bound() -> None:
+    assert early({"margin": 0.2}, right(50, 50), 0.5, right(50, 50)).verdict == "pass"
+    assert early({"margin": 0.05}, right(50, 50), 0.5, right(50, 50)).verdict == "inconclusive"
+    assert early({"margin": 0.05}, right(20, 50), 0.5, right(50, 50)).verdict == "fail"
+
+
+# --- what people said -----------------------------------------------------------------------------------------
+
+
+def test_a_judge_that_is_too_kind_is_corrected_by_peoples_labels_before_the_threshold() -> None:
+    rubric = parse_rubric({"thresholds": {"exact_match": 0.8}}, Path())
+    grids = {"exact_match": grid(right(90, 100)), "error_rate": grid(np.zeros(100))}
+    judge = np.array(right(36, 40))
+    kind = Labels(judge, np.where(np.arange(40) < 28, judge, 0.0))  # 0.9 by the judge, 0.7 by people
+    assert decide(rubric, cases(100), grids, None).verdict == "pass"
+    found = decide(rubric, cases(100), grids, None, labels={"exact_match": kind})
+    card = found.metrics[0]
+    assert (found.verdict, card.labels, card.judge_mean) == ("fail", 40, 0.9)
+    assert card.mean == pytest.approx(0.7)
+    assert card.interval is not None
+    assert card.interval.low < 0.6 < 0.7 < card.interval.high  # two doubts are wider than one
+
+
+def test_a_difference_needs_no_correction_because_the_judge_errs_on_both_alike() -> None:
+    rubric = parse_rubric({"thresholds": {"exact_match": {"margin": 0.2}}}, Path())
+    grids = {"exact_match": grid(right(90, 100)), "error_rate": grid(np.zeros(100))}
+    labels = Labels(np.array(right(36, 40)), np.array(right(28, 40)))
+    plain = decide(rubric, cases(100), grids, grids).metrics[0]
+    found = decide(rubric, cases(100), grids, grids, labels={"exact_match": labels}).metrics[0]
+    assert (found.difference, found.difference_interval) == (plain.difference, plain.difference_interval)
+    assert found.baseline_mean == pytest.approx(0.7)
+
+
+# --- what would settle it -------------------------------------------------------------------------------------
+
+
+def test_more_trials_are_advised_where_they_are_the_noise_and_more_cases_where_they_are_not() -> None:
+    random = np.random.default_rng(3)
+    noisy = [grid((random.random((300, 2)) < 0.5).astype(float)) for _ in range(2)]
+    found, card = verdict({"margin": 0.03}, noisy[0], noisy[1])
+    assert found.verdict == "inconclusive"
+    assert card.more_trials
+    steady = grid(np.repeat(np.array(right(150, 300))[:, None], 2, axis=1))
+    moved = grid(np.repeat(np.array([*right(140, 150), *right(10, 150)])[:, None], 2, axis=1))
+    found, card = verdict({"margin": 0.02}, moved, steady)
+    assert (found.verdict, card.more_trials) == ("inconclusive", None)
+    assert card.more_cases
+    assert "more cases are missing, not more trials" in card.reason

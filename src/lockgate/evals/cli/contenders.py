@@ -60,6 +60,7 @@ def rubric_of(
     trials: int | None = None,
     concurrency: int | None = None,
     max_usd: float | None = None,
+    whole: bool | None = None,
 ) -> Rubric:
     import msgspec
 
@@ -70,7 +71,7 @@ def rubric_of(
         app.versions.settings(candidate.behaviour_digest).evals, root, where=f"{candidate.agent}: evals"
     )
     rubric = with_thresholds(rubric, parse_thresholds(",".join(threshold or ())), root)
-    given: dict[str, Any] = {"trials": trials, "concurrency": concurrency, "max_usd": max_usd}
+    given: dict[str, Any] = {"trials": trials, "concurrency": concurrency, "max_usd": max_usd, "whole": whole}
     if judge is not None:
         given["judge"] = judge_named(judge)
     return msgspec.structs.replace(rubric, **{name: value for name, value in given.items() if value is not None})

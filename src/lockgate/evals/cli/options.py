@@ -27,3 +27,4 @@ Concurrency = Annotated[int | None, typer.Option("--concurrency", min=1, max=100
 MarkdownFile = Annotated[
     Path | None, typer.Option("--markdown", help="Also write the scorecard to this file, as Markdown.")
 ]
+Whole = Annotated[bool, typer.Option("--whole", help="Run every trial, also when the verdict is settled by fewer.")]
