@@ -16,6 +16,21 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 DATE = r"^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$"
 
 
+class UpstreamSpec(Strict):
+    """One more place that serves a provider's models."""
+
+    base_url: str = Field(description="The API's root.")
+    api_key: str | None = Field(default=None, description="A secret reference; default: the provider's.")
+    capacity: int | None = Field(default=None, ge=1, description="Calls at a time; more go to the next.")
+
+
+class UpstreamBreaker(Strict):
+    """Stops asking an upstream that keeps failing."""
+
+    failure_threshold: int = Field(default=5, ge=1, description="Failures in a row that open it.")
+    reset_timeout: float = Field(default=300.0, gt=0, description="Seconds until one call is let through to try.")
+
+
 class Provider(Strict):
     """Where models are served. ``kind: local`` runs the named weights on this machine."""
 
@@ -40,6 +55,21 @@ class Provider(Strict):
     )
     retries: int = Field(
         default=2, ge=0, le=10, description="Further tries of a call that was not served, inside its timeout."
+    )
+    first_token_timeout: float | None = Field(
+        default=None, gt=0, description="Seconds until a stream without any output is given up for a fallback."
+    )
+    hedge_after: float | None = Field(
+        default=None, gt=0, description="Seconds after which a second upstream is asked too, and the first answer taken."
+    )
+    upstreams: list[UpstreamSpec] = Field(default=[], description="Further places that serve the same models.")
+    capacity: int | None = Field(
+        default=None, ge=1, description="Calls at a time and gateway worker; more go to the next upstream, or wait."
+    )
+    queue: int = Field(default=100, ge=0, description="Calls that may wait for a place; more are answered 503.")
+    queue_timeout: float = Field(default=10.0, gt=0, description="Seconds a call may wait for a place.")
+    breaker: UpstreamBreaker = Field(
+        default_factory=UpstreamBreaker, description="When an upstream that fails is left alone."
     )
 
 
@@ -203,6 +233,14 @@ class Project(msgspec.Struct, kw_only=True):
     config: ProjectConfig
 
 
+class ResolvedUpstream(msgspec.Struct, frozen=True, kw_only=True):
+    """One place that serves a provider's models."""
+
+    base_url: str
+    api_key: str | None
+    capacity: int | None = None
+
+
 class ResolvedProvider(msgspec.Struct, frozen=True, kw_only=True):
     """A provider as one environment resolves it. ``api_key`` is still a reference: secrets resolve at use."""
 
@@ -215,10 +253,20 @@ class ResolvedProvider(msgspec.Struct, frozen=True, kw_only=True):
     retries: int = 2
     api_version: str | None = None
     vendor: str | None = None
+    first_token_timeout: float | None = None
+    hedge_after: float | None = None
+    upstreams: tuple[ResolvedUpstream, ...] = ()  # beside the one at base_url
+    capacity: int | None = None
+    queue: int = 100
+    queue_timeout: float = 10.0
+    failure_threshold: int = 5
+    reset_timeout: float = 300.0
     region: str | None = None
 
     def identity(self) -> dict[str, Any]:
         """What of it can change an answer, for the effective digest."""
         further = {"api_version": self.api_version, "vendor": self.vendor}
-        given = {name: value for name, value in further.items() if value is not None}
+        given: dict[str, Any] = {name: value for name, value in further.items() if value is not None}
+        if self.upstreams:
+            given["upstreams"] = [upstream.base_url for upstream in self.upstreams]
         return {"kind": self.kind, "base_url": self.base_url, "weights": self.weights, **given}

@@ -6,12 +6,26 @@ import os
 from pathlib import Path
 
 from lockgate.errors import InputError
-from lockgate.project.model import Environment, EnvironmentPolicy, Project, ProjectConfig, Provider, ResolvedProvider
+from lockgate.project.model import (
+    Environment,
+    EnvironmentPolicy,
+    Project,
+    ProjectConfig,
+    Provider,
+    ResolvedProvider,
+    ResolvedUpstream,
+)
 from lockgate.project.secrets import check_reference
 from lockgate.project.yamlfile import Document, did_you_mean, read_yaml, validate
 
 PROJECT_FILE = "lockgate.yaml"
-BASE_URLS = {"openai": "https://api.openai.com/v1", "anthropic": "https://api.anthropic.com/v1", "local": "", "azure": "", "any-llm": ""}
+BASE_URLS = {
+    "openai": "https://api.openai.com/v1",
+    "anthropic": "https://api.anthropic.com/v1",
+    "local": "",
+    "azure": "",
+    "any-llm": "",
+}
 
 WELL_KNOWN = {
     "openai": Provider(kind="openai", api_key="${env:OPENAI_API_KEY}"),
@@ -98,12 +112,17 @@ def _check(document: Document, config: ProjectConfig, root: Path) -> None:
                 )
     for group, providers in groups:
         for name, given in providers.items():
-            if given.api_key is None:
-                continue
-            try:
-                check_reference(given.api_key)
-            except InputError as wrong:
-                raise document.error((*group, name, "api_key"), wrong.message, remedy=wrong.remedy) from None
+            keys = [((*group, name, "api_key"), given.api_key)]
+            keys += [
+                ((*group, name, "upstreams", number, "api_key"), further.api_key)
+                for number, further in enumerate(given.upstreams)
+            ]
+            for place, key in keys:
+                try:
+                    if key is not None:
+                        check_reference(key)
+                except InputError as wrong:
+                    raise document.error(place, wrong.message, remedy=wrong.remedy) from None
     for key in ("prices", "deprecations"):
         named = getattr(config, key)
         if named is not None and not (root / named).is_file():
@@ -146,6 +165,19 @@ def resolve_provider(project: Project, name: str, environment: str, agent: str |
         retries=found.retries,
         api_version=found.api_version,
         vendor=found.vendor,
+        first_token_timeout=found.first_token_timeout,
+        hedge_after=found.hedge_after,
+        upstreams=tuple(
+            ResolvedUpstream(
+                base_url=further.base_url.rstrip("/"), api_key=further.api_key or found.api_key, capacity=further.capacity
+            )
+            for further in found.upstreams
+        ),
+        capacity=found.capacity,
+        queue=found.queue,
+        queue_timeout=found.queue_timeout,
+        failure_threshold=found.breaker.failure_threshold,
+        reset_timeout=found.breaker.reset_timeout,
         region=found.region,
     )
 
