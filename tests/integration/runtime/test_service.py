@@ -9,6 +9,8 @@ import pytest
 from lockgate.errors import Conflict, InputError
 from lockgate.runs import RunRequest
 from lockgate.runtime import service as runs
+from lockgate.settings.model import Scope
+from lockgate.settings.service import Settings
 from lockgate.storage import audit
 from lockgate.storage.engine import Database
 from lockgate.testing import FakeClock, FakeModel, Reply, failing
@@ -46,6 +48,22 @@ async def test_a_failed_run_is_recorded_with_its_word(control: Database, open_se
     assert (result.status, row["status"], row["error_type"]) == ("failed", "failed", "model_error")
     assert steps_of(control, request.run_id) == [("fake/model-1", "failed")]
     assert row["ended_at"] is not None
+
+
+async def test_a_run_that_is_killed_under_way_makes_no_further_call(
+    control: Database, open_service: Open, ask: Ask, shop: Any, clock: FakeClock
+) -> None:
+    settings = Settings(control, clock, lambda: ["prod"])
+
+    def kill_then_answer(request: Any) -> Any:
+        settings.set("kill", True, Scope(agent="support"), actor="cli:ann", reason="pays twice")
+        return {"order_id": "A-1"}
+
+    result = await open_service(FakeModel(kill_then_answer), approval=False).run(ask())
+    assert (result.status, result.error_type, shop.calls) == ("failed", "killed", [])
+    assert "pays twice" in (result.error or "")
+    settings.unset("kill", Scope(agent="support"), actor="cli:ann")
+    assert (await open_service(approval=False).run(ask())).status == "completed"
 
 
 async def test_a_run_too_deep_in_a_chain_of_runs_is_refused(
