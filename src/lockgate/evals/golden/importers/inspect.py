@@ -95,7 +95,7 @@ def _member(raw: bytes, log: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path
         raise InputError(
             "the log is compressed with Zstandard, which needs an optional part",
             path=path,
-            remedy="pip install zstandard, or write it as JSON: inspect log convert --to json",
+            remedy="pip install 'lockgate[inspect]', or write it as JSON: inspect log convert --to json",
         ) from None
     name, extra = struct.unpack_from("<HH", raw, entry.header_offset + 26)
     start = entry.header_offset + 30 + name + extra
