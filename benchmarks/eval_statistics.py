@@ -77,7 +77,7 @@ def gates(
             if moved.mean() + margin < 0:
                 bad = p_below_zero(room, bounds) <= stage.level.bound
             else:
-                good = estimate(room, bounds, alpha=stage.level.bound).low >= 0
+                good = estimate(room, bounds, alpha=stage.level.holds).low >= 0
             if bad or good:
                 break
         shown = estimate(by_cluster(moved, one.cluster[rows]), (-1, 1), alpha=stage.level.shown)

@@ -76,7 +76,7 @@ def test_every_report_is_written_beside_the_scorecard_with_every_case(project: P
 
 
 def test_scorecards_say_how_far_the_verdict_can_be_trusted(project: Path) -> None:
-    call("eval", "--agent", "triage@2", "--baseline", "triage@1", "--trials", "2", "--self-check")
+    call("eval", "--agent", "triage@2", "--baseline", "triage@1", "--trials", "2", "--whole", "--self-check")
     for form in ("text", "markdown"):
         shown = " ".join(call("report", "--format", form).split())
         assert "smallest loss seen 8 times in 10: field_match 0." in shown, form

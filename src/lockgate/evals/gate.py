@@ -146,6 +146,7 @@ def _broken_rule(metric: Metric, grid: Grid, cases: Sequence[Case]) -> str:
 def _against_bounds(one: Judged, at: Level) -> tuple[Verdict | None, str]:
     metric, mean = one.metric, one.mean
     assert mean is not None
+    assert one.fails is not None
     shown = show(mean.mean, metric.unit)
     verdict: Verdict | None = None
     text = ""
@@ -154,7 +155,8 @@ def _against_bounds(one: Judged, at: Level) -> tuple[Verdict | None, str]:
             continue
         limit = show(bound, metric.unit)
         low, high = (mean.low, mean.high) if metric.strict else _of_the_whole(one, at)
-        worst, best = (low, high) if sign > 0 else (high, low)
+        worst = low if sign > 0 else high
+        best = (one.fails.high if sign > 0 else one.fails.low) if metric.strict else (high if sign > 0 else low)
         whole = "" if at.seen >= 1 or metric.strict else f" (the whole set: {_span(low, high, metric)})"
         if sign * (worst - bound) >= 0:
             verdict = "pass"
@@ -185,7 +187,8 @@ def _of_the_whole(one: Judged, at: Level) -> tuple[float, float]:
     if at.seen >= 1:
         return one.mean.mean, one.mean.mean
     if one.card.labels or one.units is None:
-        return one.mean.low, one.mean.high
+        assert one.fails is not None
+        return one.fails.low, one.fails.high
     found = estimate(one.units, (0, 1) if one.metric.bounded else None, alpha=at.claim)
     left = math.sqrt(1 - at.seen)
     return found.mean - (found.mean - found.low) * left, found.mean + (found.high - found.mean) * left

@@ -50,7 +50,8 @@ class Judged(NamedTuple):
     card: MetricCard
     means: Floats  # of each case, worst value where a trial is missing
     baseline: Floats | None = None
-    mean: Estimate | None = None  # with the bounds that decide
+    mean: Estimate | None = None  # with the bounds that can say pass
+    fails: Estimate | None = None  # with those that can say fail
     units: Units | None = None
     room: Estimate | None = None  # how far from being worse by more than the margin
     room_units: Units | None = None
@@ -101,12 +102,14 @@ def measure(
         return Judged(metric, MetricCard(**known), means)
     bounds = (0.0, 1.0) if metric.bounded else None
     whole = by_cluster(means[kept], cases.clusters[kept], cases.emphasis[kept])
-    decides, shown = estimate(whole, bounds, alpha=at.bound), estimate(whole, bounds, alpha=at.shown)
+    decides, fails, shown = (estimate(whole, bounds, alpha=level) for level in (at.holds, at.bound, at.shown))
     shift = 0.0
     if labels is not None and metric.bounded and not metric.aggregate:
         known |= {"judge_mean": decides.mean, "labels": len(labels.human)}
         shift = float(np.mean(labels.human - labels.judge))
-        decides, shown = (corrected_by_labels(whole, *labels, alpha=level) for level in (at.bound, at.shown))
+        decides, fails, shown = (
+            corrected_by_labels(whole, *labels, alpha=level) for level in (at.holds, at.bound, at.shown)
+        )
     parts = spread(grid.values[kept])
     known |= {
         "mean": shown.mean,
@@ -124,7 +127,7 @@ def measure(
     )
     both = kept if other is None else kept & ~np.isnan(other)
     if other is None or not both.any():
-        return Judged(metric, MetricCard(**known), means, mean=decides, units=whole, noise=noise)
+        return Judged(metric, MetricCard(**known), means, mean=decides, fails=fails, units=whole, noise=noise)
     assert baseline is not None
     clusters, emphasis = cases.clusters[both], cases.emphasis[both]
     room = _room(metric, means[both], other[both], clusters, emphasis)
@@ -146,8 +149,9 @@ def measure(
         means,
         other,
         mean=decides,
+        fails=fails,
         units=whole,
-        room=estimate(room, room_bounds(metric), alpha=at.bound),
+        room=estimate(room, room_bounds(metric), alpha=at.holds),
         room_units=room,
         noise=_noise(varies, means[both] - other[both]),
     )

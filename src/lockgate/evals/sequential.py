@@ -27,6 +27,8 @@ SHOWN = 0.025
 """What each end of a shown interval may err with, over all looks: a 95 % interval."""
 FIRST_CLUSTERS = 30
 """Clusters below which nothing is looked at: nothing but a catastrophe would show."""
+PASS_CLUSTERS = 100
+"""Clusters below which early looks only say *fail*: a small set needs all of α to show that nothing is worse."""
 GROWTH = 1.5
 """What looks up to a share t of the trials may err with is α·tᵞ (Kim & DeMets 1987): little at first, so that the last
 look keeps nearly all of its power."""
@@ -41,7 +43,9 @@ class Level(NamedTuple):
     """What one look may err with. With one look only, all of it."""
 
     bound: float = ALPHA
-    """Of a bound that decides."""
+    """Of a bound that says *fail*."""
+    holds: float = ALPHA
+    """Of a bound that says *pass*; 0 where a look cannot."""
     shown: float = SHOWN
     """Of each end of a shown interval."""
     claim: float = ALPHA
@@ -49,7 +53,7 @@ class Level(NamedTuple):
     seen: float = 1.0
     """The share of the rubric's own trials that were run."""
     family: Callable[[int], float] = lambda count: ALPHA / count
-    """Of a bound that decides, when it is one of so many."""
+    """Of a bound that says *fail*, when it is one of so many."""
 
 
 class Stage(NamedTuple):
@@ -88,6 +92,10 @@ def design(clusters: int, trials: int, most: int, *, fewest: int = 1, early: boo
         whole * (share * count / trials) ** GROWTH if look < own else whole + (1 - whole) * (look - own + 1) / later
         for look, (share, count) in enumerate(plan)
     ]
+    passing = [look for look in range(len(plan)) if clusters >= PASS_CLUSTERS or look >= own - 1]
+    holds = dict(
+        zip(passing, levels([information[n] for n in passing], [ALPHA * spent[n] for n in passing]), strict=True)
+    )
     known = lru_cache(maxsize=None)(lambda alpha: levels(information, [alpha * part for part in spent]))
     return [
         Stage(
@@ -95,6 +103,7 @@ def design(clusters: int, trials: int, most: int, *, fewest: int = 1, early: boo
             count,
             Level(
                 bound=known(ALPHA)[look],
+                holds=holds.get(look, 0.0),
                 shown=known(SHOWN)[look],
                 claim=ALPHA * (spent[look] - (spent[look - 1] if look else 0.0)),
                 seen=min(1.0, share * count / trials),

@@ -74,6 +74,8 @@ def estimate(units: Units, bounds: tuple[float, float] | None, *, alpha: float =
     mean = float(units.sums.sum() / units.sizes.sum())
     error = standard_error(units)
     lowest, highest = _range(units, bounds)
+    if alpha <= 0:
+        return Estimate(mean, lowest, highest, error, len(units.sums))
     if len(units.sums) >= LARGE:
         reach = NormalDist().inv_cdf(1 - alpha) * error
         return Estimate(mean, max(lowest, mean - reach), min(highest, mean + reach), error, len(units.sums))

@@ -311,7 +311,7 @@ def early(rule: Any, values: Any, seen: float, before: Any = None) -> Decision:
     rubric = parse_rubric({"thresholds": {"exact_match": rule, "error_rate": {"blocking": False}}}, Path())
     quiet = {"error_rate": grid(np.zeros(len(values)))}
     other = None if before is None else {"exact_match": grid(before), **quiet}
-    at = Level(bound=0.01, shown=0.005, claim=0.01, seen=seen)
+    at = Level(bound=0.01, holds=0.01, shown=0.005, claim=0.01, seen=seen)
     return decide(rubric, cases(len(values)), {"exact_match": grid(values), **quiet}, other, at=at)
 
 

@@ -45,6 +45,12 @@ def test_the_last_look_keeps_most_of_its_power_and_claims_share_alpha() -> None:
     assert [stage.early for stage in stages] == [True] * (len(stages) - 1) + [False]
 
 
+def test_a_small_set_says_pass_only_at_its_end_and_then_with_all_of_alpha() -> None:
+    stages = design(60, 3, 3)
+    assert [stage.level.holds for stage in stages] == [0.0] * (len(stages) - 1) + [pytest.approx(ALPHA)]
+    assert all(stage.level.holds > 0 for stage in design(200, 3, 3))
+
+
 def test_trials_that_a_metric_needs_are_run_from_the_first_look_on() -> None:
     assert {stage.trials for stage in design(200, 3, 3, fewest=3)} == {3}
 

@@ -16,7 +16,7 @@ SHOWN_CASES = 8
 
 def facts(card: Scorecard) -> Iterator[str]:
     per_case = f" × {card.trials} trials" if card.trials > 1 else ""
-    yield f"{card.cases} cases{per_case}"
+    yield f"{card.cases}{f' of {card.dataset_cases}' if card.dataset_cases > card.cases else ''} cases{per_case}"
     if card.cached_trials:
         yield f"{card.cached_trials} trials from earlier"
     if card.failures:
@@ -25,7 +25,7 @@ def facts(card: Scorecard) -> Iterator[str]:
     yield f"{show_usd(card.spent_nano)} spent in {card.seconds:.1f} s"
     if card.baseline_label:
         yield f"baseline {card.baseline_label}"
-        yield f"intervals {100 * (1 - 2 * card.level):.3g} %"
+    yield "intervals 95 %"
     if card.judge:
         yield f"judge {card.judge}{'' if card.judge_calibrated else ' (uncalibrated)'}"
     if card.model_override:
@@ -37,6 +37,8 @@ def facts(card: Scorecard) -> Iterator[str]:
 
 def design(card: Scorecard) -> Iterator[tuple[str, str]]:
     """How far the verdict can be trusted, in short: looks and level, what would be seen, the self-check."""
+    if card.settled_early:
+        yield "settled early", f"by {card.looks[-1].what}; the rest can hardly change it (--whole runs it)"
     if len(card.looks) > 1:
         bought = f", {card.bought_trials} trials bought" if card.bought_trials else ""
         yield "looks", f"{len(card.looks)}, last at {card.looks[-1].what}; bounds err at {card.level:.2%}{bought}"
@@ -91,6 +93,8 @@ def score(metric: MetricCard, *, around: bool = True) -> str:
         text += f" ({low}..{high})"
     if metric.traffic_mean is not None and abs(metric.traffic_mean - metric.mean) > 0.005 * max(1e-9, abs(metric.mean)):
         text += f", by traffic {show(metric.traffic_mean, metric.unit)}"
+    if metric.judge_mean is not None:
+        text += f", by the judge {show(metric.judge_mean, metric.unit)}, corrected by {metric.labels} labels"
     if metric.unscored:
         text += f", {metric.unscored} unscored"
     if metric.calibrated is not None:
@@ -100,7 +104,7 @@ def score(metric: MetricCard, *, around: bool = True) -> str:
 
 
 def wanted(metric: MetricCard) -> str:
-    parts = []
+    parts = [metric.aggregate] if metric.aggregate else []
     if metric.minimum is not None:
         parts.append(f"≥ {show(metric.minimum, metric.unit)}")
     if metric.maximum is not None:
