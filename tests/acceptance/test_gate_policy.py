@@ -159,3 +159,12 @@ def test_a_try_on_another_model_is_not_attached(project: Path) -> None:
     arguments = ("eval", "--agent", "echo@2", "--model-override", "fake:fake-model-2026-01-01", "--json")
     card = json.loads(call(*arguments))
     assert layout.referrers(open_app().blobs, card["behaviour_digest"], layout.SCORECARD) == []
+
+
+def test_the_scorecard_warns_of_a_model_that_is_about_to_go(project: Path) -> None:
+    (project / "ends.yaml").write_text("models: {fake-model-2026-01-01: {retires: 2999-01-31, replacement: other}}\n")
+    with (project / "lockgate.yaml").open("a") as file:
+        file.write("deprecations: ends.yaml\n")
+    card = json.loads(call("eval", "--agent", "echo@2", "--json"))
+    assert "is retired on 2999-01-31" in card["warnings"][0]
+    assert "move to other" in call("report", card["id"])

@@ -93,6 +93,7 @@ class Evals:
         buy_trials: int | None = None,
         kind: Literal["quality", "safety", "fallback", "compare"] = "quality",
         watch: Watch | None = None,
+        notes: Sequence[str] = (),
     ) -> Scorecard:
         """Run the golden set on the candidate, and on the baseline what of it is missing there, and decide.
 
@@ -100,8 +101,9 @@ class Evals:
         asks for the whole. ``buy_trials``: while the verdict is inconclusive and trials can settle it, run more, up to
         so many a case. The looks are fixed beforehand, and share one level (:mod:`lockgate.evals.sequential`).
         ``fresh`` forgets the candidate's earlier trials first.
+        ``notes`` are further warnings for the scorecard.
         ``root`` is what paths in the rubric are from. Raises :class:`~lockgate.errors.InputError` when the rubric
-        decides nothing or a judge is missing, :class:`~lockgate.errors.Unavailable` when too little could be run, or
+        decides nothing, or a judge or what a metric is scored from is missing, :class:`~lockgate.errors.Unavailable` when too little could be run, or
         the judge of a strict blocking metric is not calibrated.
         """
         check_decides(rubric)
@@ -201,7 +203,7 @@ class Evals:
             judge=rubric.judge.model if judged and rubric.judge else None,
             judge_calibrated=bool(judged) and all(found is not None and found.good for found in calibrations.values()),
             model_override=model_override,
-            warnings=_warnings(rubric, dataset.cases, outcome, other, calibrations, spend),
+            warnings=[*notes, *_warnings(rubric, dataset.cases, outcome, other, calibrations, spend)],
             left_behind=outcome.left_behind + (other.left_behind if other else 0),
             scorer_digests={scoring.metric.name: scoring.digest for scoring in scorings},
         )

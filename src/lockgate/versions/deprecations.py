@@ -20,7 +20,7 @@ from typing import Literal
 
 import msgspec
 
-from lockgate.versions.deprecation_table import READ, ROWS, SOURCES
+from lockgate.versions.deprecation_table import COLLECTED, SOURCES, rows
 from lockgate.versions.model import AgentVersion, Finding, ModelRef
 
 SOON_DAYS = 30
@@ -30,14 +30,15 @@ Urgency = Literal["announced", "soon", "retired"]
 
 
 class Deprecation(msgspec.Struct, frozen=True, kw_only=True):
-    """A model's announced end. ``source`` says where it was read, ``read`` on which day (None: the project's own)."""
+    """A model's announced end. ``source`` is the page that decides, ``collected`` the day of a bundled row (None: the
+    project's own)."""
 
     model: str
     retires: date
     announced: date | None = None
     replacement: str = ""
     source: str = ""
-    read: date | None = None
+    collected: date | None = None
 
     def days_left(self, today: date) -> int:
         """Days until the model is gone; 0 or less when it is."""
@@ -59,7 +60,7 @@ class Deprecation(msgspec.Struct, frozen=True, kw_only=True):
     def remedy(self) -> str:
         """What to do, and where it stands."""
         to = f"move to {self.replacement}" if self.replacement else "choose another model"
-        where = f" ({self.source})" if self.source else ""
+        where = f" (the date stands in {self.source})" if self.source else ""
         return f"{to}, and gate the new version{where}"
 
 
@@ -73,14 +74,14 @@ def bundled() -> Table:
     return {
         name: Deprecation(
             model=name,
-            retires=date.fromisoformat(retires),
-            announced=date.fromisoformat(announced) if announced else None,
-            replacement=replacement,
-            source=SOURCES[publisher],
-            read=READ,
+            retires=row.retires,
+            announced=row.announced,
+            replacement=row.replacement,
+            source=SOURCES[row.publisher],
+            collected=COLLECTED,
         )
-        for publisher, announced, retires, replacement, names in ROWS
-        for name in names.split()
+        for row in rows()
+        for name in row.names
     }
 
 

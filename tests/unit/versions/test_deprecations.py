@@ -9,7 +9,7 @@ import pytest
 
 from lockgate.errors import InputError
 from lockgate.project.service import load_project
-from lockgate.versions.deprecation_table import READ, ROWS, SOURCES
+from lockgate.versions.deprecation_table import COLLECTED, SOURCES, TABLE, rows
 from lockgate.versions.deprecationfile import project_table
 from lockgate.versions.deprecations import bundled, deprecation_of, findings
 
@@ -67,11 +67,17 @@ def test_the_warning_grows_more_urgent_towards_the_day(today: date, urgency: str
 
 
 def test_each_row_is_in_order_and_names_each_model_once() -> None:
-    names = [name for *_, models in ROWS for name in models.split()]
+    names = [name for row in rows() for name in row.names]
     assert len(names) == len(set(names)) == len(bundled())
-    for _, announced, retires, _, _ in ROWS:
-        assert not announced or date.fromisoformat(announced) < date.fromisoformat(retires)
-    assert all(one is not None and (one.announced is None or one.announced <= READ) for one in bundled().values())
+    assert all(row.announced is None or row.announced < row.retires for row in rows())
+    assert all(row.announced is None or row.announced <= COLLECTED for row in rows())
+
+
+def test_every_word_of_the_table_is_read() -> None:
+    lines = [line for line in TABLE.splitlines() if line and not line.startswith("#")]
+    found = [word for row in rows() for word in (str(row.announced or "?"), str(row.retires), row.replacement or "-")]
+    assert sorted(" ".join(lines).split()) == sorted([*found, *(name for row in rows() for name in row.names)])
+    assert {row.publisher for row in rows()} == set(SOURCES)
 
 
 def test_a_replacement_is_not_itself_gone_on_the_day_the_model_goes() -> None:

@@ -45,8 +45,16 @@ def evaluated(
             buy_trials=buy_trials,
             kind=kind if model_override is None else "fallback",
             watch=watch,
+            notes=_going(app, candidate),
         )
         return awaited(evaluation)
+
+
+def _going(app: App, candidate: Contender) -> list[str]:
+    """What of the version's models is soon taken away."""
+    version = app.versions.load(candidate.behaviour_digest)
+    found = app.versions.deprecations([version])
+    return [f"{one.message}; {one.remedy}" if one.remedy else one.message for one in found]
 
 
 def self_checked(
