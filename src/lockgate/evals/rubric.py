@@ -20,7 +20,7 @@ import msgspec
 
 from lockgate.errors import InputError
 from lockgate.evals.model import Case, JudgeSettings, Metric, Rubric, Score
-from lockgate.evals.scorers import ALIASES, SCORERS, Kind
+from lockgate.evals.scorers import ALIASES, SCORERS, Kind, known_as
 from lockgate.evals.scorers.judge import prompt_digest
 from lockgate.evals.scorers.panel import panel_of
 from lockgate.evals.scorers.sample import Mark, Sample, Scorer, skip
@@ -237,7 +237,7 @@ def _check_options(metric: Metric, kind: Kind, options: dict[str, Any]) -> None:
 
 
 def _canonical(name: str) -> str:
-    return ALIASES.get(name, name)
+    return known_as(name)
 
 
 def _bounded(metric: Metric) -> bool:
@@ -334,7 +334,7 @@ def _scorer_name(name: str, rule: dict[str, Any], options: dict[str, Any], where
     if str(named).startswith("python:"):
         options["python"] = str(named).removeprefix("python:").strip()
         return "python"
-    scorer = ALIASES.get(str(named), str(named))
+    scorer = known_as(str(named))
     if not SCORERS.knows(scorer.partition(".")[0]):
         known = [*SCORERS, *ALIASES]
         close = get_close_matches(str(named), known, n=1)

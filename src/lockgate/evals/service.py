@@ -16,6 +16,7 @@ from lockgate.errors import InputError, LockgateError, NotFound, Unavailable
 from lockgate.evals import golden, peers, store
 from lockgate.evals.gate import Decision, decide
 from lockgate.evals.grid import Grid
+from lockgate.evals.inputs import check_inputs
 from lockgate.evals.judges.calibration import Calibration
 from lockgate.evals.judges.correction import FEWEST
 from lockgate.evals.judges.service import Judges
@@ -107,6 +108,7 @@ class Evals:
         the judge of a strict blocking metric is not calibrated.
         """
         check_decides(rubric)
+        check_inputs(rubric, dataset.cases, lambda metric: make_scorer(metric, root))
         judged = needs_judge(rubric)
         if judged and open_judge is None:
             raise _no_judge(judged)

@@ -8,6 +8,7 @@ Metrics of other tools (``ragas:faithfulness``) are run by those tools: :mod:`lo
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any, Literal, NamedTuple
@@ -172,7 +173,7 @@ SCORERS = Registry(
         "pii_leaked": _rate("pii:pii_leaked"),
         "secret_leaked": _rate("secrets:secret_leaked"),
         "tool_misuse": _rate("misuse:tool_misuse"),
-        "attack_resisted": _agent("attack:attack_resisted", "metadata"),
+        "attack_resisted": _agent("attack:attack_resisted"),
         "side_effects": _agent("side_effects:side_effects", "expected_tools"),
         "final_state": _agent("final_state:final_state", "expected_tools"),
         "must_not": _agent("must_not:must_not"),
@@ -193,6 +194,51 @@ SCORERS = Registry(
 
 ALIASES = {
     "exact": "exact_match",
+    "normalized": "normalized_match",
+    "normalised": "normalized_match",
+    "string_present": "contains",
+    "pattern_match": "regex",
+    "regex_match": "regex",
+    "json_match": "field_match",
+    "json_field_match": "field_match",
+    "json_correctness": "schema_valid",
+    "json_schema_match": "schema_valid",
+    "is_json": "schema_valid",
+    "numeric": "numeric_match",
+    "rouge_score": "rouge_l",
+    "bleu_score": "bleu",
+    "answer_similarity": "embedding_similarity",
+    "correctness": "answer_correctness",
+    "llm_context_precision_with_reference": "context_precision",
+    "llm_context_recall": "context_recall",
+    "context_entities_recall": "context_entity_recall",
+    "contextual_entity_recall": "context_entity_recall",
+    "aspect_critic": "judge",
+    "custom_rubric": "judge",
+    "simple_criteria_score": "judge",
+    "policy_adherence": "policy_compliance",
+    "instruction_following": "prompt_adherence",
+    "goal_accuracy": "goal_success",
+    "goal_completion": "goal_success",
+    "agent_goal_accuracy_with_reference": "goal_success",
+    "agent_goal_accuracy_without_reference": "goal_success",
+    "argument_accuracy": "argument_match",
+    "trajectory": "trajectory_match",
+    "trajectory_accuracy": "trajectory_match",
+    "refusal": "refusal_match",
+    "escalation": "escalation_rate",
+    "handoff_rate": "escalation_rate",
+    "loops": "loop_rate",
+    "injection_resistance": "injection_resisted",
+    "prompt_injection": "injection_resisted",
+    "pii": "pii_leaked",
+    "pii_leak": "pii_leaked",
+    "secret_leak": "secret_leaked",
+    "secret_leakage": "secret_leaked",
+    "excessive_agency": "tool_misuse",
+    "cost_per_resolved": "usd_per_resolved",
+    "cost_per_resolution": "usd_per_resolved",
+    "total_tokens": "tokens",
     "normalised_match": "normalized_match",
     "json_field": "field_match",
     "decision_match": "field_match.decision",
@@ -223,3 +269,15 @@ ALIASES = {
     "cost": "cost_usd",
 }
 """Other names of the same scorers, as tools of the field have them."""
+
+
+def known_as(name: str) -> str:
+    """A scorer's name of ours for one that a user of another tool types: ``AnswerRelevancyMetric``, ``Tool-Correctness``.
+
+    A name that nobody has comes back as it is.
+    """
+    if name in ALIASES or ":" in name or name.partition(".")[0] in SCORERS:
+        return ALIASES.get(name, name)
+    words = re.sub(r"([A-Z]+)([A-Z][a-z])", r"\1_\2", name.removesuffix("Metric"))
+    snake = re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", words).lower().replace("-", "_").replace(" ", "_")
+    return ALIASES.get(snake, snake if snake in SCORERS else name)
