@@ -52,7 +52,7 @@ def _always_skipped(scorer: Scorer, cases: Sequence[Case]) -> str:
     why = ""
     for case in cases:
         try:
-            mark = scorer(Sample(case, case.input, RunResult(status="completed", output="", changes={})))
+            mark = scorer(Sample(case, case.input, RunResult(status="completed", output="")))
         except Exception:  # a scorer may raise what it likes of an empty answer: it does not skip it
             return ""
         if not isinstance(mark, Mark) or mark.status != "skipped":

@@ -60,7 +60,6 @@ def test_one_case_with_it_is_enough_and_an_option_can_stand_in() -> None:
     check({"exact_match": 0.8}, BARE, Case(id="b", input="x", expected_output="y"))
     check({"contains": {"text": "hello", "min": 0.8}}, BARE)
     check({"goal_success": {"goal": "a refund", "min": 0.8}}, BARE)
-    check({"final_state": 0.8}, Case(id="a", input="x", expected_tools=["pay"]))
     check({"exact_match": {"min": 0.8, "blocking": False}}, BARE)
 
 
