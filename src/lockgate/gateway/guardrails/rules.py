@@ -155,7 +155,7 @@ def _matches(tokens: Sequence[tuple[str, int, int]], number: int, parts: tuple[s
     if number + len(parts) > len(tokens):
         return 0
     previous = tokens[number][1]
-    for part, (word, first, end) in zip(parts, tokens[number:], strict=False):
+    for part, (word, first, end) in zip(parts, tokens[number : number + len(parts)], strict=True):
         if end - first > _LONGEST_WORD or first - previous > 3:
             return 0
         if part != word and not (part.endswith("*") and word.startswith(part[:-1])):

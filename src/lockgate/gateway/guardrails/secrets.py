@@ -187,7 +187,8 @@ def _mixed(value: str) -> bool:
     upper = sum(letter.isupper() for letter in value)
     lower = sum(letter.islower() for letter in value)
     # A path or an identifier has its digits and capitals in few places.
-    return digits >= 3 and upper >= 3 and lower >= 3 and value.count("/") < 4
+    mixed = digits >= 3 or (digits >= 1 and any(mark in value for mark in "+/"))
+    return mixed and upper >= 3 and lower >= 3 and value.count("/") < 4
 
 
 KINDS = {

@@ -21,7 +21,7 @@ def hinted(request: Request, kind: str, host: str, key: str) -> Request:
     name = request.dialect.name
     if kind == "anthropic" and name == "messages":
         return _marked(request)
-    if host == "api.openai.com" and name in ("chat", "responses") and key and not _KEYED & request.fields.keys():
+    if host == "api.openai.com" and name in ("chat", "responses") and not _KEYED & request.fields.keys():
         return request.replaced(prompt_cache_key=key[:64])
     return request
 
