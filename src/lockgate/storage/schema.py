@@ -423,6 +423,13 @@ eval_runs = Table(
     Index("eval_runs_by_agent", "agent", "started_at"),
 )
 
+eval_tables = Table(  # what an evaluation saw, case by case and in few bytes: comparing two reads these alone
+    "eval_tables",
+    control,
+    Column("evaluation", String, primary_key=True),
+    Column("data", LargeBinary, nullable=False),  # lockgate.evals.tables
+)
+
 trials = Table(
     "trials",
     control,
