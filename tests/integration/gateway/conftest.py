@@ -59,6 +59,7 @@ class RunningGateway:
         self._stop = lambda: loop.call_soon_threadsafe(stopping.set)
         self.worker = worker = Worker(self.app, 0)
         worker._agents._limits_of = lambda _: ActionLimits(max_seconds=2.0)  # the versions here are not locked
+        worker._version = lambda _: self.version  # type: ignore[method-assign]
         worker._proxy._guards._version_of = lambda _: self.version
         worker._proxy._cache._version_of = lambda _: self.version
         worker._proxy._router._version_of = lambda _: self.version

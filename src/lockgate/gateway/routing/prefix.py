@@ -17,7 +17,7 @@ _KEYED = {"prompt_cache_key"}
 
 
 def hinted(request: Request, kind: str, host: str, key: str) -> Request:
-    """The request with the hint its provider understands, or as it is. ``key`` names what the prompts have in common."""
+    """The request with the hint its provider understands, or as it is. ``key`` names what prompts have in common."""
     name = request.dialect.name
     if kind == "anthropic" and name == "messages":
         return _marked(request)
