@@ -139,8 +139,10 @@ def _asked(address: str, key: str | None, model: str, texts: list[str], named: s
 
 
 def _is_vector(row: Any, size: int) -> bool:
-    return isinstance(row, list) and len(row) == size > 0 and all(
-        isinstance(number, int | float) and math.isfinite(number) for number in row
+    return (
+        isinstance(row, list)
+        and len(row) == size > 0
+        and all(isinstance(number, int | float) and math.isfinite(number) for number in row)
     )
 
 

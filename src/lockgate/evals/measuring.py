@@ -41,6 +41,7 @@ class Labels(NamedTuple):
 
     judge: Floats
     human: Floats
+    weight: Floats | None = None  # answers that each stands for; None: they were drawn evenly
 
 
 class Judged(NamedTuple):
@@ -106,7 +107,7 @@ def measure(
     shift = 0.0
     if labels is not None and metric.bounded and not metric.aggregate:
         known |= {"judge_mean": decides.mean, "labels": len(labels.human)}
-        shift = float(np.mean(labels.human - labels.judge))
+        shift = float(np.average(labels.human - labels.judge, weights=labels.weight))
         decides, fails, shown = (
             corrected_by_labels(whole, *labels, alpha=level) for level in (at.holds, at.bound, at.shown)
         )

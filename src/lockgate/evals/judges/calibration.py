@@ -52,6 +52,7 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
     doubly: int = 0  # answers that two of them graded
     human_kappa: float | None = None  # how far people agree with one another
     pairs: list[tuple[float, float]] = []  # judge and human, answer by answer: a gate's mean is corrected from them
+    weights: list[float] = []  # of the pairs: answers that each stands for
     spent_nano: int = 0
     created_at: float = 0.0
 
@@ -118,6 +119,7 @@ def calibrate(
         doubly=people.doubly if people else 0,
         human_kappa=people.kappa if people else None,
         pairs=[(pair.judge or 0.0, pair.human) for pair in scored],
+        weights=[pair.weight for pair in scored],
         created_at=now,
     )
 

@@ -34,15 +34,19 @@ def corrected(unlabelled: Floats, judged: Floats, human: Floats, *, alpha: float
     return Estimate(mean, min(low, mean), max(high, mean), float(np.hypot(said.error, off.error)), count + more)
 
 
-def corrected_by_labels(said: Units, judge: Floats, human: Floats, *, alpha: float = 0.05) -> Estimate:
+def corrected_by_labels(
+    said: Units, judge: Floats, human: Floats, weight: Floats | None = None, *, alpha: float = 0.05
+) -> Estimate:
     """The mean that people would give where the judge says ``said`` (by cluster), going by how far it was off on other
-    answers that both have scored (``judge``, ``human``; one value an answer, at least :data:`FEWEST`).
+    answers that both have scored (``judge``, ``human``; one value an answer, at least :data:`FEWEST`). ``weight`` is how
+    many answers each stands for, where they were not drawn evenly.
 
     These must be answers of the same kind. A difference between two versions needs no correction: what the judge is
     off by on both cancels.
     """
     own = estimate(said, (0, 1), alpha=alpha / 2)
-    off = estimate(_units(human - judge), (-1, 1), alpha=alpha / 2)
+    weight = np.ones(len(human)) if weight is None else weight
+    off = estimate(Units((human - judge) * weight, weight), (-1, 1), alpha=alpha / 2)
     mean = min(1.0, max(0.0, own.mean + off.mean))
     low, high = max(0.0, own.low + off.low), min(1.0, own.high + off.high)
     return Estimate(mean, min(low, mean), max(high, mean), float(np.hypot(own.error, off.error)), own.units)

@@ -11,11 +11,13 @@ import pytest
 
 from lockgate.errors import InputError
 from lockgate.evals.judges.calibration import Pair, calibrate, judge_digest
-from lockgate.evals.judges.correction import corrected
-from lockgate.evals.judges.labels import read_labels
+from lockgate.evals.judges.agreement import between_people
+from lockgate.evals.judges.correction import corrected, corrected_by_labels
+from lockgate.evals.judges.labels import comparable, read_labels
 from lockgate.evals.judges.pairwise import prefer
 from lockgate.evals.model import JudgeSettings, Metric
 from lockgate.evals.scorers.judge import JudgeReply
+from lockgate.evals.statistics import Units
 
 SETTINGS = JudgeSettings(model="p:m")
 METRIC = Metric(name="helpfulness", scorer="helpfulness", version="sha256:v")
@@ -124,3 +126,64 @@ def test_labels_are_read_strictly(tmp_path: Path) -> None:
         file.write_text(line + "\n")
         with pytest.raises(InputError, match=message):
             read_labels(file, "m")
+
+
+def test_answers_that_stand_for_many_count_for_many() -> None:
+    # of 100 answers 80 are good and the judge knows it; of the 20 bad ones, drawn as often, it finds half
+    even = [
+        *[Pair(item=f"g{n}", human=1.0, judge=1.0, weight=1.6) for n in range(20)],
+        *[Pair(item=f"b{n}", human=0.0, judge=float(n < 10), weight=0.4) for n in range(20)],
+    ]
+    found = calibrate(even, SETTINGS, METRIC, now=1.0)
+    assert found.agreement == pytest.approx(0.9)
+    assert (found.sensitivity, found.specificity) == (pytest.approx(1.0), pytest.approx(0.5))
+    assert found.kappa == pytest.approx((0.9 - (0.8 * 0.9 + 0.2 * 0.1)) / (1 - (0.8 * 0.9 + 0.2 * 0.1)))
+    assert found.mean_error == pytest.approx(0.1)
+
+
+def test_a_mean_is_corrected_by_what_the_labelled_answers_stand_for() -> None:
+    judge = np.array([1.0] * 20 + [1.0] * 10 + [0.0] * 10)
+    human = np.array([1.0] * 20 + [0.0] * 20)
+    weight = np.array([1.6] * 20 + [0.4] * 20)
+    said = Units(np.array([0.9] * 100), np.ones(100))
+    assert corrected_by_labels(said, judge, human, weight).mean == pytest.approx(0.8)
+    assert corrected_by_labels(said, judge, human).mean == pytest.approx(0.65)  # as if half of all were bad
+
+
+def test_people_agree_as_cohen_counts_it_and_a_third_is_taken_pair_by_pair() -> None:
+    def said(person: str, *grades: float) -> list[tuple[str, str, float]]:
+        return [(f"answer-{n}", person, grade) for n, grade in enumerate(grades)]
+
+    two = between_people(said("ana", 1, 1, 0, 0, 1, 0, 1, 1, 0, 0) + said("bo", 1, 1, 0, 0, 1, 0, 0, 1, 0, 1))
+    assert (two.annotators, two.answers, two.doubly) == (2, 10, 10)
+    assert two.agreement == pytest.approx(0.8)
+    assert two.kappa == pytest.approx(0.6)
+    three = between_people(said("ana", 1, 0, 1, 0) + said("bo", 1, 0, 1, 0) + said("cleo", 0, 1, 0, 1))
+    assert three.kappa == pytest.approx((1 - 1 - 1) / 3)
+    alone = between_people(said("ana", 1, 0))
+    assert (alone.doubly, alone.kappa, alone.agreement) == (0, None, None)
+    assert between_people(said("ana", 1, 1) + said("bo", 1, 1)).kappa is None  # chance alone would do as well
+
+
+def test_a_judge_that_favours_a_place_is_told_from_one_that_wavers() -> None:
+    def biased(*swapped: tuple[float, float]) -> tuple[float | None, float | None, int]:
+        found = calibrate(pairs(20, 0, 0, 20), SETTINGS, METRIC, now=1.0, swapped=swapped)
+        return found.position_bias, found.first_bias, found.position_pairs
+
+    assert biased((1, 1), (0, 0), (0.5, 0.5)) == (0.0, 0.0, 3)
+    assert biased((1, 0), (1, 0), (1, 1), (0, 0)) == (0.5, 0.5, 4)
+    assert biased((1, 0), (0, 1)) == (1.0, 0.0, 2)
+    assert biased() == (None, None, 0)
+
+
+def test_pairs_for_the_order_are_of_one_input_first_and_then_beside_the_expected_answer(tmp_path: Path) -> None:
+    lines = [
+        {"input": "a", "output": "one", "label": 1},
+        {"input": "a", "output": "two", "label": 0},
+        {"input": "b", "output": "same", "label": 1, "expected_output": "same"},
+        {"input": "c", "output": "said", "label": 0, "expected_output": "meant"},
+    ]
+    file = tmp_path / "labels.jsonl"
+    file.write_text("\n".join(json.dumps(line) for line in lines))
+    found = comparable(read_labels(file, "helpfulness"))
+    assert [(left.sample.output, right.sample.output) for left, right in found] == [("one", "two"), ("said", "meant")]
