@@ -164,6 +164,7 @@ async def _open_member(app: App, settings: JudgeSettings, named: str, environmen
 
     from lockgate.evals.running.meter import METER
     from lockgate.evals.scorers.judge import JudgeReply
+    from lockgate.project.secrets.masking import without
     from lockgate.runtime.direct import DirectClient
 
     provider, _, name = named.partition(":")
@@ -212,7 +213,8 @@ async def _open_member(app: App, settings: JudgeSettings, named: str, environmen
                     body["seed"] = model.seed
                 completion = await metered(body)
                 text = completion.message.get("content")
-                return JudgeReply(text=text if isinstance(text, str) else "", cost_nano=completion.cost_nano)
+                said = without(text.encode(), endpoint.api_key).decode() if isinstance(text, str) else ""
+                return JudgeReply(text=said, cost_nano=completion.cost_nano)  # reasons are stored and shown
 
             yield ask
 
