@@ -164,7 +164,10 @@ class Blocked(Refused):
 
 
 class LimitExceeded(Refused):
-    """A limit is reached. ``retry_after`` is seconds until it may pass, None when waiting cannot help."""
+    """A limit is reached. ``retry_after`` is seconds until it may pass, None when waiting cannot help.
+
+    ``reason``: when a run has to end for it, the word of ``docs/runs.md`` that says why.
+    """
 
     status = 429
     code = "limit_exceeded"
@@ -176,10 +179,12 @@ class LimitExceeded(Refused):
         limit: str,
         retry_after: float | None = None,
         remedy: str | None = None,
+        reason: str | None = None,
     ) -> None:
         super().__init__(message, remedy=remedy)
         self.limit = limit
         self.retry_after = retry_after
+        self.reason = reason
 
 
 class ApprovalPending(Refused):

@@ -17,6 +17,8 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     roles: tuple[str, ...] = ()
     agents: tuple[str, ...] | None = None  # None: any
     models: tuple[str, ...] | None = None
+    tools: tuple[str, ...] | None = None
+    limits: tuple[tuple[str, float], ...] = ()  # the key's own, by the names of project.limits.Allowance
     run: RunClaims | None = None
 
 
@@ -36,6 +38,10 @@ class RunClaims(msgspec.Struct, frozen=True, kw_only=True):
     max_usd_nano: int | None
     max_llm_calls: int
     max_tokens: int
+    max_tool_calls: int = 20
+    max_iterations: int = 3
+    max_depth: int = 2
+    tools: tuple[str, ...] | None = None  # that the run's caller may have called; None: any
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,6 +69,8 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
     roles: tuple[str, ...] = ()
     agents: tuple[str, ...] | None = None  # None: any
     models: tuple[str, ...] | None = None  # None: any
+    tools: tuple[str, ...] | None = None  # None: any
+    limits: tuple[tuple[str, float], ...] = ()  # its own, by the names of project.limits.Allowance
     created_at: float
     expires_at: float | None = None
     revoked_at: float | None = None
@@ -75,4 +83,6 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
             roles=self.roles,
             agents=self.agents,
             models=self.models,
+            tools=self.tools,
+            limits=self.limits,
         )

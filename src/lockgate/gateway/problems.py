@@ -86,7 +86,7 @@ def _text(error: LockgateError) -> str:
 
 def _extra(error: LockgateError) -> dict[str, Any]:
     if isinstance(error, LimitExceeded):
-        return {"limit": error.limit}
+        return {"limit": error.limit} | ({"reason": error.reason} if error.reason else {})
     if isinstance(error, Blocked):
         return {"guard": error.guard, "side": error.side}
     if isinstance(error, Killed):

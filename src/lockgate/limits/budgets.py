@@ -38,20 +38,30 @@ def accounts_for(
     tenant_daily_usd: float | None = None,
     day: str | None = None,
     limits: Sequence[Account] = (),
+    leased: bool = False,
 ) -> list[Account]:
     """The accounts of one model call: its run's USD, tokens and calls; its agent's day; its tenant's day; and those of
     ``limits``. What has no cap is counted all the same; where an account has two caps, the smaller one holds.
 
-    ``day`` is today's window where the project's days begin; UTC without it.
+    ``day`` is today's window where the project's days begin; UTC without it. ``leased``: caps hold over several
+    machines, but for a run's, whose calls all come to one.
     """
     day = day or window_of(now)
-    accounts = []
-    if run is not None:
-        accounts += run_accounts(run)
+    accounts: list[Account] = []
     if agent is not None:
         accounts += _agent_accounts(environment, agent, settings, day)
     accounts.append(Account(name=f"tenant:{environment}:{tenant}", window=day, cap=_nano(tenant_daily_usd)))
-    return merged(accounts, limits) if limits else accounts
+    if limits:
+        accounts = merged(accounts, limits)
+    if leased:
+        accounts = [
+            account if account.cap is None or account.unit == "concurrent" else _leased(account) for account in accounts
+        ]
+    return accounts if run is None else run_accounts(run) + accounts
+
+
+def _leased(account: Account) -> Account:
+    return account if account.leased else msgspec.structs.replace(account, leased=True)
 
 
 def merged(accounts: Sequence[Account], more: Sequence[Account]) -> list[Account]:

@@ -13,6 +13,7 @@ from lockgate.limits import processes
 from lockgate.limits.buckets import Refusal, Taking
 from lockgate.limits.model import Account, Balance, Charged, Hold, Key, LeaseNeeded, Rate
 from lockgate.limits.records import (
+    A_BEGAN,
     A_CAP,
     A_GRANT,
     A_HELD,
@@ -206,6 +207,14 @@ class HoldTable:
             words[base + A_REFUSED] += 1
             refused = self._records.balance(base)
         raise budget_exceeded(refused, amount, now)
+
+    def began(self, key: Key, now: float) -> float:
+        """When this was first asked about the account: at ``now``, if it never was."""
+        words = self._words
+        with self._file:
+            at = self._records.account(key[2], key[0], key[1]) + A_BEGAN
+            words[at] = words[at] or int(now * 1e9)
+            return words[at] / 1e9
 
     def take(self, name: str, *, per_second: float, burst: float, now: float, amount: float = 1.0) -> None:
         """Take from the token bucket ``name``, which holds ``burst`` at most and gains ``per_second``.

@@ -54,10 +54,11 @@ _UNITS = tuple(UNIT_CODES)
 (
     A_STATE, A_GENERATION, A_NEXT, A_HASH, A_CAP, A_SETTLED, A_HELD, A_OPEN, A_REFUSED, A_TOUCHED, A_KEY_LENGTH,
     A_GRANT,  # how much of the cap this machine has leased
-) = range(12)  # fmt: skip
+    A_BEGAN,  # when somebody first asked since when there is this account
+) = range(13)  # fmt: skip
 # a bucket settles nothing: A_SETTLED is the time at which it will be full again, and the words of money count members
 A_EPOCH, A_MEMBERS, A_MEMBERS_BEFORE = A_CAP, A_REFUSED, A_GRANT
-A_KEY = 12 * 8  # in bytes
+A_KEY = 13 * 8  # in bytes
 KEY_BYTES = RECORD_BYTES - A_KEY
 
 # words of a slot; then (account, amount, settled total to reach) for each account
@@ -254,7 +255,7 @@ class Records:
         words[base + A_GENERATION] += 1
         words[base + A_CAP] = UNCAPPED
         words[base + A_GRANT] = UNLEASED
-        for field in (A_SETTLED, A_HELD, A_OPEN, A_REFUSED, A_TOUCHED):
+        for field in (A_SETTLED, A_HELD, A_OPEN, A_REFUSED, A_TOUCHED, A_BEGAN):
             words[base + field] = 0
         words[base + A_HASH] = _hash(key)
         words[base + A_KEY_LENGTH] = len(key)

@@ -15,6 +15,16 @@ _SETTINGS = {
     ("agent", "tokens"): "budgets.daily_tokens",
 }
 
+SAME = "same "
+"""How the window of an account begins that counts calls which are alike."""
+
+_REASONS = {
+    ("run", "usd"): "cost_exceeded",
+    ("run", "tokens"): "tokens_exceeded",
+    ("run", "calls"): "llm_calls_exceeded",
+}
+"""Why a run ends when its own budget is used up, in the words of ``docs/runs.md``."""
+
 
 def budget_exceeded(balance: Balance, needed: int, now: float) -> LimitExceeded:
     """The error for an account that has not ``needed`` left.
@@ -28,6 +38,13 @@ def budget_exceeded(balance: Balance, needed: int, now: float) -> LimitExceeded:
             limit=balance.account,
             retry_after=1.0 if balance.cap else None,
             remedy="wait for one to end, or raise `concurrent`",
+        )
+    if balance.window.startswith(SAME):
+        return LimitExceeded(
+            f"{balance.account!r} made the same call {balance.settled + balance.held} times",
+            limit=balance.account,
+            reason="loop_detected",
+            remedy="end the run; a higher limit is `limits.runs.max_repeats` in lockgate.yaml",
         )
     cap = balance.cap or 0
     retry_after = None if needed > cap else 1.0
@@ -44,13 +61,14 @@ def budget_exceeded(balance: Balance, needed: int, now: float) -> LimitExceeded:
     if needed > cap:
         remedy += ", or lower max_tokens or shorten the request"
     elif balance.window:
-        remedy += ", or wait for the next day (UTC)"
+        remedy += ", or wait until it ends"
     return LimitExceeded(
         f"the budget {balance.account!r}{when} would pass its cap of {limit}: "
         f"spent {spent}, held {held}, left {left}, this call may need {need}",
         limit=balance.account,
         retry_after=retry_after,
         remedy=remedy,
+        reason=_REASONS.get((balance.account.partition(":")[0], balance.unit)) if retry_after is None else None,
     )
 
 

@@ -19,6 +19,7 @@ from lockgate.limits import store
 from lockgate.limits.budgets import as_set, daily_caps
 from lockgate.limits.holdtable import HoldTable
 from lockgate.limits.model import Account, Balance, Key
+from lockgate.limits.refusals import SAME
 from lockgate.limits.store import Kept
 from lockgate.limits.windows import day_of, seconds_left
 from lockgate.settings import store as settings_store
@@ -107,6 +108,7 @@ class Ledger:
                 if balance.key in leaving
                 or (not _is_passing(balance) and self._written.get(balance.key, 0) != balance.settled)
             ]
+            changed = [balance for balance in changed if not balance.window.startswith(SAME)]
             if changed:
                 burn = {balance.key: self._burns(balance, now) for balance in changed}
                 with self._control.write() as connection:
@@ -151,7 +153,8 @@ class Ledger:
             ]
         found: dict[Key, Balance] = {}
         for balance in () if table is None else table.balances():
-            found[balance.key] = balance
+            if not balance.window.startswith(SAME) and balance.unit != "concurrent":
+                found[balance.key] = balance
         here = set(found)
         for row in kept:
             if row.key in here and row.machine == self.machine:

@@ -19,7 +19,7 @@ def test_a_spent_day_can_be_waited_out() -> None:
         "the budget 'agent:prod:triage' in 2026-11-18 would pass its cap of $50.00: "
         "spent $49.00, held $0.00, left $1.00, this call may need $2.00"
     )
-    assert error.remedy == "raise budgets.daily_usd, or wait for the next day (UTC)"
+    assert error.remedy == "raise budgets.daily_usd, or wait until it ends"
     assert error.retry_after == 12 * 3600
     assert error.limit == "agent:prod:triage"
 

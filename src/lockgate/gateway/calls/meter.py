@@ -1,44 +1,111 @@
-"""Who pays for a call: the budgets of its run, its agent's day and its tenant's, all held at once."""
+"""Who pays for a call, and how often they may: every budget and rate that applies, held at once.
+
+Beside what the caller's identity says, a caller names by headers what else a call counts for:
+``x-lockgate-session``, ``x-lockgate-task``, ``x-lockgate-labels`` (by commas) and, where there is no run token,
+``x-lockgate-run``, ``x-lockgate-agent``, ``x-lockgate-depth`` and ``x-lockgate-iteration``.
+"""
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import msgspec
+
 from lockgate.clock import Clock
-from lockgate.errors import InputError
+from lockgate.errors import InputError, LimitExceeded
+from lockgate.gateway.access import check_agent
 from lockgate.gateway.calls.call import Call
 from lockgate.gateway.directory import Directory
-from lockgate.limits.budgets import accounts_for, estimate_tokens
+from lockgate.limits import actions
+from lockgate.limits.book import Book, Caller
+from lockgate.limits.budgets import RunLimits, accounts_for, estimate_tokens
 from lockgate.limits.holdtable import HoldTable
-from lockgate.limits.model import Hold
+from lockgate.limits.model import Account, Hold, Rate, Standing
 from lockgate.limits.prices import Price
-from lockgate.money import Nano
+from lockgate.limits.refusals import SAME
+from lockgate.money import Nano, to_nano
+from lockgate.project.limits import RunAllowance
+
+MAX_NAME = 128
+MAX_LABELS = 8
+PAYER = "payer"
+"""Where a call's notes keep what :meth:`Budgets.admit` found."""
+
+_NOTHING_SAID = RunAllowance()
+
+
+class HeaderRun(NamedTuple):
+    """A run that a caller named by a header: no token says what it may use, ``limits.runs`` does."""
+
+    run_id: str
+    max_usd_nano: Nano | None
+    max_llm_calls: int
+    max_tokens: int
+
+
+class Payer(NamedTuple):
+    """What a call counts for, found once when it is admitted."""
+
+    caller: Caller
+    run: RunLimits | None
+    same: Account | None  # counts the run's calls that are like this one, where loops are looked for
 
 
 class Budgets:
-    """The meter of a gateway worker."""
+    """The meter of a gateway worker. ``book`` gives an environment's limits as they are in force now."""
 
-    def __init__(self, *, directory: Directory, holds: HoldTable, clock: Clock) -> None:
+    def __init__(
+        self, *, directory: Directory, holds: HoldTable, clock: Clock, book: Callable[[str], Book] | None = None
+    ) -> None:
         self._directory = directory
         self._holds = holds
         self._clock = clock
+        self._book = book or _no_limits
         self.mark_sent = holds.mark_sent
 
     def admit(self, call: Call) -> None:
-        """Everybody who is known may call."""
+        """Find out what the call counts for, and end a run that has done too much. What it may spend, and how often,
+        is decided when its first attempt holds."""
+        call.notes[PAYER] = payer = self._payer(call)
+        if payer.run is not None:
+            self._check_run(call, payer.run)
 
     def hold(self, call: Call, price: Price, size: int, max_tokens: int, n: int, extra: int) -> Hold:
-        identity, run, now = call.identity, call.run, self._clock()
-        route = self._directory.routes.settings_of(identity.environment, run.agent) if run else None
-        accounts = accounts_for(
-            environment=identity.environment,
+        payer: Payer | None = call.notes.get(PAYER)
+        is_first = payer is not None and call.attempts <= 1  # in rates a call counts once, however often it is tried
+        if payer is None:
+            payer = self._payer(call)
+        identity, now = call.identity, self._clock()
+        environment, agent = identity.environment, payer.caller.agent
+        book = self._book(environment)
+        attempt = call.attempt
+        caller = payer.caller
+        if attempt is not None:
+            model = f"{attempt.target.provider.name}/{attempt.model}"
+            if model != caller.model:
+                caller = msgspec.structs.replace(caller, model=model)
+        limits, rates = book.limits(caller, now)
+        if not is_first and rates:
+            rates = ()
+        route = self._directory.routes.settings_of(environment, agent) if agent else None
+        accounts: Sequence[Account] = accounts_for(
+            environment=environment,
             tenant=identity.tenant,
-            agent=call.agent,
-            run=run,
+            agent=agent,
+            run=payer.run,
             settings=route.settings if route else None,
             tenant_daily_usd=self._directory.settings.value(
-                "tenant.daily_usd", environment=identity.environment, tenant=identity.tenant
+                "tenant.daily_usd", environment=environment, tenant=identity.tenant
             ),
             now=now,
+            day=book.day(now),
+            limits=limits,
+            leased=book.shared,
         )
+        if payer.same is not None and is_first:
+            accounts = [*accounts, payer.same]
         unbounded = call.request.unbounded
         if unbounded is not None and any(account.unit == "usd" and account.cap is not None for account in accounts):
             raise InputError(
@@ -47,7 +114,16 @@ class Budgets:
             )
         bound = price.bound(size, max_tokens, n, extra)
         tokens = estimate_tokens(size, max_tokens, n) + extra
-        return self._holds.hold(accounts, bound, now=now, tokens=tokens)
+        tag = 0 if attempt is None else int.from_bytes(attempt.span_id, "big", signed=True)
+        try:
+            hold = self._holds.hold(accounts, bound, now=now, tokens=tokens, rates=rates, tag=tag)
+        except LimitExceeded as refused:
+            if rates:
+                call.headers += _refused_headers(refused, rates)
+            raise
+        if hold.standings:
+            call.headers += _headers(hold.standings)
+        return hold
 
     def settle(self, call: Call, hold: Hold, actual: Nano, tokens: int | None) -> None:
         self._holds.settle(hold, actual, tokens=tokens)
@@ -56,4 +132,136 @@ class Budgets:
         self._holds.release(hold)
 
     def leave(self, call: Call) -> None:
-        """Nothing was taken by :meth:`admit`."""
+        """Nothing was taken by :meth:`admit`: calls under way are counted by what they hold."""
+
+    # --- who pays ---------------------------------------------------------------------------------------------
+
+    def _payer(self, call: Call) -> Payer:
+        identity, headers = call.identity, call.exchange.headers
+        run: RunLimits | None = call.run
+        agent = call.agent
+        key = ""
+        same = None
+        if call.run is None:
+            key = identity.key_id
+            named = headers.get("x-lockgate-agent")
+            if named is not None:
+                agent = _name("x-lockgate-agent", named)
+                check_agent(identity, agent)
+                call.agent = agent
+            own = headers.get("x-lockgate-run")
+            if own is not None:
+                book = self._book(identity.environment)
+                allowed = book.runs or _NOTHING_SAID
+                usd = allowed.max_usd_per_run
+                run_id = f"{identity.environment}/{identity.tenant}/{_name('x-lockgate-run', own)}"
+                run = HeaderRun(
+                    run_id, None if usd is None else to_nano(usd), allowed.max_llm_calls, allowed.max_tokens_per_run
+                )
+                if book.runs is not None:
+                    like = hashlib.blake2b(digest_size=8)
+                    for field in sorted(call.request.fields):
+                        like.update(field.encode() + bytes(call.request.fields[field]))
+                    window = SAME + like.hexdigest()
+                    same = Account(name=f"run:{run_id}", window=window, cap=allowed.max_repeats, unit="calls")
+                call.attributes["lockgate.run.named"] = run_id
+        session, task = headers.get("x-lockgate-session"), headers.get("x-lockgate-task")
+        labels = headers.get("x-lockgate-labels")
+        named_labels: tuple[str, ...] = ()
+        if session is not None:
+            call.attributes["session.id"] = session = _name("x-lockgate-session", session, 256)
+        if task is not None:
+            call.attributes["lockgate.task"] = task = _name("x-lockgate-task", task)
+        if labels is not None:
+            named_labels = tuple(sorted({_name("x-lockgate-labels", one.strip()) for one in labels.split(",")}))
+            if len(named_labels) > MAX_LABELS:
+                raise InputError(
+                    f"x-lockgate-labels has {len(named_labels)} labels", remedy=f"send at most {MAX_LABELS}"
+                )
+            call.attributes["lockgate.labels"] = list(named_labels)
+        caller = Caller(
+            tenant=identity.tenant,
+            key=key,
+            agent=agent,
+            model=f"{call.provider}/{call.model}",
+            session=session,
+            task=task,
+            labels=named_labels,
+            key_limits=identity.limits,
+        )
+        return Payer(caller, run, same)
+
+    def _check_run(self, call: Call, run: RunLimits) -> None:
+        fields, headers = call.request.fields, call.exchange.headers
+        name = "messages" if "messages" in fields else "input"
+        raw = fields.get(name)
+        made: list[actions.ToolCall] = []
+        if raw is not None and actions.may_hold_calls(bytes(raw)):
+            made = actions.tool_calls(call.request.decoded(name))
+        iteration, depth = _number(headers, "x-lockgate-iteration"), _number(headers, "x-lockgate-depth")
+        token = call.run
+        if token is not None:
+            repeats = (self._book(token.environment).runs or _NOTHING_SAID).max_repeats
+            budget = actions.ActionBudget(
+                token.run_id, token.max_tool_calls, token.max_iterations, float("inf"), token.max_depth, repeats
+            )
+            seconds, depth = 0.0, token.depth  # a token ends with the run's time
+        else:
+            allowed = self._book(call.identity.environment).runs or _NOTHING_SAID
+            budget = actions.ActionBudget(
+                run.run_id,
+                allowed.max_tool_calls,
+                allowed.max_iterations,
+                allowed.max_seconds,
+                allowed.max_depth,
+                allowed.max_repeats,
+            )
+            now = self._clock()
+            seconds = now - self._holds.began((f"run:{run.run_id}", "", "calls"), now)
+        actions.check(budget, made, seconds=seconds, iteration=iteration, depth=depth)
+
+
+def _no_limits(environment: str) -> Book:
+    from lockgate.project.limits import LimitSpec
+
+    return Book(environment, LimitSpec())
+
+
+def _name(header: str, value: str, longest: int = MAX_NAME) -> str:
+    if not 0 < len(value) <= longest or not value.isprintable():
+        raise InputError(f"the header {header!r} is {value[:80]!r}", remedy=f"send 1 to {longest} printable characters")
+    return value
+
+
+def _number(headers: object, header: str) -> int | None:
+    value = headers.get(header)  # type: ignore[attr-defined]
+    if value is None:
+        return None
+    if not value.isdecimal() or len(value) > 9:
+        raise InputError(f"the header {header!r} is {value[:80]!r}", remedy="send a whole number")
+    return int(value)
+
+
+def _headers(standings: Sequence[Standing]) -> list[tuple[str, str]]:
+    """``x-ratelimit-*`` of the tightest rate of each unit."""
+    found: dict[str, Standing] = {}
+    for one in standings:
+        other = found.get(one.unit)
+        if other is None or one.remaining / one.limit < other.remaining / other.limit:
+            found[one.unit] = one
+    return [header for one in found.values() for header in _three(one.unit, one.limit, one.remaining, one.reset)]
+
+
+def _refused_headers(refused: LimitExceeded, rates: Sequence[Rate]) -> list[tuple[str, str]]:
+    if refused.retry_after is None:
+        return []
+    hit = [rate for rate in rates if rate.name == refused.limit]
+    return [header for one in hit for header in _three(one.unit, one.per_minute, 0, refused.retry_after)]
+
+
+def _three(unit: str, limit: float, remaining: int, reset: float) -> list[tuple[str, str]]:
+    return [
+        (f"x-ratelimit-limit-{unit}", f"{limit:g}"),
+        (f"x-ratelimit-remaining-{unit}", str(max(0, remaining))),
+        (f"x-ratelimit-reset-{unit}", f"{reset:.3f}s"),
+    ]

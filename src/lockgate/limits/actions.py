@@ -1,0 +1,112 @@
+"""What a run has done so far, read out of the conversation it sends, and when that is too much. Pure.
+
+Whatever framework runs an agent, each model call carries the conversation: the tools that were called in it, with their
+arguments, are there to be counted, in the words of chat completions, of Anthropic's messages and of responses.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+
+from lockgate.errors import LimitExceeded
+
+MAX_REPEATS = 5
+"""The same tool with the same arguments so often is a loop."""
+
+ToolCall = tuple[str, str]
+"""A tool's name, and its arguments as JSON with sorted keys."""
+
+_encode = msgspec.json.Encoder(order="sorted").encode
+
+
+class ActionBudget(NamedTuple):
+    """What a run may do. Its model calls, tokens and USD are accounts in the hold table."""
+
+    run_id: str
+    max_tool_calls: int
+    max_iterations: int
+    max_seconds: float
+    max_depth: int
+    max_repeats: int = MAX_REPEATS
+
+
+def may_hold_calls(*fields: bytes) -> bool:
+    """Whether it is worth decoding the conversation: False when it surely holds no tool call."""
+    return any(b'"tool_calls"' in raw or b'"tool_use"' in raw or b'"function_call"' in raw for raw in fields)
+
+
+def tool_calls(conversation: Any) -> list[ToolCall]:
+    """The tool calls in ``messages`` (chat completions, Anthropic) or ``input`` (responses), in order."""
+    found: list[ToolCall] = []
+    for item in conversation if isinstance(conversation, list) else ():
+        if not isinstance(item, Mapping):
+            continue
+        if item.get("type") == "function_call":
+            found.append(_call(item.get("name"), item.get("arguments")))
+        for call in _list(item.get("tool_calls")):
+            function = call.get("function")
+            if isinstance(function, Mapping):
+                found.append(_call(function.get("name"), function.get("arguments")))
+        for block in _list(item.get("content")):
+            if block.get("type") == "tool_use":
+                found.append(_call(block.get("name"), block.get("input")))
+    return found
+
+
+def check(
+    budget: ActionBudget,
+    calls: Iterable[ToolCall],
+    *,
+    seconds: float = 0.0,
+    iteration: int | None = None,
+    depth: int | None = None,
+) -> None:
+    """:class:`LimitExceeded` with a typed reason when the run has to end; waiting does not help then."""
+    made = Counter(calls)
+    most = made.most_common(1)
+    if most and most[0][1] >= budget.max_repeats:
+        (name, arguments), count = most[0]
+        raise _ends(
+            budget,
+            "loop_detected",
+            f"called the tool {name!r} {count} times with the same arguments, {_short(arguments)}",
+        )
+    limits = (
+        ("tool_calls_exceeded", "max_tool_calls", "tool calls", made.total(), budget.max_tool_calls),
+        ("iterations_exceeded", "max_iterations", "iterations", iteration, budget.max_iterations),
+        ("time_exceeded", "max_seconds", "seconds", seconds, budget.max_seconds),
+        ("depth_exceeded", "max_depth", "runs above it", depth, budget.max_depth),
+    )
+    for reason, setting, what, used, most_allowed in limits:
+        if used is not None and used > most_allowed:
+            raise _ends(budget, reason, f"has {used:g} {what}, and {setting} is {most_allowed:g}")
+
+
+def _ends(budget: ActionBudget, reason: str, message: str) -> LimitExceeded:
+    return LimitExceeded(
+        f"the run {budget.run_id!r} {message}",
+        limit=f"run:{budget.run_id}",
+        reason=reason,
+        remedy="end the run; a higher limit stands under `budgets` of the agent, or `limits.runs` in lockgate.yaml",
+    )
+
+
+def _list(value: Any) -> Iterable[Mapping[str, Any]]:
+    return [one for one in value if isinstance(one, Mapping)] if isinstance(value, list) else ()
+
+
+def _call(name: Any, arguments: Any) -> ToolCall:
+    if isinstance(arguments, str):
+        try:
+            arguments = msgspec.json.decode(arguments)
+        except msgspec.DecodeError:
+            return str(name), arguments
+    return str(name), _encode(arguments).decode()
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 120 else text[:117] + "…"
