@@ -18,6 +18,7 @@ from lockgate.clock import Clock
 from lockgate.errors import LimitExceeded, LockgateError, NotFound, Unavailable, UpstreamError
 from lockgate.gateway import switches
 from lockgate.gateway.access import check_agent
+from lockgate.gateway.agent_breakers import AgentBreakers, TellAgent
 from lockgate.gateway.directory import Directory
 from lockgate.gateway.model import Identity, Route, RunClaims
 from lockgate.gateway.routes import chosen
@@ -101,6 +102,7 @@ class Agents:
         clock: Clock,
         mirrors_of: MirrorsOf = lambda _: (),
         can_be_shadowed: Callable[[str], bool] = lambda _: True,
+        tell: TellAgent = lambda environment, agent, fallback, is_open: None,
     ) -> None:
         """``can_be_shadowed`` says it of a version, by its behaviour digest."""
         self._home = home
@@ -112,6 +114,7 @@ class Agents:
         self._metrics = metrics
         self._clock = clock
         self._hosts: dict[str, Upstream] = {}
+        self._breakers = AgentBreakers(tell)
         self._mirrors_of = mirrors_of
         self._can_be_shadowed = can_be_shadowed
 
@@ -130,7 +133,8 @@ class Agents:
         """
         check_agent(identity, asked.agent)
         switches.check(self._directory.settings, identity, agent=asked.agent)
-        route = self._directory.route(identity.environment, asked.agent)
+        route = self._route(identity, asked.agent)
+        asked = asked._replace(agent=route.agent)
         run_id = ids.new_id("run")
         key = asked.session or asked.user or run_id
         arm = await self._arm(route, key)
@@ -146,7 +150,19 @@ class Agents:
             error = raised
             raise
         finally:
+            result = ran.result if ran is not None else None
+            self._breakers.ended(route, ran.request.arm if ran is not None else arm, result, error, time.monotonic())
             self._record(identity, asked, run_id, span_id, start_ns, ran, error)
+
+    def _route(self, identity: Identity, agent: str) -> Route:
+        """The agent's route, or its stand-in's while its runs keep failing."""
+        route = self._directory.route(identity.environment, agent)
+
+        def find(name: str) -> Route:
+            switches.check(self._directory.settings, identity, agent=name)
+            return self._directory.route(identity.environment, name)
+
+        return self._breakers.stand_in(route, find, time.monotonic())
 
     @property
     def shadows_dropped(self) -> int:

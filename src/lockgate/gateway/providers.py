@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import quote
 
 import msgspec
@@ -16,6 +17,7 @@ from yarl import URL
 from lockgate.clock import Clock
 from lockgate.errors import Unavailable
 from lockgate.gateway.upstream import DEFAULT_HEADERS
+from lockgate.gateway.upstreams.pool import Pool, Tell
 from lockgate.project.model import Project, ProjectConfig, ResolvedProvider
 from lockgate.project.secrets import is_at_hand, resolve_secret
 from lockgate.project.secrets.masking import without
@@ -66,6 +68,18 @@ class Target:
         return without(text.encode("utf-8", "replace"), self.key).decode()
 
 
+class Group(NamedTuple):
+    """All upstreams of a provider, as calls of one environment (and agent) use them."""
+
+    provider: ResolvedProvider
+    targets: dict[str, Target]  # by the id of their endpoint in the pool
+    pool: Pool
+
+    @property
+    def first(self) -> Target:
+        return next(iter(self.targets.values()))
+
+
 class _LocalModel(msgspec.Struct):
     pid: int
     base_url: str
@@ -74,10 +88,13 @@ class _LocalModel(msgspec.Struct):
 class Providers:
     """The providers of one project."""
 
-    def __init__(self, project: Project, clock: Clock) -> None:
+    def __init__(self, project: Project, clock: Clock, tell: Tell = lambda provider, upstream, is_open: None) -> None:
+        """``tell`` hears of an upstream that is left alone because it keeps failing, and of its return."""
         self._project = project
         self._clock = clock
-        self._targets: dict[tuple[str, str, str | None], tuple[float, Target, ProjectConfig]] = {}
+        self._tell = tell
+        self._groups: dict[tuple[str, str, str | None], tuple[float, Group, ProjectConfig]] = {}
+        self._pools: dict[tuple[str, str, str], Pool] = {}
         self._keys: dict[str, tuple[float, str | None]] = {}
         self._asking: dict[str, asyncio.Task[str | None]] = {}
         # One of its own: a store that hangs must not take the threads that look up names.
@@ -86,25 +103,43 @@ class Providers:
     def names(self) -> list[str]:
         return provider_names(self._project)
 
-    async def target(self, environment: str, name: str, agent: str | None = None) -> Target:
-        """The provider as ``agent``'s runs, or plain callers, use it.
+    async def group(self, environment: str, name: str, agent: str | None = None) -> Group:
+        """The provider's upstreams as ``agent``'s runs, or plain callers, use them.
 
         Raises InputError for an unknown provider, Unavailable when its secret or its server is not there.
         """
         now = self._clock()
-        known = self._targets.get((environment, name, agent))
+        known = self._groups.get((environment, name, agent))
         if known is not None and now - known[0] < _LASTS and known[2] is self._project.config:
             return known[1]
         config = self._project.config
-        target = await self._resolve(environment, name, agent)
-        self._targets[environment, name, agent] = (now, target, config)
-        return target
+        group = await self._resolve(environment, name, agent)
+        self._groups[environment, name, agent] = (now, group, config)
+        return group
 
-    async def _resolve(self, environment: str, name: str, agent: str | None) -> Target:
+    async def target(self, environment: str, name: str, agent: str | None = None) -> Target:
+        """The first of them."""
+        return (await self.group(environment, name, agent)).first
+
+    async def _resolve(self, environment: str, name: str, agent: str | None) -> Group:
         provider = resolve_provider(self._project, name, environment, agent)
         base = local_base_url(self._project.home, name) if provider.kind == "local" else provider.base_url
+        targets: dict[str, Target] = {}
+        places = [(base, provider.api_key), *((further.base_url, further.api_key) for further in provider.upstreams)]
+        for number, (url, reference) in enumerate(places, 1):
+            id = url if url not in targets else f"{url}#{number}"
+            targets[id] = await self._target(provider, url, reference)
+        # Agents with a provider entry of their own do not share its state with those that use the project's.
+        key = (environment, name, base)
+        pool = self._pools.get(key)
+        if pool is None:
+            pool = self._pools[key] = Pool(provider, list(targets), self._tell)
+        else:
+            pool.configure(provider, list(targets))
+        return Group(provider, targets, pool)
+
+    async def _target(self, provider: ResolvedProvider, base: str, reference: str | None) -> Target:
         headers = {**DEFAULT_HEADERS, "content-type": "application/json"}
-        reference = provider.api_key
         if reference is None or is_at_hand(reference):
             key = resolve_secret(reference, self._project.root)
         else:

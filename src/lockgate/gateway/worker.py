@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from lockgate.bootstrap import App
     from lockgate.gateway.app import Gateway
     from lockgate.gateway.calls.call import Call
-    from lockgate.gateway.model import Identity
+    from lockgate.gateway.model import Identity, RunClaims
     from lockgate.gateway.protocols.model import Request
     from lockgate.versions.model import AgentVersion
 
@@ -35,6 +35,7 @@ class Worker:
         from lockgate.gateway.directory import Directory
         from lockgate.gateway.guardrails.metrics import GuardMetrics
         from lockgate.gateway.guardrails.service import Guardrails
+        from lockgate.gateway.notices import Notices
         from lockgate.gateway.providers import Providers
         from lockgate.gateway.routing.service import RouteMetrics, Router
         from lockgate.gateway.shared_metrics import SharedMetrics
@@ -54,6 +55,8 @@ class Worker:
             index,
             refresh=lambda: metrics.spans_dropped.set(app.spans.dropped),
         )
+        self._fallbacks_of: dict[str, dict[str, list[str]]] = {}
+        self._notices = Notices(app.alerts.raise_alert, app.alerts.resolve)
         tenants = Tenants(app.project)
         guards = Guardrails(
             version_of=self._version, tenant_of=tenants.of, secret=app.secret, metrics=GuardMetrics(registry)
@@ -78,17 +81,17 @@ class Worker:
             tenants.check_region(identity, model)
 
         self._proxy = Proxy(
-            providers=Providers(app.project, app.clock),
+            providers=Providers(app.project, app.clock, self._notices.upstream),
             prices=app.prices,
             spans=app.spans,
             upstream=self._upstream,
             metrics=metrics,
-            clock=app.clock,
             meter=Budgets(directory=self._directory, holds=app.holds, clock=app.clock),
             permit=permit,
             guards=guards,
             cache=cache,
             router=router,
+            fallbacks_of=self._fallbacks,
         )
         guards.ask = cache.ask = router.ask = self._ask
         self._agents = Agents(
@@ -102,6 +105,7 @@ class Worker:
             clock=app.clock,
             mirrors_of=lambda environment: mirrors_of(app.project, environment),
             can_be_shadowed=lambda digest: app.versions.load(digest).framework.kind == "native",
+            tell=self._notices.agent,
         )
         self._access = Access(app.keys, app.secret, app.clock)
         self._control = ControlProxy(app.home)
@@ -109,6 +113,16 @@ class Worker:
 
     def _version(self, digest: str) -> AgentVersion:
         return self._app.versions.load(digest)
+
+    def _fallbacks(self, run: RunClaims) -> dict[str, list[str]]:
+        """What takes the place of the models of a run's version."""
+        found = self._fallbacks_of.get(run.behaviour_digest)
+        if found is None:
+            version = self._version(run.behaviour_digest)
+            names = [f"{model.provider}/{model.name}" for model in version.fallbacks]
+            found = {f"{version.model.provider}/{version.model.name}": names}
+            self._fallbacks_of[run.behaviour_digest] = found
+        return found
 
     async def _ask(self, call: Call, model: str, request: Request) -> dict[str, Any]:
         return await self._proxy.ask(call, model, request)
@@ -135,6 +149,7 @@ class Worker:
         if self._gateway is not None:
             await self._gateway.close()
         await self._upstream.close()
+        self._notices.close()
         self._directory.stop()
         self._shared.stop()
         self._app.spans.close()

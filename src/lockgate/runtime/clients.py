@@ -27,7 +27,8 @@ class GatewayClient:
         """``base_url`` ends with ``/v1``."""
         self._session = session
         self._base_url = base_url
-        self._headers = {"authorization": f"Bearer {token}"}
+        # The loop tries a version's fallbacks itself: each is a step of the run.
+        self._headers = {"authorization": f"Bearer {token}", "x-lockgate-fallbacks": "off"}
         if traceparent:
             self._headers["traceparent"] = traceparent
 

@@ -19,6 +19,7 @@ from lockgate.telemetry.context import new_span_id
 
 if TYPE_CHECKING:
     from lockgate.gateway.providers import Target
+    from lockgate.gateway.upstreams.pool import Endpoint, Pool
 
 DEFAULT_MAX_TOKENS = 4096
 """Put into a request that names no bound on its output."""
@@ -62,11 +63,22 @@ class Attempt:
     """One try at one upstream: what is held for it, and what came of it."""
 
     __slots__ = (
-        "call", "cost", "error", "error_type", "hold", "max_tokens", "meter", "model", "number", "outcome", "passage",
-        "price", "sent", "settled", "span_id", "started_ns", "status", "target",
+        "call", "cost", "endpoint", "error", "error_type", "hold", "is_hedge", "max_tokens", "meter", "model", "number",
+        "outcome", "passage", "pool", "price", "seconds_to_headers", "sent", "settled", "span_id", "started_ns",
+        "status", "target",
     )  # fmt: skip
 
-    def __init__(self, call: Call, meter: Meter, target: Target, model: str, passage: Passage, price: Price) -> None:
+    def __init__(
+        self,
+        call: Call,
+        meter: Meter,
+        target: Target,
+        model: str,
+        passage: Passage,
+        price: Price,
+        pool: Pool,
+        endpoint: Endpoint,
+    ) -> None:
         request = call.request
         call.attempts += 1
         call.attempt = self
@@ -76,6 +88,10 @@ class Attempt:
         self.model = model
         self.passage = passage
         self.price = price
+        self.pool = pool
+        self.endpoint = endpoint
+        self.seconds_to_headers = 0.0
+        self.is_hedge = False
         self.number = call.attempts
         self.max_tokens = request.max_tokens or DEFAULT_MAX_TOKENS if request.dialect.has_output else 0
         self.span_id = new_span_id()

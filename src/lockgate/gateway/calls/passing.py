@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 import time
 
-from lockgate.errors import LockgateError, UpstreamError
+from lockgate.errors import InputError, LockgateError, UpstreamError
 from lockgate.gateway.calls.call import Attempt
 from lockgate.gateway.calls.retries import UNKNOWN_OUTCOME, seconds_to_wait
-from lockgate.gateway.calls.seams import Guards, StreamGuard
-from lockgate.gateway.exchange import Headers, Transport
+from lockgate.gateway.calls.seams import Guards
+from lockgate.gateway.calls.stream import KEPT_BYTES, Stream, passed_headers
+from lockgate.gateway.exchange import Headers
 from lockgate.gateway.protocols.model import Outcome
 from lockgate.gateway.upstream import Answer, Upstream
 from lockgate.money import to_usd
@@ -17,16 +18,7 @@ from lockgate.project.secrets.masking import without
 from lockgate.telemetry.context import format_traceparent
 from lockgate.telemetry.metrics import GenAI
 
-STREAM_BYTES = 64 * 1024 * 1024
-"""Bytes of one stream. The server in front (granian 2.8) takes chunks without waiting for the client to read them, so
-this also bounds what a client that does not read can make a worker keep."""
-KEPT_BYTES = 4 * 1024 * 1024
-"""Bytes of an answer that may be kept in a cache."""
-HELD_BACK = 1024 * 1024
-"""Bytes of a stream that wait for its output to begin, while another upstream could still take over."""
-
 _HEADER = re.compile(r"[A-Za-z0-9._, =-]{1,512}")
-_PASSED_ON = ("content-type", "retry-after")
 
 
 class Declined(Exception):
@@ -58,15 +50,30 @@ class Passing:
         self._metrics = metrics
         self._guards = guards
 
-    async def run(self, attempt: Attempt, *, may_switch: bool, keep: bool) -> tuple[bytes, str] | None:
-        """Send, and answer the client. Raises Declined, or UpstreamError, where the client has got nothing yet.
+    async def open(self, attempt: Attempt) -> Answer:
+        """Send, and wait for the headers of a good answer. Raises Declined, or UpstreamError."""
+        first_token = attempt.target.provider.first_token_timeout
+        if first_token is None or not attempt.call.request.stream:
+            answer = await self._send(attempt)
+        else:
+            try:
+                with attempt.call.exchange.watchman.expect(first_token):
+                    answer = await self._send(attempt)
+            except TimeoutError as late:
+                raise _no_output(attempt, first_token) from late
+        if answer.status != 200:
+            try:
+                raise await self._declined(attempt, answer)
+            finally:
+                answer.close()
+        return answer
+
+    async def give(self, attempt: Attempt, answer: Answer, *, may_switch: bool, keep: bool) -> tuple[bytes, str] | None:
+        """Pass the answer on. Raises UpstreamError where the client has got nothing yet.
 
         ``may_switch``: another upstream could take over as long as no output has begun. Returns what may be kept.
         """
-        answer = await self._send(attempt)
         try:
-            if answer.status != 200:
-                raise await self._declined(attempt, answer)
             if attempt.call.request.stream:
                 return await self._pass_stream(attempt, answer, may_switch, keep)
             return await self._pass_answer(attempt, answer, keep)
@@ -75,10 +82,8 @@ class Passing:
 
     async def fetch(self, attempt: Attempt) -> bytes:
         """Send, and give the answer instead of passing it on."""
-        answer = await self._send(attempt)
+        answer = await self.open(attempt)
         try:
-            if answer.status != 200:
-                raise await self._declined(attempt, answer)
             return await self._read(attempt, answer)
         finally:
             answer.close()
@@ -114,19 +119,29 @@ class Passing:
                 headers[name] = given
         attempt.meter.mark_sent(hold)
         attempt.sent = True
+        sent_at = time.monotonic()
         try:
-            answer = await self._upstream.send(
-                "POST",
-                target.url(attempt.passage.path, attempt.model),
-                headers=headers,
-                body=body,
-                timeout=target.provider.timeout,
-                stream=request.stream,
-            )
+            if target.provider.kind == "any-llm":
+                from lockgate.gateway.upstreams import any_llm
+
+                answer: Answer = await any_llm.send(target, body, timeout=target.provider.timeout)
+            else:
+                answer = await self._upstream.send(
+                    "POST",
+                    target.url(attempt.passage.path, attempt.model),
+                    headers=headers,
+                    body=body,
+                    timeout=target.provider.timeout,
+                    stream=request.stream,
+                )
         except UpstreamError as error:
             attempt.sent = error.sent
             raise
+        except InputError:
+            attempt.sent = False
+            raise
         attempt.status = answer.status
+        attempt.seconds_to_headers = time.monotonic() - sent_at
         return answer
 
     async def _read(self, attempt: Attempt, answer: Answer) -> bytes:
@@ -153,7 +168,7 @@ class Passing:
         body = attempt.passage.answer(await self._read(attempt, answer), call.request)
         if self._guards is not None:
             body = await self._guards.after_answer(call, body)
-        headers = [*_headers(answer), ("x-lockgate-cost-usd", f"{to_usd(call.cost):.9f}")]
+        headers = [*passed_headers(answer), ("x-lockgate-cost-usd", f"{to_usd(call.cost):.9f}")]
         call.exchange.respond(200, headers, body)
         if keep and attempt.error_type is None and len(body) <= KEPT_BYTES:
             return body, answer.header("content-type") or "application/json"
@@ -163,104 +178,42 @@ class Passing:
         self, attempt: Attempt, answer: Answer, may_switch: bool, keep: bool
     ) -> tuple[bytes, str] | None:
         call, exchange = attempt.call, attempt.call.exchange
-        tap = attempt.passage.tap(call.request)
-        attempt.outcome = outcome = tap.outcome
-        guard = self._guards.on_stream(call) if self._guards is not None else None
-        to_client = _ToClient(attempt, answer, self._metrics, keep)
-        held: list[bytes] = []
-        left, waiting = STREAM_BYTES, HELD_BACK
         kind = answer.header("content-type") or ""
         if kind.startswith("text/html"):
             raise UpstreamError(f"provider {attempt.target.provider.name!r} answered with HTML", sent=True)
+        guard = self._guards.on_stream(call) if self._guards is not None else None
+        stream = Stream(attempt, answer, self._metrics, guard, may_switch=may_switch, keep=keep)
+        first_token = attempt.target.provider.first_token_timeout
         try:
-            async for chunk in answer.chunks():
-                left -= len(chunk)
-                if left < 0:
-                    raise UpstreamError(f"the stream is longer than {STREAM_BYTES} bytes", sent=True)
-                passed = tap.feed(chunk)
-                if outcome.error is not None and not exchange.answered:
-                    raise UpstreamError(
-                        f"provider {attempt.target.provider.name!r} broke off: {outcome.error}", sent=True
-                    )
-                if guard is not None and passed:
-                    passed = guard.feed(passed)
-                if not passed:
-                    continue
-                if may_switch and not exchange.answered and not tap.begun and waiting > 0:
-                    held.append(passed)
-                    waiting -= len(passed)
-                    continue
-                if held:
-                    passed = b"".join((*held, passed))
-                    held.clear()
-                await to_client.send(passed)
-            rest = _finished(tap.finish(), guard)
-            if held or rest or not exchange.answered:
-                await to_client.send(b"".join((*held, rest)))
+            if first_token is not None:
+                try:
+                    with exchange.watchman.expect(max(0.0, first_token - attempt.seconds_to_headers)):
+                        await stream.run(until_begun=True)
+                except TimeoutError as late:
+                    raise _no_output(attempt, first_token) from late
+            await stream.run()
         except LockgateError as error:
             if not exchange.answered:
                 raise
             # The status has gone out: the error is the stream's last event.
             error.message = attempt.target.masked(error.message)
             attempt.error_type, attempt.error = error.code, error.message
-            await exchange.send(to_client.open(), call.request.dialect.error_event(error))
+            await exchange.send(stream.open(), call.request.dialect.error_event(error))
+        outcome = attempt.outcome
         if outcome.error is not None:
-            attempt.error_type, attempt.error = "upstream_error", outcome.error
+            attempt.error_type, attempt.error = "upstream_error", attempt.target.masked(outcome.error)
         attempt.settle()
-        if to_client.kept is not None and attempt.error_type is None and outcome.usage is not None:
-            return b"".join(to_client.kept), kind or "text/event-stream"
+        if stream.kept is not None and attempt.error_type is None and outcome.usage is not None:
+            return b"".join(stream.kept), kind or "text/event-stream"
         return None
 
     async def _declined(self, attempt: Attempt, answer: Answer) -> Declined:
         """The provider said no. Its words go to the client, but not the key, nor what would be taken for ours."""
         body = without(await answer.read(1024 * 1024), attempt.target.key)
         attempt.sent = answer.status in UNKNOWN_OUTCOME or answer.status < 400
-        return Declined(answer.status, body, _headers(answer))
+        return Declined(answer.status, body, passed_headers(answer))
 
 
-class _ToClient:
-    """The client's end of a stream, opened with its first byte."""
-
-    __slots__ = ("_answer", "_attempt", "_metrics", "_transport", "kept", "kept_bytes")
-
-    def __init__(self, attempt: Attempt, answer: Answer, metrics: GenAI, keep: bool) -> None:
-        self._attempt = attempt
-        self._answer = answer
-        self._metrics = metrics
-        self._transport: Transport | None = None
-        self.kept: list[bytes] | None = [] if keep else None
-        self.kept_bytes = 0
-
-    def open(self) -> Transport:
-        if self._transport is None:
-            attempt = self._attempt
-            call = attempt.call
-            self._transport = call.exchange.stream(200, _headers(self._answer))
-            self._metrics.first_chunk_seconds.observe(
-                (time.time_ns() - attempt.started_ns) / 1e9,
-                call.request.dialect.operation,
-                attempt.target.provider.name,
-                attempt.model,
-            )
-        return self._transport
-
-    async def send(self, chunk: bytes) -> None:
-        if self.kept is not None:
-            self.kept_bytes += len(chunk)
-            if self.kept_bytes > KEPT_BYTES:
-                self.kept = None
-            else:
-                self.kept.append(chunk)
-        transport = self.open()
-        if chunk:
-            await self._attempt.call.exchange.send(transport, chunk)
-
-
-def _finished(rest: bytes, guard: StreamGuard | None) -> bytes:
-    if guard is None:
-        return rest
-    return (guard.feed(rest) if rest else b"") + guard.finish()
-
-
-def _headers(answer: Answer) -> Headers:
-    return [(name, value) for name in _PASSED_ON if (value := answer.header(name)) is not None]
+def _no_output(attempt: Attempt, seconds: float) -> UpstreamError:
+    name = attempt.target.provider.name
+    return UpstreamError(f"provider {name!r} sent no output within {seconds:g} seconds", sent=True)

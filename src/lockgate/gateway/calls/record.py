@@ -36,6 +36,8 @@ def record_attempt(attempt: Attempt, emit: Callable[[Span], None], metrics: GenA
     if attempt.number > 1:
         attributes["lockgate.attempt"] = attempt.number
         attributes["lockgate.model.asked"] = call.request.model
+    if attempt.is_hedge:
+        attributes["lockgate.hedge"] = True
     if attempt.error_type is not None:
         attributes["error.type"] = attempt.error_type
     usage = outcome.usage

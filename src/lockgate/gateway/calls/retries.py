@@ -16,6 +16,9 @@ NOT_SERVED = frozenset((408, 425, 429, 500, 503, 529))
 CALLERS_FAULT = frozenset((400, 409, 411, 412, 413, 414, 415, 416, 417, 422, 431))
 """Another upstream would say the same."""
 
+UPSTREAMS_FAULT = frozenset(("upstream_error", *(str(status) for status in range(500, 600))))
+"""How an attempt ended, in words for spans, where that speaks against the upstream."""
+
 FIRST_PAUSE = 0.25
 LONGEST_PAUSE = 4.0
 """Seconds. A provider that asks for a longer pause is not waited for."""

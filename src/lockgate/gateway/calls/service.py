@@ -7,37 +7,28 @@ given back (nothing left this machine), or charged in full (what came of it is u
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import Callable
-from random import random
 from typing import Any
 
 import msgspec
 
-from lockgate.clock import Clock
-from lockgate.errors import InputError, LimitExceeded, LockgateError, UpstreamError
+from lockgate.errors import LimitExceeded, LockgateError, UpstreamError
 from lockgate.gateway.access import check_model
-from lockgate.gateway.calls import retries
-from lockgate.gateway.calls.call import Attempt, Call
+from lockgate.gateway.calls.attempts import Attempts, FallbacksOf, named
+from lockgate.gateway.calls.call import Call
 from lockgate.gateway.calls.passing import Declined, Passing
-from lockgate.gateway.calls.record import record_attempt, record_unasked
-from lockgate.gateway.calls.retries import Trouble
-from lockgate.gateway.calls.seams import Cache, Guards, Meter, Router, TryAgain
+from lockgate.gateway.calls.record import record_unasked
+from lockgate.gateway.calls.seams import Cache, Guards, Meter, Router
 from lockgate.gateway.exchange import ClientGone, Exchange
 from lockgate.gateway.model import Identity
 from lockgate.gateway.protocols.chat import read_models
 from lockgate.gateway.protocols.model import Request
-from lockgate.gateway.protocols.passages import passage_to
 from lockgate.gateway.providers import Providers
 from lockgate.gateway.upstream import Upstream
-from lockgate.limits.prices import FREE, Prices
+from lockgate.limits.prices import Prices
 from lockgate.money import to_usd
 from lockgate.telemetry.metrics import GenAI
 from lockgate.telemetry.writer import SpanWriter
-
-Step = tuple[str, str]
-"""A provider, and its own name for a model."""
 
 
 class Proxy:
@@ -51,26 +42,35 @@ class Proxy:
         spans: SpanWriter,
         upstream: Upstream,
         metrics: GenAI,
-        clock: Clock,
         meter: Meter,
         guards: Guards | None = None,
         cache: Cache | None = None,
         router: Router | None = None,
         permit: Callable[[Identity, str], None] = lambda identity, model: None,
+        fallbacks_of: FallbacksOf = lambda run: {},
     ) -> None:
         """``permit`` raises :class:`~lockgate.errors.Killed` for a model, or a caller, that is switched off."""
         self.providers = providers
-        self._prices = prices
         self._emit = spans.emit
         self._upstream = upstream
         self._metrics = metrics
-        self._clock = clock
         self._meter = meter
         self._guards = guards
         self._cache = cache
         self._router = router
         self._permit = permit
         self._passing = Passing(upstream, metrics, guards)
+        self._attempts = Attempts(
+            providers=providers,
+            prices=prices,
+            passing=self._passing,
+            meter=meter,
+            spans=spans,
+            metrics=metrics,
+            permit=permit,
+            fallbacks_of=fallbacks_of,
+        )
+        self._attempts.router = router
 
     async def serve(self, exchange: Exchange, identity: Identity, request: Request) -> None:
         """Serve one call, or raise before anything was sent to the client."""
@@ -103,7 +103,7 @@ class Proxy:
         """
         provider, name = named(model)
         other = Call(call.exchange, call.identity, request, provider, name)
-        attempt = await self._attempt(other, (provider, name))
+        attempt = await self._attempts.begin(other, (provider, name))
         try:
             body = await self._passing.fetch(attempt)
         except Declined as declined:
@@ -114,7 +114,7 @@ class Proxy:
             attempt.error_type, attempt.error = error.code, error.message
             raise
         finally:
-            self._end(attempt)
+            self._attempts.end(attempt)
             call.cost += other.cost
         answer = msgspec.json.decode(body)
         if not isinstance(answer, dict):
@@ -140,11 +140,11 @@ class Proxy:
             await self._router.route(call)
         cache = self._cache
         if cache is None or not cache.wants(call):
-            await self._try(call)
+            await self._attempts.answer(call)
             return
         hit = await cache.lookup(call)
         if hit is None:
-            kept = await self._try(call, keep=True)
+            kept = await self._attempts.answer(call, keep=True)
             if kept is not None:
                 await cache.store(call, *kept)
             return
@@ -156,88 +156,3 @@ class Proxy:
         headers.append(("x-lockgate-cost-usd", "0.000000000"))
         call.exchange.respond(200, headers, hit.body)
         record_unasked(call, self._emit, None)
-
-    def _plan(self, call: Call) -> list[Step]:
-        """Whom to ask, in order."""
-        return [(call.provider, call.model)]
-
-    async def _try(self, call: Call, *, keep: bool = False) -> tuple[bytes, str] | None:
-        """Ask until one answers. Returns the answer and its content type if it is to be kept, and may be."""
-        plan = self._plan(call)
-        at = retry = 0
-        repaired = False
-        while True:
-            last = at + 1 == len(plan)
-            attempt = await self._attempt(call, plan[at])
-            provider = attempt.target.provider
-            failure: UpstreamError | Declined
-            try:
-                return await self._passing.run(attempt, may_switch=not last, keep=keep)
-            except (asyncio.CancelledError, ClientGone):
-                attempt.error_type = "client_gone"
-                raise
-            except TryAgain as again:
-                if repaired:
-                    raise UpstreamError("an answer was to be asked for more than twice", sent=True) from again
-                repaired, call.request = True, again.request
-                continue
-            except Declined as declined:
-                failure = declined
-                attempt.error_type, attempt.error = str(declined.status), declined.text
-                trouble = Trouble(attempt.sent, declined.status, declined.retry_after)
-            except LockgateError as error:
-                error.message = attempt.target.masked(error.message)
-                attempt.error_type, attempt.error = error.code, error.message
-                if not isinstance(error, UpstreamError) or call.exchange.answered:
-                    raise
-                failure = error
-                trouble = Trouble(error.sent)
-            finally:
-                self._end(attempt)
-            verdict = retries.verdict(trouble)
-            if verdict == "again" and retry < provider.retries:
-                left = provider.timeout - (time.time_ns() - call.exchange.started_ns) / 1e9
-                wait = retries.pause(retry + 1, trouble, left=left, chance=random())  # noqa: S311
-                if wait is not None:
-                    retry += 1
-                    await asyncio.sleep(wait)
-                    continue
-            if verdict == "stop" or last:
-                if isinstance(failure, Declined):
-                    self._passing.decline(attempt, failure)
-                    return None
-                raise failure
-            at, retry = at + 1, 0
-
-    async def _attempt(self, call: Call, step: Step) -> Attempt:
-        provider, model = step
-        self._permit(call.identity, f"{provider}/{model}")  # it may be another than was asked for, or killed meanwhile
-        target = await self.providers.target(call.identity.environment, provider, call.agent)
-        kind = target.provider.kind
-        return Attempt(
-            call,
-            self._meter,
-            target,
-            model,
-            passage_to(call.request.dialect, kind),
-            FREE if call.request.dialect.is_free else self._prices.price(kind, target.provider.name, model),
-        )
-
-    def _end(self, attempt: Attempt) -> None:
-        """Settle what is still open, and write the attempt down."""
-        attempt.settle()
-        attempt.call.outcome = attempt.outcome
-        if self._router is not None:
-            self._router.settled(attempt)
-        record_attempt(attempt, self._emit, self._metrics)
-
-
-def named(model: str) -> Step:
-    """The provider and the name in ``provider/name``."""
-    provider, slash, name = model.partition("/")
-    if not slash or not name:
-        raise InputError(
-            f"'model' is {model!r}",
-            remedy="write provider/name, such as openai/gpt-4o-mini, or agent:name to run an agent",
-        )
-    return provider, name

@@ -1,0 +1,270 @@
+"""The attempts at one call: the upstream asked for, again where that is safe, and then those that take its place.
+
+Each attempt holds its own worst case and settles alone: no retry, fallback or hedge escapes a budget. Nothing is
+tried again once the client has been given a byte of an answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from random import random
+
+from lockgate.errors import InputError, LockgateError, Refused, UpstreamError
+from lockgate.gateway.access import check_model
+from lockgate.gateway.calls import retries
+from lockgate.gateway.calls.call import Attempt, Call
+from lockgate.gateway.calls.passing import Declined, Passing
+from lockgate.gateway.calls.record import record_attempt
+from lockgate.gateway.calls.retries import Trouble, Verdict
+from lockgate.gateway.calls.seams import Meter, Router, TryAgain
+from lockgate.gateway.exchange import ClientGone
+from lockgate.gateway.model import Identity, RunClaims
+from lockgate.gateway.protocols.passages import passage_to
+from lockgate.gateway.providers import Providers
+from lockgate.gateway.upstream import Answer
+from lockgate.gateway.upstreams.pool import Busy, Endpoint
+from lockgate.limits.prices import FREE, Prices
+from lockgate.telemetry.metrics import GenAI
+from lockgate.telemetry.writer import SpanWriter
+
+FALLBACKS = "x-lockgate-fallbacks"
+"""A header: models to try in order, ``provider/name, …``; or ``off``."""
+MAX_FALLBACKS = 8
+
+Step = tuple[str, str]
+"""A provider, and its own name for a model."""
+
+FallbacksOf = Callable[[RunClaims], dict[str, list[str]]]
+"""What takes the place of a version's models: ``provider/name`` → ``provider/name``, in order."""
+
+
+class Attempts:
+    """Makes the attempts. One per worker."""
+
+    def __init__(
+        self,
+        *,
+        providers: Providers,
+        prices: Prices,
+        passing: Passing,
+        meter: Meter,
+        spans: SpanWriter,
+        metrics: GenAI,
+        permit: Callable[[Identity, str], None],
+        fallbacks_of: FallbacksOf,
+    ) -> None:
+        self._providers = providers
+        self._prices = prices
+        self._passing = passing
+        self._meter = meter
+        self._emit = spans.emit
+        self._metrics = metrics
+        self._permit = permit
+        self._fallbacks_of = fallbacks_of
+        self.router: Router | None = None
+
+    async def answer(self, call: Call, *, keep: bool = False) -> tuple[bytes, str] | None:
+        """Ask until one answers. Returns the answer and its content type if it is to be kept, and may be."""
+        plan = self._plan(call)
+        at = retry = 0
+        repaired = False
+        without: Endpoint | None = None
+        earlier: tuple[Attempt | None, UpstreamError | Declined] | None = None
+        while True:
+            last = at + 1 == len(plan)
+            attempt: Attempt | None = None
+            failure: UpstreamError | Declined
+            try:
+                attempt = await self.begin(call, plan[at], without)
+                if attempt.target.provider.hedge_after is None:
+                    answer = await self._passing.open(attempt)
+                else:
+                    attempt, answer = await self._hedged(attempt, plan[at])
+                return await self._passing.give(attempt, answer, may_switch=not last, keep=keep)
+            except (asyncio.CancelledError, ClientGone):
+                if attempt is not None:
+                    attempt.error_type = "client_gone"
+                raise
+            except TryAgain as again:
+                if repaired:
+                    raise UpstreamError("an answer was to be asked for more than twice", sent=True) from again
+                repaired, call.request = True, again.request
+                continue
+            except Declined as declined:
+                failure = declined
+                assert attempt is not None
+                attempt.error_type, attempt.error = str(declined.status), declined.text
+                trouble = Trouble(attempt.sent, declined.status, declined.retry_after)
+            except LockgateError as error:
+                if attempt is not None:
+                    error.message = attempt.target.masked(error.message)
+                    attempt.error_type, attempt.error = error.code, error.message
+                if call.exchange.answered:
+                    raise
+                if isinstance(error, InputError | Refused) and earlier is not None:  # this one cannot take its place
+                    call.attributes["lockgate.fallback.skipped"] = f"{'/'.join(plan[at])}: {error.message}"
+                    if last:
+                        return self._give_up(*earlier)
+                    at += 1
+                    continue
+                if not isinstance(error, UpstreamError):
+                    raise
+                failure = error
+                trouble = Trouble(error.sent)
+            finally:
+                if attempt is not None:
+                    self.end(attempt)
+            earlier = attempt, failure
+            verdict: Verdict = "next" if isinstance(failure, Busy) else retries.verdict(trouble)
+            if attempt is not None and verdict != "stop" and retry < attempt.target.provider.retries:
+                wait = self._pause(attempt, verdict, trouble, retry + 1)
+                if wait is not None:
+                    retry, without = retry + 1, attempt.endpoint
+                    if wait:
+                        await asyncio.sleep(wait)
+                    continue
+            if verdict == "stop" or last:
+                return self._give_up(attempt, failure)
+            at, retry, without = at + 1, 0, None
+
+    async def begin(self, call: Call, step: Step, without: Endpoint | None = None) -> Attempt:
+        """An attempt at a step, with a place at one of its upstreams. Ends with :meth:`end`, whatever happens."""
+        provider, model = step
+        self._permit(call.identity, f"{provider}/{model}")  # it may be another than was asked for, or killed meanwhile
+        group = await self._providers.group(call.identity.environment, provider, call.agent)
+        kind, dialect = group.provider.kind, call.request.dialect
+        passage = passage_to(dialect, kind)
+        price = FREE if dialect.is_free else self._prices.price(kind, provider, model)
+        endpoint = await group.pool.take(without)
+        target = group.targets.get(endpoint.id)
+        if target is None:  # the project file changed while this call waited for its place
+            group.pool.leave(endpoint)
+            raise Busy(f"provider {provider!r} was changed meanwhile", sent=False, retry_after=0.0)
+        return Attempt(call, self._meter, target, model, passage, price, group.pool, endpoint)
+
+    def end(self, attempt: Attempt) -> None:
+        """Give the place back, settle what is still open, and write the attempt down."""
+        attempt.settle()
+        call = attempt.call
+        call.outcome = attempt.outcome
+        pool, endpoint = attempt.pool, attempt.endpoint
+        pool.leave(endpoint)
+        error = attempt.error_type
+        if error is None or error == "no_usage":
+            pool.answered(endpoint, attempt.seconds_to_headers)
+        elif error in retries.UPSTREAMS_FAULT:
+            pool.failed(endpoint)
+        elif error == "429":
+            pool.refused(endpoint)
+        else:
+            pool.unclear(endpoint)
+        if self.router is not None:
+            self.router.settled(attempt)
+        record_attempt(attempt, self._emit, self._metrics)
+
+    def _plan(self, call: Call) -> list[Step]:
+        """Whom to ask, in order: the model asked for, and those that take its place."""
+        plan = [(call.provider, call.model)]
+        given = call.exchange.headers.get(FALLBACKS)
+        if given is not None:
+            names = [] if given.strip() == "off" else [name.strip() for name in given.split(",") if name.strip()]
+            if len(names) > MAX_FALLBACKS:
+                raise InputError(f"{FALLBACKS} names {len(names)} models", remedy=f"name at most {MAX_FALLBACKS}")
+            for name in names:
+                check_model(call.identity, name)
+        elif call.run is not None:
+            names = self._fallbacks_of(call.run).get(f"{call.provider}/{call.model}", [])
+        else:
+            return plan
+        for name in names:
+            step = named(name)
+            if step not in plan:
+                plan.append(step)
+        return plan
+
+    def _pause(self, attempt: Attempt, verdict: Verdict, trouble: Trouble, retry: int) -> float | None:
+        """Seconds until the same model is tried again; 0 at another upstream of its provider, None for never."""
+        elsewhere = len(attempt.pool.endpoints) > 1
+        if verdict == "next":
+            return 0.0 if elsewhere and retry == 1 else None
+        if elsewhere and not trouble.sent and attempt.pool.has_other(attempt.endpoint):
+            return 0.0
+        provider = attempt.target.provider
+        left = provider.timeout - (time.time_ns() - attempt.call.exchange.started_ns) / 1e9
+        return retries.pause(retry, trouble, left=left, chance=random())  # noqa: S311
+
+    def _give_up(self, attempt: Attempt | None, failure: UpstreamError | Declined) -> None:
+        if isinstance(failure, Declined):
+            assert attempt is not None
+            self._passing.decline(attempt, failure)
+            return
+        raise failure
+
+    # --- hedging ----------------------------------------------------------------------------------------------
+
+    async def _hedged(self, first: Attempt, step: Step) -> tuple[Attempt, Answer]:
+        """The attempt whose answer begins first: a second one is made when the first takes long.
+
+        The one that loses is cancelled, and charged in full: what came of it is unknown.
+        """
+        racing = {asyncio.ensure_future(self._passing.open(first)): first}
+        won: asyncio.Future[Answer] | None = None
+        try:
+            done, _ = await asyncio.wait(racing, timeout=first.target.provider.hedge_after)
+            if not done:
+                second = await self._second(first, step)
+                if second is not None:
+                    racing[asyncio.ensure_future(self._passing.open(second))] = second
+            pending = set(racing)
+            while pending:
+                done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                won = next((task for task in done if not task.exception()), None)
+                if won is not None:
+                    return racing[won], won.result()
+            return first, next(iter(racing)).result()  # raises what the first one met
+        finally:
+            await self._end_losers(racing, first, won)
+
+    async def _second(self, first: Attempt, step: Step) -> Attempt | None:
+        if not first.pool.has_other(first.endpoint):
+            return None
+        try:
+            attempt = await self.begin(first.call, step, first.endpoint)
+        except UpstreamError:
+            return None
+        attempt.is_hedge = True
+        return attempt
+
+    async def _end_losers(
+        self, racing: dict[asyncio.Future[Answer], Attempt], first: Attempt, won: asyncio.Future[Answer] | None
+    ) -> None:
+        losers = [task for task in racing if task is not won]
+        for task in losers:
+            task.cancel()
+        results = await asyncio.gather(*losers, return_exceptions=True)
+        for task, result in zip(losers, results, strict=True):
+            attempt = racing[task]
+            if isinstance(result, Answer):
+                result.close()
+            if won is None and attempt is first:
+                continue  # the caller ends it, with what it met
+            if isinstance(result, Declined):
+                attempt.error_type, attempt.error = str(result.status), result.text
+            elif isinstance(result, LockgateError):
+                attempt.error_type, attempt.error = result.code, attempt.target.masked(result.message)
+            else:
+                attempt.error_type = "hedge_lost"
+            self.end(attempt)
+
+
+def named(model: str) -> Step:
+    """The provider and the name in ``provider/name``."""
+    provider, slash, name = model.partition("/")
+    if not slash or not name:
+        raise InputError(
+            f"'model' is {model!r}",
+            remedy="write provider/name, such as openai/gpt-4o-mini, or agent:name to run an agent",
+        )
+    return provider, name

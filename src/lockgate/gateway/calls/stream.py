@@ -1,0 +1,120 @@
+"""A streamed answer on its way: what came is read, guarded, and passed on as soon as it may be."""
+
+from __future__ import annotations
+
+import time
+
+from lockgate.errors import UpstreamError
+from lockgate.gateway.calls.call import Attempt
+from lockgate.gateway.calls.seams import StreamGuard
+from lockgate.gateway.exchange import Headers, Transport
+from lockgate.gateway.upstream import Answer
+from lockgate.telemetry.metrics import GenAI
+
+STREAM_BYTES = 64 * 1024 * 1024
+"""Bytes of one stream. The server in front (granian 2.8) takes chunks without waiting for the client to read them, so
+this also bounds what a client that does not read can make a worker keep."""
+KEPT_BYTES = 4 * 1024 * 1024
+"""Bytes of an answer that may be kept in a cache."""
+HELD_BACK = 1024 * 1024
+"""Bytes of a stream that wait for its output to begin, while another upstream could still take over."""
+
+_PASSED_ON = ("content-type", "retry-after")
+
+
+class Stream:
+    """One stream, from the upstream to the client."""
+
+    __slots__ = (
+        "_answer", "_attempt", "_chunks", "_guard", "_held", "_left", "_may_switch", "_metrics", "_tap", "_transport",
+        "_waiting", "kept", "kept_bytes",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        attempt: Attempt,
+        answer: Answer,
+        metrics: GenAI,
+        guard: StreamGuard | None,
+        *,
+        may_switch: bool,
+        keep: bool,
+    ) -> None:
+        self._attempt = attempt
+        self._answer = answer
+        self._metrics = metrics
+        self._guard = guard
+        self._may_switch = may_switch
+        self._tap = attempt.passage.tap(attempt.call.request)
+        attempt.outcome = self._tap.outcome
+        self._chunks = answer.chunks()
+        self._transport: Transport | None = None
+        self._held: list[bytes] = []
+        self._left, self._waiting = STREAM_BYTES, HELD_BACK
+        self.kept: list[bytes] | None = [] if keep else None
+        self.kept_bytes = 0
+
+    async def run(self, *, until_begun: bool = False) -> None:
+        """Pass on what comes until it ends, or until some output has come; can then be run again."""
+        tap, guard, exchange = self._tap, self._guard, self._attempt.call.exchange
+        outcome = tap.outcome
+        async for chunk in self._chunks:
+            self._left -= len(chunk)
+            if self._left < 0:
+                raise UpstreamError(f"the stream is longer than {STREAM_BYTES} bytes", sent=True)
+            passed = tap.feed(chunk)
+            if outcome.error is not None and not exchange.answered:
+                raise self._broke_off(outcome.error)
+            if guard is not None and passed:
+                passed = guard.feed(passed)
+            if passed:
+                if self._may_switch and not exchange.answered and not tap.begun and self._waiting > 0:
+                    self._held.append(passed)
+                    self._waiting -= len(passed)
+                else:
+                    await self._send(passed)
+            if until_begun and tap.begun:
+                return
+        rest = tap.finish()
+        if outcome.error is not None and not exchange.answered:
+            raise self._broke_off(outcome.error)
+        if guard is not None:
+            rest = (guard.feed(rest) if rest else b"") + guard.finish()
+        if rest or self._held or not exchange.answered:
+            await self._send(rest)
+
+    def open(self) -> Transport:
+        """The client's end, opened with the first byte."""
+        if self._transport is None:
+            attempt = self._attempt
+            call = attempt.call
+            self._transport = call.exchange.stream(200, passed_headers(self._answer))
+            self._metrics.first_chunk_seconds.observe(
+                (time.time_ns() - attempt.started_ns) / 1e9,
+                call.request.dialect.operation,
+                attempt.target.provider.name,
+                attempt.model,
+            )
+        return self._transport
+
+    async def _send(self, chunk: bytes) -> None:
+        if self._held:
+            chunk = b"".join((*self._held, chunk))
+            self._held.clear()
+        if self.kept is not None:
+            self.kept_bytes += len(chunk)
+            if self.kept_bytes > KEPT_BYTES:
+                self.kept = None
+            else:
+                self.kept.append(chunk)
+        transport = self.open()
+        if chunk:
+            await self._attempt.call.exchange.send(transport, chunk)
+
+    def _broke_off(self, error: str) -> UpstreamError:
+        return UpstreamError(f"provider {self._attempt.target.provider.name!r} broke off: {error}", sent=True)
+
+
+def passed_headers(answer: Answer) -> Headers:
+    """Of the upstream's headers, those that the client is to see."""
+    return [(name, value) for name in _PASSED_ON if (value := answer.header(name)) is not None]
