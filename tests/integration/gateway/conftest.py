@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,8 +17,11 @@ from aiohttp import web
 from sqlalchemy import insert, select
 
 from lockgate.bootstrap import App
+from lockgate.gateway.model import RunClaims
 from lockgate.gateway.serve import Server, listen
+from lockgate.gateway.tokens import sign
 from lockgate.gateway.worker import Worker
+from lockgate.project.guards import TenantSpec
 from lockgate.project.service import load_project
 from lockgate.results import RunResult
 from lockgate.runs import RunRequest, host_socket
@@ -79,6 +85,43 @@ class RunningGateway:
     def refresh(self) -> None:
         assert self.worker is not None
         self.worker._directory.refresh()
+
+    def run_token(self, digest: str = "a") -> str:
+        """A token of a run of the agent ``triage``, whose version has this letter for a digest."""
+        claims = RunClaims(
+            run_id="run_1",
+            agent="triage",
+            environment="dev",
+            tenant="acme",
+            behaviour_digest="sha256:" + digest * 64,
+            effective_digest="sha256:" + digest * 64,
+            arm="stable",
+            trace_id="1" * 32,
+            depth=0,
+            expires_at=self.app.clock() + 60,
+            max_usd_nano=None,
+            max_llm_calls=100,
+            max_tokens=1_000_000,
+        )
+        return sign(claims, self.app.secret)
+
+    def ask(
+        self, key: str, text: Any = "hi", *, path: str = "/v1/chat/completions", headers: Any = None, **more: Any
+    ) -> tuple[int, dict[str, str], bytes]:
+        """Status, headers and body of one bare request; ``text`` may be a list of messages."""
+        messages = text if isinstance(text, list) else [{"role": "user", "content": text}]
+        body = json.dumps({"model": "fake/fake-model", "messages": messages, **more}).encode()
+        sent = {"content-type": "application/json", "authorization": f"Bearer {key}", **(headers or {})}
+        try:
+            with urllib.request.urlopen(urllib.request.Request(self.url + path, body, sent), timeout=10) as answer:
+                return answer.status, dict(answer.headers), answer.read()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, dict(error.headers), error.read()
+
+    def tenants(self, **specs: TenantSpec) -> None:
+        """What the project file says of tenants, from now on."""
+        self.app.project.config = self.app.project.config.model_copy(update={"tenants": specs})
 
     def route(self, **columns: Any) -> None:
         row = {
