@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from lockgate.evals.golden.jsonl import FEW, MANY
 from lockgate.evals.embeddings import Embedder
+from lockgate.evals.golden.jsonl import FEW, MANY
 from lockgate.evals.golden.near import near_pairs
 from lockgate.evals.model import Case
 from lockgate.evals.scorers.sample import as_text, input_text, normal
@@ -188,7 +188,8 @@ def _nothing_expected(cases: Sequence[Case]) -> list[Problem]:
         case.id
         for case in cases
         if case.expected_output is None
-        and not (case.expected_tools or case.must_not or case.labels or case.reference_contexts)
+        and case.expected_tools is None
+        and not (case.must_not or case.labels or case.reference_contexts)
         and not (case.metadata.keys() & {"assert", "simulation"})
     ]
     if not ids:

@@ -42,7 +42,7 @@ def stats(cases: Sequence[Case]) -> Stats:
         lengths[next((n for n, bound in enumerate(LENGTHS) if size <= bound), len(LENGTHS))] += 1
     expects = {
         "expected_output": sum(case.expected_output is not None for case in cases),
-        "expected_tools": sum(bool(case.expected_tools) for case in cases),
+        "expected_tools": sum(case.expected_tools is not None for case in cases),  # none at all is an expectation too
         "must_not": sum(bool(case.must_not) for case in cases),
         "contexts": sum(bool(case.contexts or case.reference_contexts) for case in cases),
     }

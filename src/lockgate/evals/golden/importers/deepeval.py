@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
 from lockgate.evals.golden.importers.rows import Row, Text, listed, rows, structured
 
-_KEPT = ("comments", "source_file", "additional_metadata", "custom_column_key_values", "expectations", "persona")
+_READ = frozenset(
+    {
+        *("input", "expected_output", "actual_output", "context", "retrieval_context", "expected_tools", "tools_called"),
+        *("scenario", "expected_outcome", "user_description", "turns", "tags", "name"),
+    }
+)
 
 
 def looks_like(columns: set[str]) -> bool:
-    return bool(columns & {"scenario", "actual_output", "retrieval_context", "expected_outcome", "additional_metadata"})
+    return bool({_snake(name) for name in columns} & {"scenario", "actual_output", "retrieval_context", "expected_outcome", "additional_metadata"})
 
 
 def read(file: Text) -> Iterator[Row]:
     """``context`` is what a good answer rests on, ``retrieval_context`` what was retrieved.
 
-    A conversational golden becomes a case with a simulated user: ``metadata.simulation``.
+    A conversational golden becomes a case with a simulated user: ``metadata.simulation``. Names are taken in both of
+    DeepEval's spellings (``expected_output``, ``expectedOutput``); columns that it does not know go to ``metadata``.
     """
     separator = "|" if file.path.endswith(".csv") else ";"
     for row in rows(file, inside=("goldens", "testCases", "conversationalTestCases")):
-        data = {key: value for key, value in row.data.items() if value is not None}
+        data = {_snake(key): value for key, value in row.data.items() if value is not None}
         found: dict[str, Any] = {}
-        metadata = {name: structured(data[name]) for name in _KEPT if data.get(name)}
+        metadata = {name: structured(value) for name, value in data.items() if name not in _READ and value}
         if "scenario" in data:
             found["input"] = _opening(data)
             metadata["simulation"] = {"goal": data["scenario"], "persona": data.get("user_description", "")}
@@ -49,6 +56,10 @@ def read(file: Text) -> Iterator[Row]:
         if metadata:
             found["metadata"] = metadata
         yield Row(row.line, found)
+
+
+def _snake(name: str) -> str:
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
 
 
 def _opening(data: dict[str, Any]) -> Any:
