@@ -11,6 +11,7 @@ import msgspec
 
 from lockgate.versions.estimate import Weight
 from lockgate.versions.model import ActionLimits, AgentSettings, AgentVersion, Guardrails, ToolContract
+from lockgate.versions.schema_break import schema_break
 
 Mark = Literal["", "loosened", "tightened", "breaking", "compatible"]
 
@@ -202,51 +203,6 @@ def _tool(was: ToolContract, now: ToolContract) -> Iterator[Change]:
                 mark="breaking" if broken else "compatible",
                 hunks=_hunks(_pretty(old), _pretty(new)),
             )
-
-
-def schema_break(old: Mapping[str, Any], new: Mapping[str, Any], place: str = "") -> str | None:
-    """Why a value that fits ``old`` may not fit ``new``, or None when it surely does, as far as this looks.
-
-    Looks at types, required and known properties, enums, bounds and items.
-    """
-    at = place or "the value"
-    kinds_old, kinds_new = _kinds(old), _kinds(new)
-    if kinds_new is not None and (kinds_old is None or not kinds_old <= kinds_new):
-        return f"{at} must be {' or '.join(sorted(kinds_new))}"
-    if "enum" in new and ("enum" not in old or any(value not in new["enum"] for value in old["enum"])):
-        return f"{at} has fewer values"
-    for name in sorted(set(new.get("required", ())) - set(old.get("required", ()))):
-        return f"{_join(place, name)} is required now"
-    ours, theirs = old.get("properties", {}), new.get("properties", {})
-    if new.get("additionalProperties") is False:
-        for name in ours:
-            if name not in theirs:
-                return f"{_join(place, name)} is unknown now"
-    for bound, worse in (("minimum", 1), ("maximum", -1), ("minLength", 1), ("maxLength", -1)):
-        if bound in new and (bound not in old or (new[bound] - old[bound]) * worse > 0):
-            return f"{at} has a tighter {bound}"
-    if "pattern" in new and new["pattern"] != old.get("pattern"):
-        return f"{at} has another pattern"
-    for name, schema in ours.items():
-        if isinstance(schema, Mapping) and isinstance(theirs.get(name), Mapping):
-            found = schema_break(schema, theirs[name], _join(place, name))
-            if found:
-                return found
-    if isinstance(old.get("items"), Mapping) and isinstance(new.get("items"), Mapping):
-        return schema_break(old["items"], new["items"], f"{place}[]")
-    return None
-
-
-def _kinds(schema: Mapping[str, Any]) -> set[str] | None:
-    kind = schema.get("type")
-    if kind is None:
-        return None
-    kinds = {kind} if isinstance(kind, str) else set(kind)
-    return kinds | {"integer"} if "number" in kinds else kinds
-
-
-def _join(place: str, name: str) -> str:
-    return f"{place}.{name}" if place else name
 
 
 def _guardrails(old: Guardrails, new: Guardrails) -> Iterator[Change]:

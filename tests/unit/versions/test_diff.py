@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from lockgate.versions.diff import BehaviourDiff, Snapshot, compare, markdown, one_line, schema_break
+from lockgate.versions.diff import BehaviourDiff, Snapshot, compare, markdown, one_line
 from lockgate.versions.model import (
     ActionLimits,
     AgentSettings,
@@ -16,6 +16,7 @@ from lockgate.versions.model import (
     ModelRef,
     ToolContract,
 )
+from lockgate.versions.schema_break import schema_break
 
 REFUND = ToolContract(
     name="refund",
