@@ -1,0 +1,127 @@
+"""A cheaper model for the easy cases, and hints to providers that keep the start of a prompt."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+
+from lockgate.gateway.protocols.chat import Chat
+from lockgate.gateway.protocols.messages import Messages
+from lockgate.gateway.routing import prefix
+from lockgate.gateway.routing.triage import Decision, Routing, by_rule, by_word, tags_of
+from lockgate.results import Usage
+from lockgate.testing import FakeModelServer, Reply, failing
+from lockgate.versions.model import ModelRef
+
+if TYPE_CHECKING:
+    from conftest import RunningGateway
+
+USED = Usage(input_tokens=1000, output_tokens=500)
+
+
+@pytest.fixture
+def project_folder(project_folder: Path) -> Path:
+    (project_folder / "prices.yaml").write_text(
+        "fake: {fake-model: {input: 10.0, output: 20.0}, small: {input: 1.0, output: 2.0}}\n"
+    )
+    return project_folder
+
+
+def tiered(gateway: RunningGateway, **routing: Any) -> None:
+    gateway.version = msgspec.structs.replace(
+        gateway.version, triage=ModelRef(provider="fake", name="small", temperature=0.0, max_tokens=64), routing=routing
+    )
+
+
+def route_of(headers: dict[str, str]) -> str:
+    return {name.lower(): value for name, value in headers.items()}["x-lockgate-route"]
+
+
+def test_the_small_model_answers_what_it_calls_easy(gateway: RunningGateway, model: FakeModelServer) -> None:
+    tiered(gateway)
+    model.respond = lambda request: Reply(
+        text="EASY" if "EASY or HARD?" in str(request.body) else request.model,
+        usage=Usage(input_tokens=100, output_tokens=1) if "EASY or HARD?" in str(request.body) else USED,
+    )
+    _, headers, body = gateway.ask(gateway.run_token(), "what are your hours?", max_tokens=500)
+    assert json.loads(body)["choices"][0]["message"]["content"] == "small"
+    assert route_of(headers) == "triage; classifier"
+    assert model.requests[-1].body["max_tokens"] == 64
+    asked, answered = gateway.spans()
+    noted = json.loads(answered.attributes)
+    asking = (100 * 1 + 1 * 2) / 1e6
+    assert asked.cost_nano == asking * 1e9
+    assert noted["lockgate.route.asking_usd"] == pytest.approx(asking)
+    assert noted["lockgate.route.saved_usd"] == pytest.approx(0.02 - 0.002 - asking)
+    assert (noted["lockgate.route.tier"], noted["lockgate.route.by"]) == ("triage", "classifier")
+
+
+@pytest.mark.parametrize("said", ["HARD", "It is EASY", "", "perhaps"])
+def test_the_strong_model_answers_whatever_is_not_plainly_easy(
+    gateway: RunningGateway, model: FakeModelServer, said: str
+) -> None:
+    tiered(gateway)
+    model.respond = lambda request: said or " " if "EASY or HARD?" in str(request.body) else request.model
+    _, headers, body = gateway.ask(gateway.run_token())
+    assert json.loads(body)["choices"][0]["message"]["content"] == "fake-model"
+    assert route_of(headers) == "model; classifier"
+
+
+def test_a_triage_model_that_is_away_makes_nothing_easy(gateway: RunningGateway, model: FakeModelServer) -> None:
+    tiered(gateway)
+    model.respond = lambda request: failing(400) if request.model == "small" else "strong"
+    status, headers, _ = gateway.ask(gateway.run_token())
+    assert (status, route_of(headers)) == (200, "model; unanswered")
+
+
+def test_rules_decide_without_asking(gateway: RunningGateway, model: FakeModelServer) -> None:
+    tiered(gateway, easy_tags=["faq"], ask=False)
+    model.respond = lambda request: request.model
+    _, headers, body = gateway.ask(gateway.run_token(), headers={"x-lockgate-tags": "web, faq"})
+    assert (route_of(headers), json.loads(body)["choices"][0]["message"]["content"]) == ("triage; tag", "small")
+    assert route_of(gateway.ask(gateway.run_token())[1]) == "model; default"
+    assert len(model.requests) == 2
+
+
+def test_calls_of_no_agent_are_not_routed(gateway: RunningGateway, model: FakeModelServer) -> None:
+    tiered(gateway)
+    _, headers, _ = gateway.ask(gateway.key())
+    assert "x-lockgate-route" not in {name.lower() for name in headers}
+
+
+def test_the_dearer_model_wins_where_rules_differ() -> None:
+    routing = Routing(easy_below=100, hard_above=1000, easy_tags=("faq",), hard_tags=("legal",))
+    assert by_rule(routing, ["faq", "legal"], 10) == Decision("model", "tag")
+    assert by_rule(routing, ["faq"], 2000) == Decision("model", "tokens")
+    assert by_rule(routing, [], 99) == Decision("triage", "tokens")
+    assert by_rule(routing, [], 500) is None
+    assert by_word("**Easy**.").tier == "triage"
+    assert tags_of(" a, ,b ") == ["a", "b"]
+
+
+# --- prefixes -------------------------------------------------------------------------------------------------
+
+
+def test_a_long_system_prompt_is_marked_for_anthropic() -> None:
+    body = {
+        "model": "claude/x",
+        "max_tokens": 9,
+        "system": "rules " * 1000,
+        "messages": [{"role": "user", "content": "hi"}],
+    }
+    request = Messages().read(json.dumps(body).encode())
+    hinted = prefix.hinted(request, "anthropic", "api.anthropic.com", "digest")
+    assert hinted.decoded("system")[0]["cache_control"] == {"type": "ephemeral"}
+    assert prefix.hinted(hinted, "anthropic", "api.anthropic.com", "digest") is hinted
+    short = Messages().read(json.dumps({**body, "system": "short"}).encode())
+    assert prefix.hinted(short, "anthropic", "api.anthropic.com", "digest") is short
+
+
+def test_openai_gets_a_key_and_servers_that_merely_speak_like_it_do_not() -> None:
+    request = Chat().read(b'{"model": "openai/x", "messages": [{"role": "user", "content": "hi"}]}')
+    assert prefix.hinted(request, "openai", "api.openai.com", "sha256:ab").decoded("prompt_cache_key") == "sha256:ab"
+    assert prefix.hinted(request, "openai", "127.0.0.1", "sha256:ab") is request
