@@ -62,6 +62,9 @@ class Provider(Strict):
     hedge_after: float | None = Field(
         default=None, gt=0, description="Seconds after which a second upstream is asked too, and the first answer taken."
     )
+    private_urls: bool = Field(
+        default=False, description="Let requests name images and files at addresses of a private network."
+    )
     upstreams: list[UpstreamSpec] = Field(default=[], description="Further places that serve the same models.")
     capacity: int | None = Field(
         default=None, ge=1, description="Calls at a time and gateway worker; more go to the next upstream, or wait."
@@ -255,6 +258,7 @@ class ResolvedProvider(msgspec.Struct, frozen=True, kw_only=True):
     vendor: str | None = None
     first_token_timeout: float | None = None
     hedge_after: float | None = None
+    private_urls: bool = False
     upstreams: tuple[ResolvedUpstream, ...] = ()  # beside the one at base_url
     capacity: int | None = None
     queue: int = 100

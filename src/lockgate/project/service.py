@@ -167,6 +167,7 @@ def resolve_provider(project: Project, name: str, environment: str, agent: str |
         vendor=found.vendor,
         first_token_timeout=found.first_token_timeout,
         hedge_after=found.hedge_after,
+        private_urls=found.private_urls,
         upstreams=tuple(
             ResolvedUpstream(
                 base_url=further.base_url.rstrip("/"), api_key=further.api_key or found.api_key, capacity=further.capacity
