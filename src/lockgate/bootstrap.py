@@ -5,6 +5,7 @@ Everything is built on first use, so a command pays only for what it touches.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from functools import cached_property
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
     from lockgate.fleet.service import Alerts
     from lockgate.gateway.keys import Keys
     from lockgate.improve.service import Triage
+    from lockgate.limits.books import Books
     from lockgate.limits.holdtable import HoldTable
+    from lockgate.limits.leases import Leases
     from lockgate.limits.prices import Prices
     from lockgate.limits.service import Ledger
     from lockgate.project.reload import ProjectFile
@@ -61,13 +64,17 @@ class App:
     def control(self) -> Database:
         from lockgate.storage.engine import open_database
 
-        return open_database(self.home / "control.db", "control")
+        return open_database(self._database("control"), "control")
 
     @cached_property
     def traces(self) -> Database:
         from lockgate.storage.engine import open_database
 
-        return open_database(self.home / "traces.db", "traces")
+        return open_database(self._database("traces"), "traces")
+
+    def _database(self, kind: str) -> str | Path:
+        """Where a database is: ``LOCKGATE_CONTROL_URL`` and ``LOCKGATE_TRACES_URL`` name ones that machines share."""
+        return os.environ.get(f"LOCKGATE_{kind.upper()}_URL") or self.home / f"{kind}.db"
 
     @cached_property
     def blobs(self) -> BlobStore:
@@ -99,7 +106,28 @@ class App:
     def ledger(self) -> Ledger:
         from lockgate.limits.service import Ledger
 
-        return Ledger(self.control, self.clock)
+        machine = ""
+        if self.control.dialect == "postgresql":
+            from lockgate.storage.secret import machine_name
+
+            machine = machine_name(self.home)
+        return Ledger(self.control, self.clock, machine=machine, lock=self.home / "ledger.lock")
+
+    @cached_property
+    def leases(self) -> Leases | None:
+        """What this machine has leased of shared caps; None where the database is its own."""
+        if not self.ledger.machine:
+            return None
+        from lockgate.limits.leases import Leases
+
+        return Leases(self.control, self.ledger, self.holds, self.clock)
+
+    @cached_property
+    def books(self) -> Books:
+        from lockgate.limits.books import Books
+
+        leases = self.leases
+        return Books(self.project, None if leases is None else lambda: leases.machines)
 
     @cached_property
     def prices(self) -> Prices:
@@ -120,7 +148,11 @@ class App:
         """What a process that stays calls a few times a second: files that people edit."""
         from lockgate.project.service import prices_file
 
-        return [self.project_file.refresh, lambda: self.prices.refresh(prices_file(self.project))]
+        looks: list[Callable[[], object]] = [
+            self.project_file.refresh,
+            lambda: self.prices.refresh(prices_file(self.project)),
+        ]
+        return looks if self.leases is None else [*looks, self.leases.look]
 
     @cached_property
     def settings(self) -> Settings:

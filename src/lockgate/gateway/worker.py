@@ -6,10 +6,10 @@ python -m lockgate.gateway.worker --fd 5 --index 0 --parent 4711
 from __future__ import annotations
 
 import argparse
-import logging
 from typing import TYPE_CHECKING, Any
 
 from lockgate.process import die_with_parent
+from lockgate.telemetry import logs
 
 if TYPE_CHECKING:
     from lockgate.bootstrap import App
@@ -86,7 +86,9 @@ class Worker:
             spans=app.spans,
             upstream=self._upstream,
             metrics=metrics,
-            meter=Budgets(directory=self._directory, holds=app.holds, clock=app.clock),
+            meter=Budgets(
+                directory=self._directory, holds=app.holds, clock=app.clock, book=app.books, leases=app.leases
+            ),
             permit=permit,
             guards=guards,
             cache=cache,
@@ -166,8 +168,7 @@ def main() -> None:
     parser.add_argument("--drain", type=float, required=True, help="seconds to end calls after a SIGTERM")
     arguments = parser.parse_args()
     die_with_parent(parent=arguments.parent)
-    logging.basicConfig(format=f"gateway-{arguments.index}: %(levelname)s %(message)s")
-    logging.getLogger("lockgate").setLevel(logging.INFO)
+    logs.configure(f"gateway-{arguments.index}")
 
     from lockgate.bootstrap import open_app
     from lockgate.gateway.serve import serve_forever

@@ -42,6 +42,7 @@ class Leases:
         self._table = table
         self._clock = clock
         self._last: dict[Key, int] = {}
+        self._looked_at = 0.0
 
     def grow(self, short: Sequence[tuple[Account, int]]) -> None:
         """Lease so much more that each account's grant reaches what it needs; blocks while the store answers.
@@ -79,6 +80,14 @@ class Leases:
     def _refused(self, account: Account, rows: Sequence[Kept], more: int, now: float) -> LimitExceeded:
         spent = sum(row.settled for row in rows)
         return lease_refused(account, spent=spent, leased=sum(map(_granted, rows)), needed=more, now=now)
+
+    def look(self) -> None:
+        """See how many machines there are; asks the store once a second at most."""
+        now = self._clock()
+        if abs(now - self._looked_at) >= 1.0:
+            self._looked_at = now
+            with self._control.read() as connection:
+                self.machines = max(1, len(store.living_machines(connection, now - ALIVE_SECONDS)))
 
     def tick(self) -> int:
         """Say that this machine lives, and give back what is not used of caps that are nearly used up.

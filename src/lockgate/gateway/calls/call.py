@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from lockgate.errors import Unavailable
 from lockgate.gateway.calls.seams import Meter
 from lockgate.gateway.exchange import Exchange
 from lockgate.gateway.model import Identity
 from lockgate.gateway.protocols.dialect import Passage
 from lockgate.gateway.protocols.model import Outcome, Request
-from lockgate.limits.model import Hold
+from lockgate.limits.model import Hold, LeaseNeeded
 from lockgate.limits.prices import Price
 from lockgate.money import Nano
 from lockgate.telemetry.context import new_span_id
@@ -25,6 +26,9 @@ DEFAULT_MAX_TOKENS = 4096
 """Put into a request that names no bound on its output."""
 REFERENCE_TOKENS = 50_000
 """Input tokens held for each image, file or sound in a request: its bytes do not bound them, as they may be a URL."""
+
+LEASES = 8
+"""How often a call asks for more of a shared cap before it is turned away."""
 
 
 class Call:
@@ -112,6 +116,16 @@ class Attempt:
         price = self._price_of(request.units)
         self.hold = self.meter.hold(self.call, price, request.size, self.max_tokens, request.n, extra)
         return self.hold
+
+    async def lease_and_reserve(self, needed: LeaseNeeded) -> Hold:
+        """Hold it, after this machine has leased more of the caps that need it."""
+        for _ in range(LEASES):  # others of this machine may be quicker to spend what was leased
+            await self.meter.lease(needed)
+            try:
+                return self.reserve()
+            except LeaseNeeded as again:
+                needed = again
+        raise Unavailable("too many calls want of this budget at once", remedy="try again")
 
     def settle(self) -> None:
         """Charge what it cost: in full when that is unknown, nothing when it was never sent. Works once."""

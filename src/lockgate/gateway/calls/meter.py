@@ -7,6 +7,7 @@ Beside what the caller's identity says, a caller names by headers what else a ca
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -22,7 +23,8 @@ from lockgate.limits import actions
 from lockgate.limits.book import Book, Caller
 from lockgate.limits.budgets import RunLimits, accounts_for, estimate_tokens
 from lockgate.limits.holdtable import HoldTable
-from lockgate.limits.model import Account, Hold, Rate, Standing
+from lockgate.limits.leases import Leases
+from lockgate.limits.model import Account, Hold, LeaseNeeded, Rate, Standing
 from lockgate.limits.prices import Price
 from lockgate.limits.refusals import SAME
 from lockgate.money import Nano, to_nano
@@ -57,12 +59,19 @@ class Budgets:
     """The meter of a gateway worker. ``book`` gives an environment's limits as they are in force now."""
 
     def __init__(
-        self, *, directory: Directory, holds: HoldTable, clock: Clock, book: Callable[[str], Book] | None = None
+        self,
+        *,
+        directory: Directory,
+        holds: HoldTable,
+        clock: Clock,
+        book: Callable[[str], Book] | None = None,
+        leases: Leases | None = None,
     ) -> None:
         self._directory = directory
         self._holds = holds
         self._clock = clock
         self._book = book or _no_limits
+        self._leases = leases
         self.mark_sent = holds.mark_sent
 
     def admit(self, call: Call) -> None:
@@ -124,6 +133,11 @@ class Budgets:
         if hold.standings:
             call.headers += _headers(hold.standings)
         return hold
+
+    async def lease(self, needed: LeaseNeeded) -> None:
+        """Ask the store for a larger slice of the caps that :meth:`hold` found too little leased of."""
+        assert self._leases is not None
+        await asyncio.to_thread(self._leases.grow, needed.short)
 
     def settle(self, call: Call, hold: Hold, actual: Nano, tokens: int | None) -> None:
         self._holds.settle(hold, actual, tokens=tokens)

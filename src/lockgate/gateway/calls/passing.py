@@ -13,6 +13,7 @@ from lockgate.gateway.calls.stream import KEPT_BYTES, Stream, passed_headers
 from lockgate.gateway.exchange import Headers
 from lockgate.gateway.protocols.model import Outcome
 from lockgate.gateway.upstream import Answer, Upstream
+from lockgate.limits.model import LeaseNeeded
 from lockgate.money import to_usd
 from lockgate.project.secrets.masking import without
 from lockgate.telemetry.context import format_traceparent
@@ -107,7 +108,10 @@ class Passing:
         call, target = attempt.call, attempt.target
         request, exchange = call.request, call.exchange
         body = attempt.passage.forward(request, attempt.model, attempt.max_tokens)
-        hold = attempt.reserve()
+        try:
+            hold = attempt.reserve()
+        except LeaseNeeded as needed:
+            hold = await attempt.lease_and_reserve(needed)
         headers = {
             **target.headers,
             "traceparent": format_traceparent(exchange.trace_id, attempt.span_id),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from lockgate.limits.model import Hold
+from lockgate.limits.model import Hold, LeaseNeeded
 from lockgate.limits.prices import Price
 from lockgate.money import Nano
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Meter(Protocol):
-    """Who may call how often, and who pays. Nothing in it waits."""
+    """Who may call how often, and who pays."""
 
     def admit(self, call: Call) -> None:
         """Once a call, before anything else; raises LimitExceeded or Refused."""
@@ -22,6 +22,10 @@ class Meter(Protocol):
 
     def hold(self, call: Call, price: Price, size: int, max_tokens: int, n: int, extra: int) -> Hold:
         """Once an attempt: reserve the most it can cost. ``extra``: input tokens that its bytes do not bound."""
+        ...
+
+    async def lease(self, needed: LeaseNeeded) -> None:
+        """When :meth:`hold` raised LeaseNeeded: get more of the shared caps it names. The only part that waits."""
         ...
 
     def mark_sent(self, hold: Hold) -> None: ...
