@@ -60,7 +60,7 @@ class Provider(Strict):
         default=None, gt=0, description="Seconds until a stream without any output is given up for a fallback."
     )
     hedge_after: float | None = Field(
-        default=None, gt=0, description="Seconds after which a second upstream is asked too, and the first answer taken."
+        default=None, gt=0, description="Seconds after which a second upstream is asked too; the first answer is taken."
     )
     private_urls: bool = Field(
         default=False, description="Let requests name images and files at addresses of a private network."
