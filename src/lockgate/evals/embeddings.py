@@ -64,7 +64,7 @@ def installed() -> Embedder | None:
         check_installed()
     except InputError:
         return None
-    return Embedder("all-MiniLM-L6-v2", local, alike=0.92)
+    return Embedder("all-MiniLM-L6-v2", local, alike=0.9)
 
 
 def local(texts: Sequence[str]) -> Vectors:
@@ -133,6 +133,8 @@ def _asked(address: str, key: str | None, model: str, texts: list[str], named: s
         if len(rows) != len(texts) or not all(_is_vector(row, len(rows[0])) for row in rows):
             raise ValueError(f"{len(rows)} vectors for {len(texts)} texts, or not of numbers")
     except (urllib.error.URLError, OSError, KeyError, TypeError, ValueError, msgspec.DecodeError) as failure:
+        if isinstance(failure, urllib.error.HTTPError):
+            failure.close()  # it holds the connection
         said = without(str(failure).encode(), key).decode()
         raise Unavailable(f"{named} gave no embeddings: {said}", remedy="is it up, and its key right?") from None
     return rows

@@ -46,7 +46,7 @@ def test_the_last_look_keeps_most_of_its_power_and_claims_share_alpha() -> None:
 
 
 def test_a_small_set_says_pass_only_at_its_end_and_then_with_all_of_alpha() -> None:
-    stages = design(60, 3, 3)
+    stages = design(50, 3, 3)
     assert [stage.level.holds for stage in stages] == [0.0] * (len(stages) - 1) + [pytest.approx(ALPHA)]
     assert all(stage.level.holds > 0 for stage in design(200, 3, 3))
 

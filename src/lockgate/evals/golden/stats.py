@@ -63,14 +63,16 @@ def stats(cases: Sequence[Case]) -> Stats:
 def divide(cases: Sequence[Case], shares: Mapping[str, float], *, seed: str = "") -> list[Case]:
     """Each case with a split, whole clusters together, the same for the same seed however the file grows.
 
-    Shares are fractions that add up to 1. Cases that have a split keep it.
+    Shares are fractions that add up to 1. Cases that have a split keep it, and what joins their cluster gets theirs:
+    what was tuned on one must not be measured on its kin.
     """
     if not shares or abs(sum(shares.values()) - 1) > 1e-6 or min(shares.values()) < 0:
         raise InputError(f"shares {dict(shares)!r} do not add up to 1", remedy="e.g. --share dev=0.3 --share test=0.7")
     found = []
+    kept = {case.cluster: case.split for case in cases if case.cluster and case.split is not None}
     for case in cases:
-        if case.split is not None:
-            found.append(case)
+        if case.split is not None or case.cluster in kept:
+            found.append(msgspec.structs.replace(case, split=case.split or kept[case.cluster]))
             continue
         digest = hashlib.sha256(f"{seed}\0{case.cluster or case.id}".encode()).digest()
         at, name = int.from_bytes(digest[:8], "big") / 2**64, ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -182,3 +183,46 @@ def test_tau2_retail_becomes_114_cases_with_their_calls_customers_and_splits() -
     assert first.expected_tools is not None
     assert first.expected_tools[-1]["name"] == "exchange_delivered_order_items"
     assert "Yusuf Rossi" in first.metadata["simulation"]["knows"]
+
+
+def test_deepevals_other_spelling_is_read_and_no_column_is_lost(tmp_path: Path) -> None:
+    row = {
+        "input": "refund A-2",
+        "expectedOutput": "no",
+        "retrievalContext": ["policy"],
+        "expectedTools": [{"name": "look_up", "inputParameters": {"id": "A-2"}}],
+        "reviewer": "ana",
+        "toolsCalled": None,
+    }
+    file = tmp_path / "goldens.json"
+    file.write_text(json.dumps([row]))
+    found = import_cases(file)
+    [case] = found.cases
+    assert found.format == "deepeval"
+    assert (case.expected_output, case.contexts) == ("no", ["policy"])
+    assert case.expected_tools == [{"name": "look_up", "arguments": {"id": "A-2"}}]
+    assert case.metadata == {"reviewer": "ana"}
+
+
+def test_an_inspect_log_of_today_is_compressed_with_zstandard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import zstandard
+
+    file = tmp_path / "run.eval"
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as log:
+        for epoch in (1, 2):
+            sample = {"id": "s1", "epoch": epoch, "input": "1+1?", "target": "2"}
+            packed = zstandard.ZstdCompressor().compress(json.dumps(sample).encode())
+            log.writestr(f"samples/s1_epoch_{epoch}.json", packed)
+    raw = bytearray(file.read_bytes())
+    for mark, offset in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):  # where a ZIP's headers say how it is compressed
+        at = raw.find(mark)
+        while at >= 0:
+            raw[at + offset : at + offset + 2] = (93).to_bytes(2, "little")
+            at = raw.find(mark, at + 4)
+    file.write_bytes(raw)
+    [case] = import_cases(file).cases
+    assert (case.id, case.expected_output) == ("s1", "2")
+    monkeypatch.setitem(sys.modules, "zstandard", None)
+    with pytest.raises(InputError, match="Zstandard") as refused:
+        import_cases(file)
+    assert "lockgate[inspect]" in (refused.value.remedy or "")

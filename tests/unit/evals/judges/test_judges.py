@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from lockgate.errors import InputError
-from lockgate.evals.judges.calibration import Pair, calibrate, judge_digest
 from lockgate.evals.judges.agreement import between_people
+from lockgate.evals.judges.calibration import Pair, calibrate, judge_digest
 from lockgate.evals.judges.correction import corrected, corrected_by_labels
 from lockgate.evals.judges.labels import comparable, read_labels
 from lockgate.evals.judges.pairwise import prefer
