@@ -82,17 +82,18 @@ def flaky(judged: Sequence[Judged], cases: Sequence[Case], grids: Mapping[str, G
             continue
         some = np.flatnonzero(~np.isnan(values).all(axis=1))
         lowest, highest = np.nanmin(values[some], axis=1), np.nanmax(values[some], axis=1)
-        for place in np.flatnonzero(highest - lowest >= 0.5).tolist():
-            row = values[some[place]]
-            row = row[~np.isnan(row)]
+        varying = np.flatnonzero(highest - lowest >= 0.5)
+        apart = np.nanstd(values[some[varying]], axis=1, ddof=1).tolist()
+        trials = np.count_nonzero(~np.isnan(values[some[varying]]), axis=1).tolist()
+        for number, place in enumerate(varying.tolist()):
             found.append(
                 Flaky(
                     case_id=cases[some[place]].id,
                     metric=one.metric.name,
                     lowest=float(lowest[place]),
                     highest=float(highest[place]),
-                    sd=float(row.std(ddof=1)),
-                    trials=len(row),
+                    sd=apart[number],
+                    trials=trials[number],
                 )
             )
     return sorted(found, key=lambda one: -one.sd)

@@ -151,8 +151,11 @@ class Trials:
         self.kept_calls: dict[tuple[str, int], dict[str, list[Any]]] = {}
         self.tries: Counter[tuple[int, int]] = Counter()
         self.clock = clock
-        self.digests = [trial_key(case) for case in cases]
-        self.expectations = [case.expectation_digest for case in cases]
+        self.digests: list[str] = []
+        self.expectations: list[str] = []
+        for case in cases:
+            self.digests.append(trial_key(case))
+            self.expectations.append(case.expectation_digest)
         self.started = time.monotonic()
         self.pending: deque[int] = deque()  # row + trial × cases: a number is a quarter of a pair
         shape = (len(cases), 0)
@@ -246,7 +249,7 @@ class Trials:
                         missing.append(row + trial * len(self.cases))
                         continue
                     self.outcome.cached += 1
-                    await self._take(row, trial, result, known, stored=True)
+                    await self._take(row, trial, self.cases[row], result, known, stored=True)
             await self._save()
         if stale:
             await asyncio.to_thread(self.store.forget_trials, stale)
@@ -302,7 +305,8 @@ class Trials:
         METER.set(meter)
         began = time.monotonic()
         try:
-            result = await self._run_one(subject, self.cases[row], trial, meter)
+            case = self.cases[row]
+            result = await self._run_one(subject, case, trial, meter)
             del self.under_way[row, trial]
             spent = meter.close()
             self.spend.nano += max(spent, result.cost_nano - meter.replayed_nano)
@@ -316,7 +320,7 @@ class Trials:
                 self.outcome.stopped = True
             self.pace.succeeded()
             self.outcome.ran += 1
-            await self._take(row, trial, result, {}, stored=False)
+            await self._take(row, trial, case, result, {}, stored=False)
         finally:
             self.spend.nano += meter.close()
             self.under_way.pop((row, trial), None)
@@ -359,13 +363,13 @@ class Trials:
         self,
         row: int,
         trial: int,
+        case: Case,
         result: RunResult,
         known: dict[tuple[str, int, str], tuple[float | None, str, str]],
         *,
         stored: bool,
     ) -> None:
         """Score a result, note it in the grids, and put it where it will be saved."""
-        case = self.cases[row]
         sample = Sample(case, case.input, result)
         failed = result.status not in ("completed", "suspended")
         self.outcome.cost_nano += result.cost_nano

@@ -27,7 +27,7 @@ SHOWN = 0.025
 """What each end of a shown interval may err with, over all looks: a 95 % interval."""
 FIRST_CLUSTERS = 30
 """Clusters below which nothing is looked at: nothing but a catastrophe would show."""
-PASS_CLUSTERS = 100
+PASS_CLUSTERS = 60
 """Clusters below which early looks only say *fail*: a small set needs all of α to show that nothing is worse."""
 GROWTH = 1.5
 """What looks up to a share t of the trials may err with is α·tᵞ (Kim & DeMets 1987): little at first, so that the last

@@ -31,6 +31,7 @@ from lockgate.evals.running.scoring import prepare
 from lockgate.evals.scorers.judge import Ask
 from lockgate.evals.selfcheck import MUTATIONS, Mutation, false_blocks
 from lockgate.evals.store import CHUNK, TrialStore
+from lockgate.evals.tables import CaseTable, key_of, pack
 from lockgate.ids import new_id
 from lockgate.money import show_usd, to_nano
 from lockgate.results import RunResult
@@ -104,8 +105,8 @@ class Evals:
         ``fresh`` forgets the candidate's earlier trials first.
         ``notes`` are further warnings for the scorecard.
         ``root`` is what paths in the rubric are from. Raises :class:`~lockgate.errors.InputError` when the rubric
-        decides nothing, or a judge or what a metric is scored from is missing, :class:`~lockgate.errors.Unavailable` when too little could be run, or
-        the judge of a strict blocking metric is not calibrated.
+        decides nothing, or a judge or what a metric is scored from is missing, :class:`~lockgate.errors.Unavailable`
+        when too little could be run, or the judge of a strict blocking metric is not calibrated.
         """
         check_decides(rubric)
         check_inputs(rubric, dataset.cases, lambda metric: make_scorer(metric, root))
@@ -123,7 +124,7 @@ class Evals:
             "behaviour_digest": candidate.behaviour_digest,
             "effective_digest": effective,
             "baseline_effective": baseline.effective_digest if baseline else None,
-            "dataset_digest": golden.dataset_digest(dataset.cases),
+            "dataset_digest": golden.digest_of(dataset.cases),
             "rubric_digest": rubric.digest,
             "started_at": started,
         }
@@ -143,7 +144,7 @@ class Evals:
 
             scorings = prepare(full, make)
 
-            async def trials_of(contender: Contender, effective: str) -> Run:
+            async def trials_of(contender: Contender, effective: str) -> tuple[Trials, Run]:
                 opened = await stack.enter_async_context(kept_open(contender.open))
                 trials = Trials(
                     dataset.cases,
@@ -156,20 +157,25 @@ class Evals:
                     progress=None if watch is None else lambda progress: watch(contender.label, progress),
                     clock=self._clock,
                 )
-                return lambda rows, count: trials.run(opened, rows, count)
+                return trials, lambda rows, count: trials.run(opened, rows, count)
 
+            known = golden.outlines(dataset.cases)
+            trials, run = await trials_of(candidate, effective)
+            others = None if baseline is None else (await trials_of(baseline, baseline.effective_digest))[1]
             seen = await until_settled(
                 full,
-                dataset.cases,
-                planned(full, dataset.cases, buy_trials, early=kind == "quality" and not rubric.whole),
-                await trials_of(candidate, effective),
-                None if baseline is None else await trials_of(baseline, baseline.effective_digest),
+                known,
+                planned(full, known, buy_trials, early=kind == "quality" and not rubric.whole),
+                run,
+                others,
                 labels=_labels(calibrations),
                 check=_check_ran,
             )
-        decision, outcome, other, cases = seen.decision, seen.candidate, seen.baseline, dataset.cases
+        decision, outcome, other, cases = seen.decision, seen.candidate, seen.baseline, known
         if len(seen.rows) < len(cases):
             cases = [cases[row] for row in seen.rows]
+        keys = [key_of(trials.digests[row]) for row in seen.rows]
+        table = CaseTable(keys, cases, outcome.grids, outcome.costs, outcome.seconds)
         card = Scorecard(
             **row,
             label=candidate.label,
@@ -205,11 +211,11 @@ class Evals:
             judge=rubric.judge.model if judged and rubric.judge else None,
             judge_calibrated=bool(judged) and all(found is not None and found.good for found in calibrations.values()),
             model_override=model_override,
-            warnings=[*notes, *_warnings(rubric, dataset.cases, outcome, other, calibrations, spend)],
+            warnings=[*notes, *_warnings(rubric, known, outcome, other, calibrations, spend)],
             left_behind=outcome.left_behind + (other.left_behind if other else 0),
             scorer_digests={scoring.metric.name: scoring.digest for scoring in scorings},
         )
-        store.finish_evaluation(self._control, card, ended_at=self._clock())
+        store.finish_evaluation(self._control, card, ended_at=self._clock(), table=pack(table))
         return card
 
     async def self_check(

@@ -12,7 +12,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from lockgate.evals.model import Scorecard
 from lockgate.results import RunResult
 from lockgate.storage.engine import Database
-from lockgate.storage.schema import eval_runs, trial_calls, trial_scores, trials
+from lockgate.storage.schema import eval_runs, eval_tables, trial_calls, trial_scores, trials
 
 CHUNK = 400
 """Cases asked for in one query: below every engine's limit on parameters."""
@@ -178,9 +178,11 @@ def start_evaluation(control: Database, row: dict[str, Any]) -> None:
         connection.execute(eval_runs.insert(), row)
 
 
-def finish_evaluation(control: Database, card: Scorecard, *, ended_at: float) -> None:
-    """Record what it found."""
+def finish_evaluation(control: Database, card: Scorecard, *, ended_at: float, table: bytes | None = None) -> None:
+    """Record what it found and, as packed by :mod:`lockgate.evals.tables`, what it saw case by case."""
     with control.write() as connection:
+        if table is not None:
+            connection.execute(eval_tables.insert().values(evaluation=card.id, data=table))
         connection.execute(
             update(eval_runs)
             .where(eval_runs.c.id == card.id)
@@ -229,6 +231,29 @@ def scorecard_by_id(control: Database, id: str) -> Any:
     """The scorecard of one evaluation; None when there is none."""
     with control.read() as connection:
         return connection.execute(select(eval_runs.c.scorecard).where(eval_runs.c.id == id)).scalar()
+
+
+def table_of(control: Database, id: str) -> bytes | None:
+    """What an evaluation saw, packed; None when it is not there."""
+    query = select(eval_tables.c.data).where(eval_tables.c.evaluation == id)
+    with control.read() as connection:
+        found = connection.execute(query).scalar()
+    return None if found is None else bytes(found)
+
+
+def whole_evaluations(control: Database, effective_digest: str, dataset_digest: str) -> list[str]:
+    """Evaluations of a version on exactly this golden set, the newest first."""
+    query = (
+        select(eval_runs.c.id)
+        .where(
+            eval_runs.c.effective_digest == effective_digest,
+            eval_runs.c.dataset_digest == dataset_digest,
+            eval_runs.c.verdict.is_not(None),
+        )
+        .order_by(eval_runs.c.ended_at.desc())
+    )
+    with control.read() as connection:
+        return list(connection.execute(query).scalars())
 
 
 def _insert_new(control: Database, table: Table) -> Insert:

@@ -80,15 +80,17 @@ def rubric_of(
 def golden_of(
     app: App, dataset: Path | None, rubric: Rubric, candidate: Contender, slice: list[str] | None = None
 ) -> GoldenSet:
+    from lockgate.evals.golden import outlines
     from lockgate.evals.service import GoldenSet
 
     whole = _whole_golden(app, dataset, rubric, candidate)
     if not slice:
         return whole
     wanted = {tag for part in slice for tag in part.split(",")}
-    cases = [case for case in whole.cases if wanted & set(case.tags)]
+    known_by = outlines(whole.cases)
+    cases = [whole.cases[row] for row, case in enumerate(known_by) if wanted & set(case.tags)]
     if not cases:
-        known = sorted({tag for case in whole.cases for tag in case.tags})
+        known = sorted({tag for case in known_by for tag in case.tags})
         raise InputError(
             f"no case has the tag {', '.join(sorted(wanted))}", remedy=f"tags: {', '.join(known) or 'none'}"
         )
@@ -96,17 +98,17 @@ def golden_of(
 
 
 def _whole_golden(app: App, dataset: Path | None, rubric: Rubric, candidate: Contender) -> GoldenSet:
-    from lockgate.evals.golden import read_cases
+    from lockgate.evals.golden import open_cases
     from lockgate.evals.service import GoldenSet
 
     if dataset is not None:
         found = dataset if dataset.exists() or dataset.is_absolute() else app.project.root / dataset
-        return GoldenSet(str(dataset), read_cases(found, shown_as=str(dataset)))
+        return GoldenSet(str(dataset), open_cases(found, shown_as=str(dataset)))
     if rubric.dataset is None:
         raise InputError(
             f"agent {candidate.agent!r} names no golden set", remedy="add evals.dataset to its file, or --dataset"
         )
-    return GoldenSet(rubric.dataset, read_cases(app.project.root / rubric.dataset, shown_as=rubric.dataset))
+    return GoldenSet(rubric.dataset, open_cases(app.project.root / rubric.dataset, shown_as=rubric.dataset))
 
 
 def last_cards(app: App, ref: str | None, env: str) -> list[Scorecard]:

@@ -15,6 +15,7 @@ from lockgate.evals.golden.jsonl import (
     warnings,
     write_cases,
 )
+from lockgate.evals.golden.large import digest_of, open_cases, outlines
 
 __all__ = [
     "FEW",
@@ -24,6 +25,9 @@ __all__ = [
     "case_of",
     "check_lines",
     "dataset_digest",
+    "digest_of",
+    "open_cases",
+    "outlines",
     "parse_case",
     "read_cases",
     "warnings",

@@ -7,6 +7,7 @@ The names of other tools are read as they are: ``question``/``answer``, and the 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import math
 import os
@@ -60,13 +61,7 @@ def read_cases(path: Path, *, shown_as: str | None = None) -> list[Case]:
     Raises :class:`InputError` naming file and line for the first thing wrong: nothing is skipped.
     """
     shown = shown_as or str(path)
-    raw = _bytes(path, shown)
-    cases: list[Case] = []
-    for number, case, failure in _lines(raw, shown):
-        if failure is not None:
-            raise failure
-        assert case is not None, number
-        cases.append(case)
+    cases = [case for _, _, case in checked_lines(io.BytesIO(_bytes(path, shown)), shown)]
     if not cases:
         raise InputError("no cases in the golden set", path=shown, remedy='add lines such as {"id": …, "input": …}')
     return cases
@@ -75,16 +70,30 @@ def read_cases(path: Path, *, shown_as: str | None = None) -> list[Case]:
 def check_lines(path: Path, *, shown_as: str | None = None) -> tuple[list[tuple[int, Case]], list[InputError]]:
     """Every line that is a case, with its number, and an error for every one that is not."""
     shown = shown_as or str(path)
-    found = list(_lines(_bytes(path, shown), shown))
+    found = list(_lines(_bytes(path, shown).split(b"\n"), shown))
     return (
-        [(number, case) for number, case, _ in found if case is not None],
-        [failure for _, _, failure in found if failure is not None],
+        [(number, case) for number, _, case, _ in found if case is not None],
+        [failure for _, _, _, failure in found if failure is not None],
     )
 
 
-def _lines(raw: bytes, shown: str) -> Iterator[tuple[int, Case | None, InputError | None]]:
+def checked_lines(lines: Iterable[bytes], shown: str) -> Iterator[tuple[int, int, Case]]:
+    """Of each line that is not empty its number, the byte it begins at, and its case. Raises at the first that is
+    wrong."""
+    for number, start, case, failure in _lines(lines, shown):
+        if failure is not None:
+            raise failure
+        assert case is not None, number
+        yield number, start, case
+
+
+def _lines(lines: Iterable[bytes], shown: str) -> Iterator[tuple[int, int, Case | None, InputError | None]]:
     first: dict[str, int] = {}
-    for number, line in enumerate(raw.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
+    after = 0
+    for number, line in enumerate(lines, start=1):
+        start, after = after, after + len(line)
+        if number == 1:
+            line = line.removeprefix(b"\xef\xbb\xbf")
         if not line.strip():
             continue
         try:
@@ -97,10 +106,10 @@ def _lines(raw: bytes, shown: str) -> Iterator[tuple[int, Case | None, InputErro
                     remedy="give each case an id of its own (a case without one gets it from its input)",
                 )
         except InputError as failure:
-            yield number, None, failure
+            yield number, start, None, failure
             continue
         first[case.id] = number
-        yield number, case, None
+        yield number, start, case, None
 
 
 def _bytes(path: Path, shown: str) -> bytes:
@@ -211,8 +220,17 @@ def warnings(cases: Sequence[Case]) -> list[str]:
 
 def dataset_digest(cases: Iterable[Case]) -> str:
     """``sha256:…`` of what the cases say, whatever their order and however their lines are written."""
-    lines = sorted(msgspec.json.encode(msgspec.to_builtins(case), order="sorted") for case in cases)
-    return "sha256:" + hashlib.sha256(b"\n".join(lines)).hexdigest()
+    return digest_of_all([line_digest(case) for case in cases])
+
+
+def line_digest(case: Case) -> bytes:
+    """SHA-256 of what one case says."""
+    return hashlib.sha256(msgspec.json.encode(msgspec.to_builtins(case), order="sorted")).digest()
+
+
+def digest_of_all(lines: Iterable[bytes]) -> str:
+    """``sha256:…`` of cases by their :func:`line_digest`, in whatever order."""
+    return "sha256:" + hashlib.sha256(b"".join(sorted(lines))).hexdigest()
 
 
 def append_case(path: Path, case: Case) -> None:
