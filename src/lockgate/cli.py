@@ -39,7 +39,7 @@ COMMANDS: dict[str, Entry] = {
     "cost-gate": Entry("lockgate.evals.gates.cli", "cost_gate", "Fail when a run costs too much.", "Gate"),
     "latency-gate": Entry("lockgate.evals.gates.cli", "latency_gate", "Fail when runs take too long.", "Gate"),
     "safety": Entry("lockgate.evals.gates.cli", "safety", "Attack an agent and see what it lets through.", "Gate"),
-    "fallback": Entry("lockgate.evals.gates.fallback_cli", "fallback", "Try the backup model on a slice.", "Gate"),
+    "fallback": Entry("lockgate.evals.gates.cli", "fallback", "Try the backup model on a slice.", "Gate"),
     "golden": Entry("lockgate.evals.golden.cli", "golden", "Import, check and grow golden sets.", "Plan"),
     "scorers": Entry("lockgate.evals.scorers.cli", "scorers", "List the scorers a rubric can name.", "Gate"),
     "judge": Entry("lockgate.evals.judges.cli", "judge", "Hold a judge against people's labels.", "Gate"),
