@@ -360,7 +360,7 @@ def _mutant_card(name: str, what: str, decision: Decision, ran: int) -> MutantCa
 def _labels(calibrations: Calibrations) -> dict[str, Labels]:
     """What people said of answers that the judge has scored too, by metric: enough of it, and of this very judge."""
     return {
-        name: Labels(*np.array(found.pairs).T, weight=np.array(found.weights or [1.0] * len(found.pairs)))
+        name: Labels(*np.array(found.pairs).T, np.array(found.weights or [1.0] * len(found.pairs)))
         for name, found in calibrations.items()
         if found is not None and len(found.pairs) >= FEWEST
     }

@@ -71,8 +71,9 @@ def divide(cases: Sequence[Case], shares: Mapping[str, float], *, seed: str = ""
     found = []
     kept = {case.cluster: case.split for case in cases if case.cluster and case.split is not None}
     for case in cases:
-        if case.split is not None or case.cluster in kept:
-            found.append(msgspec.structs.replace(case, split=case.split or kept[case.cluster]))
+        split = case.split if case.split is not None else kept.get(case.cluster or "")
+        if split is not None:
+            found.append(msgspec.structs.replace(case, split=split))
             continue
         digest = hashlib.sha256(f"{seed}\0{case.cluster or case.id}".encode()).digest()
         at, name = int.from_bytes(digest[:8], "big") / 2**64, ""
