@@ -43,6 +43,7 @@ async def open_subject(
 
     ``model_override`` is ``provider:name``, ``system_prompt`` a text in place of the version's own. A provider of kind ``local`` is started, or joined when it runs already.
     """
+    from lockgate.gateway.offline import governed
     from lockgate.runtime.local import LocalRunner
 
     version = app.versions.load(behaviour_digest)
@@ -53,8 +54,7 @@ async def open_subject(
     code = app.home / "run" / "code" / version.behaviour_digest.removeprefix("sha256:")[:12]
     app.versions.materialise(version, code)
     async with open_models(app, version, environment) as client:
-        runner = LocalRunner(version, client, code, environment=environment)
-
+        runner = LocalRunner(version, governed(client, version), code, environment=environment)
         yield _subject(runner, client, version, app.project.root)
         runner.close()
 

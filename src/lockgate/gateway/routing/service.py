@@ -112,7 +112,7 @@ class Router:
             asking,
         )
         call.provider, call.model = cheaper.provider, cheaper.name
-        call.request = _with_parameters(call.request, cheaper)
+        call.request = triage.with_parameters(call.request, cheaper)
 
     async def _asked(self, call: Call, routing: Routing, cheaper: ModelRef, texts: list[str]) -> Decision:
         if self.ask is None:
@@ -131,16 +131,3 @@ class Router:
 
 def _is(call: Call, model: ModelRef) -> bool:
     return (call.provider, call.model) == (model.provider, model.name)
-
-
-def _with_parameters(request: Request, model: ModelRef) -> Request:
-    """The request with the cheaper model's own parameters, where it has any."""
-    given: dict[str, Any] = {
-        name: value
-        for name, value in (("temperature", model.temperature), ("top_p", model.top_p), ("seed", model.seed))
-        if value is not None
-    }
-    for name in ("max_tokens", "max_completion_tokens", "max_output_tokens"):
-        if name in request.fields and request.max_tokens is not None:
-            given[name] = min(request.max_tokens, model.max_tokens)
-    return request.replaced(**given) if given else request

@@ -7,6 +7,9 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
+from lockgate.gateway.protocols.model import Request
+from lockgate.versions.model import ModelRef
+
 Tier = Literal["triage", "model"]
 
 QUESTION = (
@@ -80,3 +83,16 @@ def classification(routing: Routing, model: str, texts: Sequence[str]) -> dict[s
 def tags_of(header: str | None) -> list[str]:
     """The tags in ``x-lockgate-tags``: words with commas between."""
     return [tag.strip() for tag in header.split(",") if tag.strip()] if header else []
+
+
+def with_parameters(request: Request, model: ModelRef) -> Request:
+    """The request with the cheaper model's own parameters, where it has any."""
+    given: dict[str, Any] = {
+        name: value
+        for name, value in (("temperature", model.temperature), ("top_p", model.top_p), ("seed", model.seed))
+        if value is not None
+    }
+    for name in ("max_tokens", "max_completion_tokens", "max_output_tokens"):
+        if name in request.fields and request.max_tokens is not None:
+            given[name] = min(request.max_tokens, model.max_tokens)
+    return request.replaced(**given) if given else request
