@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from lockgate.rollouts.gitops import GitOps
     from lockgate.rollouts.service import Rollouts
     from lockgate.runtime.model import ModelClient
+    from lockgate.settings.model import Snapshot
     from lockgate.settings.service import Follower, Settings
     from lockgate.storage.blobs import BlobStore
     from lockgate.storage.engine import Database
@@ -127,7 +128,10 @@ class App:
         from lockgate.limits.books import Books
 
         leases = self.leases
-        return Books(self.project, None if leases is None else lambda: leases.machines)
+        with self.control.read() as connection:
+            self.following.refresh(connection)
+        machines = None if leases is None else lambda: leases.machines
+        return Books(self.project, machines, lambda: self.following.current)
 
     @cached_property
     def prices(self) -> Prices:
@@ -153,6 +157,11 @@ class App:
             lambda: self.prices.refresh(prices_file(self.project)),
         ]
         return looks if self.leases is None else [*looks, self.leases.look]
+
+    def take_settings(self, settings: Snapshot) -> None:
+        """Settings that another reader of the store has read hold here too."""
+        self.following.current = settings
+        self.prices.use(settings)
 
     @cached_property
     def settings(self) -> Settings:

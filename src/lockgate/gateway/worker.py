@@ -48,7 +48,7 @@ class Worker:
         metrics = GenAI(registry)
         self._app = app
         self._upstream = Upstream()
-        self._directory = Directory(app.control, app.keys, app.clock, files=app.follow_files, told=app.prices.use)
+        self._directory = Directory(app.control, app.keys, app.clock, files=app.follow_files, told=app.take_settings)
         self._shared = SharedMetrics(
             registry,
             app.home / "run" / "metrics",

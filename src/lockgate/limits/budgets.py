@@ -102,11 +102,12 @@ def _agent_accounts(environment: str, agent: str, settings: AgentSettings | None
 
 def as_set(settings: AgentSettings, snapshot: Snapshot, environment: str, agent: str) -> AgentSettings:
     """The agent's settings with the daily budgets that are set in place of its file's."""
-    usd = snapshot.value("agent.daily_usd", settings.daily_usd, environment=environment, agent=agent)
-    tokens = snapshot.value("agent.daily_tokens", settings.daily_tokens, environment=environment, agent=agent)
-    if (usd, tokens) == (settings.daily_usd, settings.daily_tokens):
-        return settings
-    return msgspec.structs.replace(settings, daily_usd=usd, daily_tokens=tokens)
+    set_here = {}
+    for name in ("daily_usd", "daily_tokens"):
+        for one in reversed(snapshot.all(f"limit.{name}")):  # the narrowest last: it holds
+            if one.scope.agent == agent and one.scope.environment in ("", environment):
+                set_here[name] = one.value
+    return msgspec.structs.replace(settings, **set_here) if set_here else settings
 
 
 def estimate_tokens(request_bytes: int, max_output_tokens: int, n: int = 1) -> int:

@@ -33,10 +33,22 @@ class Definition(msgspec.Struct, frozen=True, kw_only=True):
     takes: str
     selectors: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
+    one_of: tuple[str, ...] = ()  # at most one of these
     reasoned: bool = False  # a reason must be given: it is told to whom it hits
 
 
 _EVERY = ("environment", "agent", "tenant", "model")
+
+LIMITS: dict[str, tuple[Any, str, str]] = {
+    "daily_usd": (Usd, "USD", "USD a day, in place of the file's."),
+    "daily_tokens": (Count, "tokens", "Tokens a day, in place of the file's."),
+    "monthly_usd": (Usd, "USD", "USD a calendar month."),
+    "monthly_tokens": (Count, "tokens", "Tokens a calendar month."),
+    "requests_per_minute": (Annotated[float, msgspec.Meta(gt=0, le=1e9)], "requests", "Requests a minute."),
+    "tokens_per_minute": (Annotated[float, msgspec.Meta(gt=0, le=1e12)], "tokens", "Tokens a minute."),
+    "concurrent": (Count, "calls", "Calls under way at the same time."),
+}
+"""Limits of a tenant, an agent, a model, or (with none of them) of an environment: type, unit and meaning."""
 
 DEFINITIONS: dict[str, Definition] = {
     one.name: one
@@ -56,35 +68,16 @@ DEFINITIONS: dict[str, Definition] = {
             takes="on or off",
             selectors=("environment", "agent"),
         ),
-        Definition(
-            name="agent.daily_usd",
-            help="An agent's budget of a day (UTC), in place of its file's.",
-            type=Usd,
-            takes="USD",
-            selectors=("environment", "agent"),
-            needs=("agent",),
-        ),
-        Definition(
-            name="agent.daily_tokens",
-            help="An agent's tokens of a day (UTC), in place of its file's.",
-            type=Count,
-            takes="tokens",
-            selectors=("environment", "agent"),
-            needs=("agent",),
-        ),
-        Definition(
-            name="tenant.daily_usd",
-            help="A tenant's budget of a day (UTC); for every tenant without one of its own when none is named.",
-            type=Usd,
-            takes="USD",
-            selectors=("environment", "tenant"),
-        ),
-        Definition(
-            name="gateway.default_max_tokens",
-            help="Put into a request that names no bound on its answer. Default: 4096.",
-            type=Annotated[int, msgspec.Meta(ge=1, le=2**31)],
-            takes="tokens",
-            selectors=_EVERY,
+        *(
+            Definition(
+                name=f"limit.{name}",
+                help=f"{about} Of one tenant, agent or model (`*`: each for itself); of none: of the environment.",
+                type=kind,
+                takes=unit,
+                selectors=_EVERY,
+                one_of=("agent", "tenant", "model"),
+            )
+            for name, (kind, unit, about) in LIMITS.items()
         ),
         Definition(
             name="price",
@@ -167,9 +160,16 @@ def check_scope(known: Definition, scope: Scope) -> None:
             f"{known.name!r} needs {' and '.join(_flag(one) for one in missing)}",
             remedy=f"lockgate settings set {known.name} … {' '.join(_flag(one) + ' NAME' for one in missing)}",
         )
+    several = [name for name in known.one_of if name in given]
+    if len(several) > 1:
+        raise InputError(
+            f"{known.name!r} names {' and '.join(several)}", remedy=f"give one of {', '.join(map(_flag, known.one_of))}"
+        )
+    if known.one_of and scope.model.endswith("/*"):
+        raise InputError(f"{known.name!r} is for one model, not {scope.model!r}", remedy="write PROVIDER/NAME, or *")
     if known.name == "kill" and not given:
         raise InputError("'kill' names nothing to refuse", remedy="give --env, --agent, --tenant or --model")
-    if scope.model and "/" not in scope.model:
+    if scope.model and "/" not in scope.model and not (known.one_of and scope.model == "*"):
         raise InputError(f"the model is {scope.model!r}", remedy="write PROVIDER/NAME, or PROVIDER/* for all of it")
 
 

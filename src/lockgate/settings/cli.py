@@ -47,7 +47,7 @@ def list_(
         return
     from lockgate.bootstrap import open_app
 
-    found = open_app().settings.list(name, env)
+    found = open_app().settings.all(name, env)
     emit([_shown(one) for one in found], json, lambda: _draw(found))
 
 

@@ -73,7 +73,7 @@ class Settings:
             self._record(connection, name, scope, None, before.value, removed=True, reason=reason, by=actor, at=now)
         return before
 
-    def list(self, name: str | None = None, environment: str | None = None) -> list[Setting]:
+    def all(self, name: str | None = None, environment: str | None = None) -> list[Setting]:
         """What is set, by name; with ``environment`` what holds there, or everywhere."""
         if name is not None:
             definition(name)

@@ -173,10 +173,8 @@ class _Comparison:
             case "pattern":
                 return None if _said(old, name, wanted) else f"{at} has another pattern"
             case "multipleOf":
-                given = [part[name] for part in old if name in part]
-                return (
-                    None if any(_is_multiple(one, wanted) for one in given) else f"{at} must be a multiple of {wanted}"
-                )
+                fits = any(_is_multiple(part[name], wanted) for part in old if name in part)
+                return None if fits else f"{at} must be a multiple of {wanted}"
             case "uniqueItems":
                 return None if not wanted or _said(old, name, True) else f"{at} must have no item twice"
             case _ if name in _BOUNDS:

@@ -136,18 +136,18 @@ def test_a_switch_holds_while_the_store_is_away(gateway: RunningGateway, monkeyp
 
 def test_a_tenants_day_and_an_agents_day_are_capped_by_what_is_set(gateway: RunningGateway) -> None:
     key = gateway.key()
-    put(gateway, "tenant.daily_usd", 0, tenant="acme")
+    put(gateway, "limit.daily_usd", 0, tenant="acme")
     status, _, body = ask(gateway, key)
     assert (status, body["error"]["code"]) == (429, "limit_exceeded")
     assert "tenant:dev:acme" in body["error"]["limit"]
-    take_away(gateway, "tenant.daily_usd", tenant="acme")
+    take_away(gateway, "limit.daily_usd", tenant="acme")
     assert ask(gateway, key)[0] == 200
     gateway.route()
-    put(gateway, "agent.daily_usd", 0, agent="triage")
+    put(gateway, "limit.daily_usd", 0, agent="triage")
     status, _, body = ask(gateway, run_token(gateway))
     assert status == 429
     assert "agent:dev:triage" in body["error"]["limit"]
-    take_away(gateway, "agent.daily_usd", agent="triage")
+    take_away(gateway, "limit.daily_usd", agent="triage")
     assert ask(gateway, run_token(gateway))[0] == 200
 
 

@@ -23,30 +23,30 @@ def settings(control: Database) -> Settings:
 
 
 def test_a_value_holds_until_it_is_unset_and_the_history_keeps_both(control: Database, settings: Settings) -> None:
-    settings.set("agent.daily_usd", 25, PROD, actor="cli:ann", reason="campaign")
-    assert [(one.value, one.actor) for one in settings.list()] == [(25, "cli:ann")]
-    settings.unset("agent.daily_usd", PROD, actor="cli:bob", reason="over")
-    assert settings.list() == []
+    settings.set("limit.daily_usd", 25, PROD, actor="cli:ann", reason="campaign")
+    assert [(one.value, one.actor) for one in settings.all()] == [(25, "cli:ann")]
+    settings.unset("limit.daily_usd", PROD, actor="cli:bob", reason="over")
+    assert settings.all() == []
     found = [(one.revision, one.removed, one.value, one.actor, one.reason) for one in settings.history()]
     assert found == [(2, True, None, "cli:bob", "over"), (1, False, 25, "cli:ann", "campaign")]
 
 
 def test_each_change_is_in_the_audit_log_with_what_held_before(control: Database, settings: Settings) -> None:
-    settings.set("agent.daily_usd", 25, PROD, actor="cli:ann")
-    settings.set("agent.daily_usd", 30, PROD, actor="cli:ann")
+    settings.set("limit.daily_usd", 25, PROD, actor="cli:ann")
+    settings.set("limit.daily_usd", 30, PROD, actor="cli:ann")
     with control.read() as connection:
         assert audit.verify(connection) == 2
         rows = connection.execute(select(schema.audit.c.action, schema.audit.c.subject, schema.audit.c.details)).all()
     assert rows[1] == (
         "setting.set",
-        "agent.daily_usd: environment 'prod', agent 'triage'",
+        "limit.daily_usd: environment 'prod', agent 'triage'",
         {"from": 25, "to": 30, "reason": ""},
     )
 
 
 def test_setting_what_holds_already_is_no_change(settings: Settings) -> None:
-    first = settings.set("agent.daily_usd", 25, PROD, actor="cli:ann")
-    again = settings.set("agent.daily_usd", 25, PROD, actor="cli:bob")
+    first = settings.set("limit.daily_usd", 25, PROD, actor="cli:ann")
+    again = settings.set("limit.daily_usd", 25, PROD, actor="cli:bob")
     assert again.setting == first.setting
     assert len(settings.history()) == 1
 
@@ -69,19 +69,19 @@ def test_a_follower_reads_only_when_the_revision_has_changed(control: Database, 
 
 
 def test_another_process_finds_what_was_set(control: Database, settings: Settings) -> None:
-    settings.set("tenant.daily_usd", 5, Scope(tenant="acme"), actor="cli:ann")
-    assert Settings(control, FakeClock(), lambda: ["dev"]).snapshot().value("tenant.daily_usd", tenant="acme") == 5
+    settings.set("limit.daily_usd", 5, Scope(tenant="acme"), actor="cli:ann")
+    assert Settings(control, FakeClock(), lambda: ["dev"]).snapshot().value("limit.daily_usd", tenant="acme") == 5
 
 
 @pytest.mark.parametrize(
     ("change", "error", "words"),
     [
         ({"name": "kill", "value": True, "scope": PROD}, InputError, "needs a reason"),
-        ({"name": "agent.daily_usd", "value": -1, "scope": PROD}, InputError, "'agent.daily_usd' is -1"),
-        ({"name": "agent.daily_usd", "value": 1, "scope": Scope(environment="prd", agent="a")}, InputError, "'prd'"),
+        ({"name": "limit.daily_usd", "value": -1, "scope": PROD}, InputError, "'limit.daily_usd' is -1"),
+        ({"name": "limit.daily_usd", "value": 1, "scope": Scope(environment="prd", agent="a")}, InputError, "'prd'"),
         ({"name": "model.temperature", "value": 1, "scope": PROD}, Refused, "only through a new digest"),
-        ({"name": "agent.daily_usd", "value": 1, "scope": PROD, "reason": "x" * 2001}, InputError, "2001 characters"),
-        ({"name": "agent.daily_usd", "value": 1, "scope": Scope(agent="a\nb")}, InputError, "is no name"),
+        ({"name": "limit.daily_usd", "value": 1, "scope": PROD, "reason": "x" * 2001}, InputError, "2001 characters"),
+        ({"name": "limit.daily_usd", "value": 1, "scope": Scope(agent="a\nb")}, InputError, "is no name"),
     ],
 )
 def test_what_is_wrong_changes_nothing(
@@ -93,9 +93,9 @@ def test_what_is_wrong_changes_nothing(
 
 
 def test_unsetting_what_is_not_set_there_says_where_it_is(settings: Settings) -> None:
-    settings.set("agent.daily_usd", 25, PROD, actor="cli:ann")
+    settings.set("limit.daily_usd", 25, PROD, actor="cli:ann")
     with pytest.raises(NotFound) as missing:
-        settings.unset("agent.daily_usd", Scope(agent="triage"), actor="cli:ann")
+        settings.unset("limit.daily_usd", Scope(agent="triage"), actor="cli:ann")
     assert missing.value.remedy == "it is set for: environment 'prod', agent 'triage'"
 
 
@@ -108,7 +108,7 @@ def test_a_name_nobody_has_is_pointed_out(settings: Settings) -> None:
 
 
 def test_a_list_for_an_environment_has_what_holds_there(settings: Settings) -> None:
-    settings.set("agent.daily_usd", 1, PROD, actor="a")
-    settings.set("agent.daily_usd", 2, Scope(agent="triage", environment="dev"), actor="a")
-    settings.set("agent.daily_usd", 3, Scope(agent="triage"), actor="a")
-    assert [one.value for one in settings.list(environment="prod")] == [3, 1]
+    settings.set("limit.daily_usd", 1, PROD, actor="a")
+    settings.set("limit.daily_usd", 2, Scope(agent="triage", environment="dev"), actor="a")
+    settings.set("limit.daily_usd", 3, Scope(agent="triage"), actor="a")
+    assert [one.value for one in settings.all(environment="prod")] == [3, 1]

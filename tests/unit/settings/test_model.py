@@ -19,23 +19,23 @@ def setting(name: str, value: object, revision: int = 1, **scope: str) -> Settin
 def test_the_narrowest_setting_holds() -> None:
     known = Snapshot(
         [
-            setting("agent.daily_usd", 1, agent="triage"),
-            setting("agent.daily_usd", 2, agent="triage", environment="prod"),
+            setting("limit.daily_usd", 1, agent="triage"),
+            setting("limit.daily_usd", 2, agent="triage", environment="prod"),
         ]
     )
-    assert known.value("agent.daily_usd", agent="triage", environment="prod") == 2
-    assert known.value("agent.daily_usd", agent="triage", environment="dev") == 1
-    assert known.value("agent.daily_usd", 9, agent="other", environment="prod") == 9
+    assert known.value("limit.daily_usd", agent="triage", environment="prod") == 2
+    assert known.value("limit.daily_usd", agent="triage", environment="dev") == 1
+    assert known.value("limit.daily_usd", 9, agent="other", environment="prod") == 9
 
 
 def test_among_equally_narrow_settings_the_newest_holds() -> None:
     known = Snapshot(
         [
-            setting("gateway.default_max_tokens", 1, revision=7, tenant="acme"),
-            setting("gateway.default_max_tokens", 2, revision=3, agent="triage"),
+            setting("limit.concurrent", 1, revision=7, tenant="acme"),
+            setting("limit.concurrent", 2, revision=3, agent="triage"),
         ]
     )
-    assert known.value("gateway.default_max_tokens", tenant="acme", agent="triage") == 1
+    assert known.value("limit.concurrent", tenant="acme", agent="triage") == 1
 
 
 def test_one_model_is_narrower_than_a_provider() -> None:
@@ -86,12 +86,12 @@ def test_a_refusal_names_who_why_and_how_it_is_lifted() -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("agent.daily_usd", -1),
-        ("agent.daily_usd", "much"),
-        ("agent.daily_usd", float("nan")),
-        ("agent.daily_usd", float("inf")),
-        ("agent.daily_usd", None),
-        ("agent.daily_tokens", 1.5),
+        ("limit.daily_usd", -1),
+        ("limit.daily_usd", "much"),
+        ("limit.daily_usd", float("nan")),
+        ("limit.daily_usd", float("inf")),
+        ("limit.daily_usd", None),
+        ("limit.daily_tokens", 1.5),
         ("kill", "perhaps"),
         ("kill", False),
         ("price", {"input": 1}),
@@ -99,7 +99,7 @@ def test_a_refusal_names_who_why_and_how_it_is_lifted() -> None:
         ("price", {"input": -1, "output": 2}),
         ("alert.budget_percent", 0),
         ("alert.mute", "budget"),
-        ("gateway.default_max_tokens", 0),
+        ("limit.requests_per_minute", 0),
     ],
 )
 def test_a_bad_value_is_refused_by_name_and_value(name: str, value: object) -> None:
@@ -113,8 +113,8 @@ def test_a_bad_value_is_refused_by_name_and_value(name: str, value: object) -> N
     ("name", "scope"),
     [
         ("kill", {}),
-        ("agent.daily_usd", {"environment": "prod"}),
-        ("tenant.daily_usd", {"agent": "triage"}),
+        ("limit.daily_usd", {"agent": "triage", "tenant": "acme"}),
+        ("limit.daily_usd", {"model": "openai/*"}),
         ("price", {}),
         ("price", {"model": "gpt-5"}),
         ("alert.mute", {"environment": "prod"}),
@@ -139,8 +139,8 @@ def test_what_stands_beside_the_digest_is_sent_to_the_agent_file() -> None:
 
 def test_a_slip_in_a_name_is_met_with_the_nearest() -> None:
     with pytest.raises(InputError) as wrong:
-        definition("agent.daly_usd")
-    assert wrong.value.remedy == "did you mean 'agent.daily_usd'?"
+        definition("limit.daly_usd")
+    assert wrong.value.remedy == "did you mean 'limit.daily_usd'?"
 
 
 def test_every_key_of_an_agent_file_that_is_behaviour_is_known_as_such() -> None:

@@ -105,9 +105,6 @@ class Budgets:
             agent=agent,
             run=payer.run,
             settings=route.settings if route else None,
-            tenant_daily_usd=self._directory.settings.value(
-                "tenant.daily_usd", environment=environment, tenant=identity.tenant
-            ),
             now=now,
             day=book.day(now),
             limits=limits,
