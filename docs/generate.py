@@ -312,7 +312,25 @@ def runs() -> str:
     return _MARKED.sub(lambda match: match[1] + table + match[2], _read("runs.md"))
 
 
+# --- settings -------------------------------------------------------------------------------------------------
+
+_SETTINGS = re.compile(r"(<!-- generated: settings -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def settings() -> str:
+    """``settings.md`` is written by hand but for its table of settings."""
+    from lockgate.settings.catalogue import describe
+
+    rows = "".join(
+        f"| `{one['name']}` | {one['takes']} | {' '.join(f'`{flag}`' for flag in one['narrowed'])} | {one['help']} |\n"
+        for one in describe()
+    )
+    table = f"| setting | takes | narrowed by | what it does |\n|---|---|---|---|\n{rows}"
+    return _SETTINGS.sub(lambda match: match[1] + table + match[2], _read("settings.md"))
+
+
 PAGES: dict[str, Callable[[], str]] = {
+    "settings.md": settings,
     "agent-file.md": agent_file,
     "scorers.md": scorers,
     "scorecard.schema.json": scorecard_schema,

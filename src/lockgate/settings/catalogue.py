@@ -71,7 +71,7 @@ DEFINITIONS: dict[str, Definition] = {
         *(
             Definition(
                 name=f"limit.{name}",
-                help=f"{about} Of one tenant, agent or model (`*`: each for itself); of none: of the environment.",
+                help=about,
                 type=kind,
                 takes=unit,
                 selectors=_EVERY,
