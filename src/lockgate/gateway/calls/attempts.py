@@ -21,6 +21,7 @@ from lockgate.gateway.calls.retries import Trouble, Verdict
 from lockgate.gateway.calls.seams import Meter, Router, TryAgain
 from lockgate.gateway.exchange import ClientGone
 from lockgate.gateway.model import Identity, RunClaims
+from lockgate.gateway.protocols.links import check_links
 from lockgate.gateway.protocols.passages import passage_to
 from lockgate.gateway.providers import Providers
 from lockgate.gateway.upstream import Answer
@@ -137,6 +138,8 @@ class Attempts:
         kind, dialect = group.provider.kind, call.request.dialect
         passage = passage_to(dialect, kind)
         price = FREE if dialect.is_free else self._prices.price(kind, provider, model)
+        if call.request.references and not group.provider.private_urls:
+            check_links(call.request)
         endpoint = await group.pool.take(without)
         target = group.targets.get(endpoint.id)
         if target is None:  # the project file changed while this call waited for its place

@@ -67,8 +67,8 @@ class Chat(Dialect):
     def answer_texts(self, body: bytes) -> list[Text]:
         answer = document(body)
         found = []
-        for index, choice in enumerate(answer.get("choices") or ()):
-            message = choice.get("message") or {}
+        for index, choice in enumerate(_list(answer.get("choices"))):
+            message = f.obj(f.obj(choice).get("message"))
             if isinstance(message.get("content"), str):
                 found.append(Text(("choices", index, "message", "content"), "assistant", message["content"]))
         return found
@@ -81,14 +81,14 @@ class Chat(Dialect):
     def delta(self, event: bytes) -> str | None:
         if b'"content"' not in event:
             return None
-        choices = document(data_of(event)).get("choices") or ()
-        parts = [text for choice in choices if isinstance(text := (choice.get("delta") or {}).get("content"), str)]
+        choices = f.dicts(document(data_of(event)).get("choices"))
+        parts = [text for choice in choices if isinstance(text := f.obj(choice.get("delta")).get("content"), str)]
         return "".join(parts) if parts else None
 
     def with_delta(self, event: bytes, text: str) -> bytes:
         changed = document(data_of(event))
-        for choice in changed.get("choices") or ():
-            if isinstance((choice.get("delta") or {}).get("content"), str):
+        for choice in f.dicts(changed.get("choices")):
+            if isinstance(f.obj(choice.get("delta")).get("content"), str):
                 choice["delta"]["content"], text = text, ""
         return sse.event(f.encode(changed))
 
@@ -102,13 +102,18 @@ def document(body: bytes) -> dict[str, Any]:
     return decoded if isinstance(decoded, dict) else {}
 
 
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
 def message_texts(messages: Any, place: Place) -> list[Text]:
     """The texts of a list of messages, whose content is a string or a list of parts."""
     found: list[Text] = []
     for index, message in enumerate(messages if isinstance(messages, list) else ()):
         if not isinstance(message, dict):
             continue
-        role = {"developer": "system", "function": "tool"}.get(message.get("role", ""), message.get("role") or "user")
+        said_by = str(message.get("role") or "user")
+        role = {"developer": "system", "function": "tool"}.get(said_by, said_by)
         content = message.get("content")
         if isinstance(content, str):
             found.append(Text((*place, index, "content"), role, content))

@@ -16,7 +16,7 @@ from lockgate.errors import InputError
 from lockgate.gateway.protocols import fields as f
 from lockgate.gateway.protocols import sse
 from lockgate.gateway.protocols.chat import document
-from lockgate.gateway.protocols.dialect import Passage
+from lockgate.gateway.protocols.dialect import MALFORMED, Translation, garbage
 from lockgate.gateway.protocols.messages import MessagesPassage, MessagesTap
 from lockgate.gateway.protocols.model import Outcome, Request
 from lockgate.results import Usage
@@ -37,12 +37,12 @@ FINISH = {
 _native = MessagesPassage()
 
 
-class ChatToMessages(Passage):
+class ChatToMessages(Translation):
     """To an Anthropic upstream."""
 
     path = "/messages"
 
-    def forward(self, request: Request, model: str, max_tokens: int) -> bytes:
+    def _forward(self, request: Request, model: str, max_tokens: int) -> bytes:
         asked = {name: request.decoded(name) for name in request.fields}
         for name in _REFUSED:
             if asked.get(name):
@@ -75,7 +75,7 @@ class ChatToMessages(Passage):
         outcome.finish_reasons = [FINISH.get(reason, reason) for reason in outcome.finish_reasons]
         return outcome
 
-    def answer(self, body: bytes, request: Request) -> bytes:
+    def _answer(self, body: bytes) -> bytes:
         told = document(body)
         text, thoughts, calls = [], [], []
         for part in told.get("content") or ():
@@ -251,6 +251,12 @@ class MessagesAsChat:
         return self._translated(rest) if rest else b""
 
     def _translated(self, event: bytes) -> bytes:
+        try:
+            return self._event_of(event)
+        except MALFORMED as wrong:
+            raise garbage(wrong) from wrong
+
+    def _event_of(self, event: bytes) -> bytes:
         self._read.read(event)
         told = document(sse.data_of(event))
         kind = told.get("type")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lockgate.errors import LockgateError
+from lockgate.errors import InputError, LockgateError, UpstreamError
 from lockgate.gateway.problems import Response, openai_error
 from lockgate.gateway.protocols.model import Outcome, Request, Tap, Text
 
@@ -91,3 +91,36 @@ class Passage:
     def refusal(self, status: int, body: bytes) -> bytes:
         """The upstream's own error as the client gets it."""
         return body
+
+
+MALFORMED = (AttributeError, TypeError, LookupError, ValueError)
+"""What comes of taking apart a document that has not the shape its protocol says."""
+
+
+class Translation(Passage):
+    """A passage to an upstream of another protocol: what has not that protocol's shape is an error, not a crash."""
+
+    def forward(self, request: Request, model: str, max_tokens: int) -> bytes:
+        try:
+            return self._forward(request, model, max_tokens)
+        except MALFORMED as wrong:
+            raise InputError(
+                f"the request cannot be translated for this provider: {wrong}", remedy="is it shaped as the API says?"
+            ) from wrong
+
+    def answer(self, body: bytes, request: Request) -> bytes:
+        try:
+            return self._answer(body)
+        except MALFORMED as wrong:
+            raise garbage(wrong) from wrong
+
+    def _forward(self, request: Request, model: str, max_tokens: int) -> bytes:
+        raise NotImplementedError
+
+    def _answer(self, body: bytes) -> bytes:
+        raise NotImplementedError
+
+
+def garbage(wrong: Exception) -> UpstreamError:
+    """The upstream's answer is none of its protocol."""
+    return UpstreamError(f"the provider's answer cannot be read: {wrong}", sent=True)

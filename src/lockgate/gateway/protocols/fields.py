@@ -35,6 +35,8 @@ UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 def take_apart(body: bytes, what: str) -> Fields:
     """The fields of the object; :class:`InputError` when it is none. ``what``: what ought to have been sent."""
     try:
+        if not body.isascii():
+            str(body, "utf-8")  # what is kept raw is not looked at otherwise
         return _fields(body)
     except UNREADABLE as wrong:
         raise InputError(f"the body is no JSON object: {wrong}", remedy=f"send {what}") from wrong
@@ -120,6 +122,16 @@ def plain(raw: msgspec.Raw) -> bytes:
         except (*UNREADABLE, UnicodeEncodeError):
             return data
     return data
+
+
+def dicts(value: Any) -> list[dict[str, Any]]:
+    """The objects in a list; none where it is no list."""
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def obj(value: Any) -> dict[str, Any]:
+    """The value if it is an object, else an empty one."""
+    return value if isinstance(value, dict) else {}
 
 
 def mentions(raw: msgspec.Raw | None, words: tuple[bytes, ...]) -> int:

@@ -83,8 +83,9 @@ class Messages(Dialect):
 
     def answer_texts(self, body: bytes) -> list[Text]:
         found = []
-        for index, part in enumerate(document(body).get("content") or ()):
-            if part.get("type") == "text" and isinstance(part.get("text"), str):
+        content = document(body).get("content")
+        for index, part in enumerate(content if isinstance(content, list) else ()):
+            if f.obj(part).get("type") == "text" and isinstance(part.get("text"), str):
                 found.append(Text(("content", index, "text"), "assistant", part["text"]))
         return found
 
@@ -96,7 +97,7 @@ class Messages(Dialect):
     def delta(self, event: bytes) -> str | None:
         if b"text_delta" not in event:
             return None
-        text = (document(sse.data_of(event)).get("delta") or {}).get("text")
+        text = f.obj(document(sse.data_of(event)).get("delta")).get("text")
         return text if isinstance(text, str) else None
 
     def with_delta(self, event: bytes, text: str) -> bytes:

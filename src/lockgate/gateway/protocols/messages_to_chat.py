@@ -14,7 +14,7 @@ from lockgate.errors import InputError
 from lockgate.gateway.protocols import fields as f
 from lockgate.gateway.protocols import sse
 from lockgate.gateway.protocols.chat import ChatPassage, ChatTap, bound_name, document
-from lockgate.gateway.protocols.dialect import Passage
+from lockgate.gateway.protocols.dialect import MALFORMED, Translation, garbage
 from lockgate.gateway.protocols.model import Outcome, Request
 from lockgate.results import Usage
 
@@ -30,12 +30,12 @@ _PASSED = ("temperature", "top_p", "stream")
 _native = ChatPassage()
 
 
-class MessagesToChat(Passage):
+class MessagesToChat(Translation):
     """To an upstream of OpenAI's kind."""
 
     path = "/chat/completions"
 
-    def forward(self, request: Request, model: str, max_tokens: int) -> bytes:
+    def _forward(self, request: Request, model: str, max_tokens: int) -> bytes:
         asked = {name: request.decoded(name) for name in request.fields}
         sent: dict[str, Any] = {"model": model, "messages": _messages(asked)}
         sent[bound_name(model)] = request.max_tokens or max_tokens
@@ -59,7 +59,7 @@ class MessagesToChat(Passage):
         outcome.finish_reasons = [STOP_REASON.get(reason, reason) for reason in outcome.finish_reasons]
         return outcome
 
-    def answer(self, body: bytes, request: Request) -> bytes:
+    def _answer(self, body: bytes) -> bytes:
         told = document(body)
         choice = (told.get("choices") or [{}])[0]
         message = choice.get("message") or {}
@@ -254,6 +254,12 @@ class ChatAsMessages:
         return (self._translated(rest) if rest else b"") + (self._end() if self._stop is not None else b"")
 
     def _translated(self, event: bytes) -> bytes:
+        try:
+            return self._event_of(event)
+        except MALFORMED as wrong:
+            raise garbage(wrong) from wrong
+
+    def _event_of(self, event: bytes) -> bytes:
         self._read._read(event)
         data = sse.data_of(event)
         if data == b"[DONE]":

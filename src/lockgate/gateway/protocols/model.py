@@ -52,8 +52,15 @@ class Request(msgspec.Struct, kw_only=True):
         return self.dialect.read(json_fields.encode(given))
 
     def texts(self) -> list[Text]:
-        """Every text of the input: system prompts, messages, tool results."""
-        return self.dialect.texts(self)
+        """Every text of the input: system prompts, messages, tool results.
+
+        What was looked at is what is sent: the fields that hold them are written anew, so that a key that stands
+        twice in one of them shows a guard and the provider the same value.
+        """
+        found = self.dialect.texts(self)
+        for name in {str(text.place[0]) for text in found}:
+            self.fields[name] = json_fields.raw(self.decoded(name))
+        return found
 
     def with_texts(self, texts: Mapping[tuple[str | int, ...], str]) -> Request:
         """The request with other texts at some places."""

@@ -72,9 +72,11 @@ class Responses(Dialect):
 
     def answer_texts(self, body: bytes) -> list[Text]:
         found = []
-        for index, item in enumerate(document(body).get("output") or ()):
-            for number, part in enumerate(item.get("content") or ()):
-                if isinstance(part.get("text"), str):
+        output = document(body).get("output")
+        for index, item in enumerate(output if isinstance(output, list) else ()):
+            content = f.obj(item).get("content")
+            for number, part in enumerate(content if isinstance(content, list) else ()):
+                if isinstance(f.obj(part).get("text"), str):
                     found.append(Text(("output", index, "content", number, "text"), "assistant", part["text"]))
         return found
 
