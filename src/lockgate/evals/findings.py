@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lockgate.evals.grid import Grid
 from lockgate.evals.measuring import Judged
 from lockgate.evals.model import Case, Change, Flaky, Slice
+from lockgate.evals.statistics import Floats
 
 SMALL_SLICE = 3
 """A slice of fewer cases is not shown; larger ones are pulled towards the whole by :data:`SHRINK` cases."""
@@ -21,36 +24,50 @@ EVERY_KIND = "attack_resisted"
 
 def slices(judged: Sequence[Judged], cases: Sequence[Case]) -> list[Slice]:
     """The worst kinds of case, by loss against the baseline or, without one, against the whole set."""
-    members: dict[tuple[Any, str], list[int]] = {}
+    numbers: dict[tuple[Literal["tag", "cluster"], str], int] = {}
+    rows, kinds = array("q"), array("q")
     for row, case in enumerate(cases):
         for tag in case.tags:
-            members.setdefault(("tag", tag), []).append(row)
+            rows.append(row)
+            kinds.append(numbers.setdefault(("tag", tag), len(numbers)))
         if case.cluster:
-            members.setdefault(("cluster", case.cluster), []).append(row)
+            rows.append(row)
+            kinds.append(numbers.setdefault(("cluster", case.cluster), len(numbers)))
+    names, member, kind_of = list(numbers), np.array(rows), np.array(kinds)
     found: list[tuple[float, Slice]] = []
     for one in judged:
-        if not one.metric.bounded or one.card.mean is None or one.metric.name == "error_rate":
+        if not one.metric.bounded or one.card.mean is None or one.metric.name == "error_rate" or not names:
             continue
         sign = 1.0 if one.metric.direction == "higher" else -1.0
-        for (kind, name), rows in members.items():
-            index = np.array(rows)
-            index = index[~np.isnan(one.means[index])]
-            every = one.metric.scorer == EVERY_KIND and kind == "tag"
-            if len(index) < (1 if every else SMALL_SLICE):
-                continue
-            mean, before = float(one.means[index].mean()), None
-            if one.baseline is not None and not np.isnan(one.baseline[index]).all():
-                before = float(np.nanmean(one.baseline[index]))
-            loss = sign * ((before if before is not None else one.card.mean) - mean)
-            shrunk = loss * len(index) / (len(index) + SHRINK)
-            if shrunk > 0 or every:
-                part = Slice(
-                    kind=kind, name=name, metric=one.metric.name, cases=len(index), mean=mean, baseline_mean=before
-                )
-                found.append((shrunk, part))
+        means, counts = _by_kind(one.means[member], kind_of, len(names))
+        before = np.full(len(names), np.nan)
+        if one.baseline is not None:
+            kept = ~np.isnan(one.means[member])
+            before, _ = _by_kind(one.baseline[member[kept]], kind_of[kept], len(names))
+        loss = sign * (np.where(np.isnan(before), one.card.mean, before) - means)
+        shrunk = np.where(counts >= SMALL_SLICE, loss * counts / (counts + SHRINK), 0.0)
+        worst = np.argsort(-shrunk, kind="stable")[: 10 * SHOWN]
+        for number in worst[shrunk[worst] > 0].tolist():
+            kind, name = names[number]
+            part = Slice(
+                kind=kind,
+                name=name,
+                metric=one.metric.name,
+                cases=int(counts[number]),
+                mean=float(means[number]),
+                baseline_mean=None if np.isnan(before[number]) else float(before[number]),
+            )
+            found.append((float(shrunk[number]), part))
     found.sort(key=lambda item: (-item[0], item[1].kind, item[1].name))
-    whole = {one.metric.name for one in judged if one.metric.scorer == EVERY_KIND}
-    return [part for place, (_, part) in enumerate(found) if place < SHOWN or part.metric in whole]
+    return [part for _, part in found[:SHOWN]]
+
+
+def _by_kind(values: Floats, kinds: NDArray[np.int64], count: int) -> tuple[Floats, NDArray[np.int64]]:
+    """Mean and number of the values of each kind that are none of NaN."""
+    there = ~np.isnan(values)
+    counts = np.bincount(kinds[there], minlength=count)
+    sums = np.bincount(kinds[there], weights=values[there], minlength=count)
+    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan), counts
 
 
 def changes(judged: Sequence[Judged], cases: Sequence[Case]) -> tuple[list[Change], list[Change]]:

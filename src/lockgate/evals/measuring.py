@@ -92,6 +92,7 @@ def measure(
         "verdict": None,
         "reason": "",
         "aggregate": metric.aggregate,
+        "passes": metric.passes,
         "minimum": metric.minimum,
         "maximum": metric.maximum,
         "margin": metric.margin,

@@ -201,6 +201,7 @@ class MetricCard(msgspec.Struct, frozen=True, kw_only=True):
     missing: int = 0
     units: int = 0  # clusters: cases that share one count as one observation
     aggregate: str = ""  # of a case's trials: their mean, or pass^k, pass@k
+    passes: float | None = None
     judge_mean: float | None = None  # as the judge has it, where ``mean`` is corrected by people's labels
     labels: int = 0  # answers that people have scored, from which it is corrected
     calibrated: bool | None = None  # whether its judge agrees with people; None: no judge scores it

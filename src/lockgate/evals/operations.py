@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 import numpy as np
@@ -27,7 +27,14 @@ def quantiles(seconds: Floats) -> Quantiles | None:
     return Quantiles(p50=p50, p90=p90, p95=p95, p99=p99, highest=float(ran.max()))
 
 
-def costs_by_tag(cases: Sequence[Case], outcome: Outcome, other: Outcome | None) -> list[TagCost]:
+class Ran(NamedTuple):
+    """What trials cost, in USD, and how long they took, in seconds: cases × trials, NaN where one did not run."""
+
+    costs: Floats
+    seconds: Floats
+
+
+def costs_by_tag(cases: Sequence[Case], outcome: Outcome | Ran, other: Outcome | Ran | None) -> list[TagCost]:
     """What a run costs by kind of case, the dearest first."""
     members: dict[str, list[int]] = {}
     for row, case in enumerate(cases):

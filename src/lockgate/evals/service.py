@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -14,6 +14,7 @@ import numpy as np
 from lockgate.clock import Clock
 from lockgate.errors import InputError, LockgateError, NotFound, Unavailable
 from lockgate.evals import golden, peers, store
+from lockgate.evals.comparing import compare_cards, compare_tables, paired
 from lockgate.evals.gate import Decision, decide
 from lockgate.evals.grid import Grid
 from lockgate.evals.inputs import check_inputs
@@ -31,7 +32,7 @@ from lockgate.evals.running.scoring import prepare
 from lockgate.evals.scorers.judge import Ask
 from lockgate.evals.selfcheck import MUTATIONS, Mutation, false_blocks
 from lockgate.evals.store import CHUNK, TrialStore
-from lockgate.evals.tables import CaseTable, key_of, pack
+from lockgate.evals.tables import CaseTable, key_of, pack, unpack
 from lockgate.ids import new_id
 from lockgate.money import show_usd, to_nano
 from lockgate.results import RunResult
@@ -305,6 +306,28 @@ class Evals:
             for metric in rubric.metrics
             if metric.name in judged
         }
+
+    def compare_runs(self, before: str, after: str) -> Scorecard:
+        """Two stored evaluations, by id: the second held against the first. Nothing is run or stored."""
+        return self.compare_cards(self.get(before), self.get(after))
+
+    def compare_cards(self, before: Scorecard, after: Scorecard) -> Scorecard:
+        """Two scorecards: paired where what both saw is stored here, else by their means alone."""
+        given = {"id": new_id("comparison"), "started_at": self._clock()}
+        packed = [store.table_of(self._control, card.id) for card in (before, after)]
+        if packed[0] is None or packed[1] is None:
+            return compare_cards(before, after, **given)
+        return compare_tables(before, after, paired(unpack(packed[0], cases=False), unpack(packed[1])), **given)
+
+    def whole_run(self, effective_digest: str, dataset_digest: str, scorers: Mapping[str, str]) -> Scorecard | None:
+        """The newest stored evaluation in which the version ran this whole golden set, scored in this very way."""
+        for id in store.whole_evaluations(self._control, effective_digest, dataset_digest):
+            card = self.get(id)
+            missing = any(one.missing for one in card.metrics)
+            same = all(card.scorer_digests.get(name) == digest for name, digest in scorers.items())
+            if same and not missing and card.cases == card.dataset_cases:
+                return card
+        return None
 
     def keep_self_check(self, card: Scorecard, check: SelfCheck) -> Scorecard:
         """The scorecard with what the gate found of itself, kept in the place of the first."""

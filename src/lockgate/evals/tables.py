@@ -74,16 +74,17 @@ def pack(table: CaseTable) -> bytes:
     return zlib.compress(msgspec.msgpack.encode(columns), _PACKED)
 
 
-def unpack(data: bytes) -> CaseTable:
-    """What :func:`pack` made of a table."""
+def unpack(data: bytes, *, cases: bool = True) -> CaseTable:
+    """What :func:`pack` made of a table; without its cases where another's are the same ones."""
     columns = msgspec.msgpack.decode(zlib.decompress(data), type=_Columns)
     tagged = np.frombuffer(columns.tagged, dtype=np.int32).tolist()
     weights = np.frombuffer(columns.weights).tolist()
-    cases = [
+    outlines = [
         Case(id=id, input=None, cluster=cluster, tags=columns.tags[tags], weight=weight)
         for id, cluster, tags, weight in zip(columns.ids, columns.clusters, tagged, weights, strict=True)
+        if cases
     ]
-    shape = (len(cases), columns.trials)
+    shape = (len(columns.ids), columns.trials)
 
     def floats(raw: bytes) -> Floats:
         return np.frombuffer(raw).reshape(shape)
@@ -93,17 +94,15 @@ def unpack(data: bytes) -> CaseTable:
         for name, values in columns.values.items()
     }
     keys = [columns.keys[start : start + 32] for start in range(0, len(columns.keys), 32)]
-    return CaseTable(keys, cases, grids, floats(columns.costs), floats(columns.seconds))
+    return CaseTable(keys, outlines, grids, floats(columns.costs), floats(columns.seconds))
 
 
 def rows_of(table: CaseTable, rows: Sequence[int]) -> CaseTable:
     """The same table, of these rows alone and in their order."""
-    if list(rows) == list(range(len(table.cases))):
-        return table
     index = np.fromiter(rows, dtype=np.int64, count=len(rows))
     return CaseTable(
         [table.keys[row] for row in rows],
-        [table.cases[row] for row in rows],
+        [table.cases[row] for row in rows] if table.cases else [],
         {name: Grid(grid.values[index], grid.status[index]) for name, grid in table.grids.items()},
         table.costs[index],
         table.seconds[index],
