@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -319,13 +319,13 @@ class Evals:
             return compare_cards(before, after, **given)
         return compare_tables(before, after, paired(unpack(packed[0], cases=False), unpack(packed[1])), **given)
 
-    def whole_run(self, effective_digest: str, dataset_digest: str, scorers: Mapping[str, str]) -> Scorecard | None:
-        """The newest stored evaluation in which the version ran this whole golden set, scored in this very way."""
-        for id in store.whole_evaluations(self._control, effective_digest, dataset_digest):
+    def whole_run(self, effective_digest: str, cases: Sequence[Case], rubric: Rubric) -> Scorecard | None:
+        """The newest stored evaluation in which the version ran all of these cases, as often as this rubric asks, and
+        was scored by it."""
+        for id in store.whole_evaluations(self._control, effective_digest, golden.digest_of(cases)):
             card = self.get(id)
-            missing = any(one.missing for one in card.metrics)
-            same = all(card.scorer_digests.get(name) == digest for name, digest in scorers.items())
-            if same and not missing and card.cases == card.dataset_cases:
+            whole = card.cases == card.dataset_cases and not any(one.missing for one in card.metrics)
+            if whole and card.rubric_digest == rubric.digest and card.trials == rubric.trials:
                 return card
         return None
 
