@@ -272,13 +272,21 @@ class App:
             (run.environment, run.agent, run.behaviour_digest, run.effective_digest) for run in resumable(self.control)
         }
 
-    def uncalibrated(self, behaviour_digest: str) -> list[str]:
-        """The metrics of a version's rubric whose judge was not held against people, or does not agree with them."""
+    def uncalibrated(self, file: str) -> list[str] | None:
+        """The metrics of the version locked from this agent file whose judge was not held against people, or does not
+        agree with them. None where nothing is known of it yet."""
+        from lockgate.errors import NotFound
         from lockgate.evals.rubric import parse_rubric
+        from lockgate.versions.lockfile import read_lock
 
-        return self.judges.uncalibrated(
-            parse_rubric(self.versions.settings(behaviour_digest).evals, self.project.root, where="evals")
-        )
+        digest = next((entry.digest for entry in read_lock(self.project.root) if entry.file == file), None)
+        if digest is None or not (self.home / "control.db").exists():
+            return None
+        try:
+            settings = self.versions.settings(digest)
+        except NotFound:
+            return None
+        return self.judges.uncalibrated(parse_rubric(settings.evals, self.project.root, where=f"{file}: evals"))
 
     def run_result(self, run_id: str) -> RunResult:
         """What a run of the gateway answered, with its tool calls, as a scorer is given it."""

@@ -89,6 +89,7 @@ def test_a_judge_is_calibrated_from_the_queue_and_lock_and_gate_know_it(project:
     assert [one["message"] for one in before if one["kind"] == "judge"] == [
         "the judge is not calibrated against human labels: helpfulness"
     ] * 2
+    assert [one["kind"] for one in call("doctor", "--offline", "--json")].count("judge") == 2
     refused = call("eval", "--agent", "support@2", "--env", "strict", "--baseline", "none", code=4)
     assert "may not decide blocking metrics in this environment: helpfulness" in refused
     call("annotate", "sample", *A, "--count", "40", "--double", "0.5")
@@ -100,6 +101,7 @@ def test_a_judge_is_calibrated_from_the_queue_and_lock_and_gate_know_it(project:
     assert (record["position_bias"], record["first_bias"]) == (0.0, 0.0)
     assert record["position_pairs"] > 0
     assert not [one for one in call("lock", "--check", "--json")["warnings"] if one["kind"] == "judge"]
+    assert not [one for one in call("doctor", "--offline", "--json") if one["kind"] == "judge"]
     card = call("eval", "--agent", "support@2", "--env", "strict", "--baseline", "none", "--json")
     assert card["judge_calibrated"] is True
 

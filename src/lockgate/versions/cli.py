@@ -61,24 +61,15 @@ def _with_calibrations(result: LockResult) -> LockResult:
     import msgspec
 
     from lockgate.bootstrap import open_app
-    from lockgate.errors import NotFound
 
     app = open_app()
-    if not (app.home / "control.db").exists():
-        return result
-    entries = {entry.file: entry.digest for entry in result.versions}
     warnings = []
     for finding in result.warnings:
-        if finding.kind == "judge" and finding.path in entries:
-            try:
-                metrics = app.uncalibrated(entries[finding.path])
-            except NotFound:  # not locked yet: only its file is known
-                metrics = None
-            if metrics == []:
-                continue
-            if metrics:
-                finding = msgspec.structs.replace(finding, message=f"{finding.message}: {', '.join(metrics)}")
-        warnings.append(finding)
+        metrics = app.uncalibrated(finding.path) if finding.kind == "judge" else None
+        if metrics:
+            finding = msgspec.structs.replace(finding, message=f"{finding.message}: {', '.join(metrics)}")
+        if metrics != []:
+            warnings.append(finding)
     return msgspec.structs.replace(result, warnings=warnings)
 
 
