@@ -159,7 +159,8 @@ class AnswerCache:
         call.notes["cache"] = asked
         told = (call.exchange.headers.get(HEADER) or "").lower()
         if told == "refresh" or "no-cache" in (call.exchange.headers.get("cache-control") or "").lower():
-            return self._missed(call, "miss; refresh")
+            self._missed(call, "miss; refresh")
+            return None
         now = self._clock()
         kept = self._answers.get(asked.key, now)
         if kept is not None:
@@ -168,7 +169,8 @@ class AnswerCache:
             near = await self._similar(call, asked, config.semantic, scope, now)
             if near is not None:
                 return near
-        return self._missed(call, "miss")
+        self._missed(call, "miss")
+        return None
 
     async def store(self, call: Call, body: bytes, content_type: str) -> None:
         """Keep an answer that was given, settled and not withheld."""

@@ -10,6 +10,7 @@ import logging
 import sqlite3
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +24,9 @@ MEMORY_BYTES = 16 * 1024 * 1024
 """Bytes of answers that one worker keeps in memory."""
 MAX_ANSWER = 4 * 1024 * 1024
 MAX_QUESTIONS = 2000
-"""Questions of one scope that are compared."""
+"""Questions of one scope that are compared: the newest."""
+MAX_SCOPES = 32
+"""Scopes whose questions a worker keeps in memory."""
 _FORMAT = 1
 
 _TABLES = """
@@ -33,9 +36,10 @@ create table if not exists answers (
 ) without rowid;
 create index if not exists answers_by_use on answers (used_at);
 create table if not exists questions (
-  scope blob not null, key blob not null, expires_at real not null, text text not null, vector blob not null,
-  primary key (scope, key)
-) without rowid;
+  id integer primary key autoincrement, scope blob not null, key blob not null, expires_at real not null,
+  text text not null, vector blob not null
+);
+create index if not exists questions_by_scope on questions (scope, id);
 """
 
 
@@ -57,6 +61,32 @@ class Near(NamedTuple):
     similarity: float
 
 
+class _Questions:
+    """The questions of one scope, as read so far."""
+
+    __slots__ = ("expires", "keys", "last", "texts", "vectors")
+
+    def __init__(self, size: int) -> None:
+        self.last = 0
+        self.keys: list[bytes] = []
+        self.texts: list[str] = []
+        self.expires = np.empty(0, dtype=np.float64)
+        self.vectors = np.empty((0, size), dtype=np.float32)
+
+    def add(self, rows: Sequence[tuple[int, bytes, float, str, bytes]]) -> None:
+        """Rows of ``(id, key, expires_at, text, vector)``, the newest last."""
+        self.last = rows[-1][0]
+        size = self.vectors.shape[1]
+        fitting = [row for row in rows if len(row[4]) == size * 4]
+        if not fitting:
+            return
+        read = np.frombuffer(b"".join(row[4] for row in fitting), dtype=np.float32).reshape(len(fitting), size)
+        self.keys = (self.keys + [row[1] for row in fitting])[-MAX_QUESTIONS:]
+        self.texts = (self.texts + [row[3] for row in fitting])[-MAX_QUESTIONS:]
+        self.expires = np.concatenate((self.expires, [row[2] for row in fitting]))[-MAX_QUESTIONS:]
+        self.vectors = np.concatenate((self.vectors, read))[-MAX_QUESTIONS:]
+
+
 class Answers:
     """The answers of one machine, as one worker sees them. Safe between threads."""
 
@@ -67,6 +97,7 @@ class Answers:
         self._lock = threading.Lock()
         self._memory: OrderedDict[bytes, Kept] = OrderedDict()
         self._in_memory = 0
+        self._questions: OrderedDict[tuple[bytes, int], _Questions] = OrderedDict()
         self._connection: sqlite3.Connection | None = None
         self._since_trim = 0
 
@@ -131,34 +162,39 @@ class Answers:
     def near(self, scope: bytes, vector: np.ndarray, threshold: float, now: float) -> list[Near]:
         """Questions of the same scope at least so similar, the nearest first. ``vector`` has length 1."""
         with self._lock:
+            known = self._questions.get((scope, vector.size))
+            if known is None:
+                known = self._questions[scope, vector.size] = _Questions(vector.size)
+                if len(self._questions) > MAX_SCOPES:
+                    self._questions.popitem(last=False)
+            self._questions.move_to_end((scope, vector.size))
             try:
                 rows = (
                     self._open()
                     .execute(
-                        "select key, text, vector from questions where scope = ? and expires_at > ? limit ?",
-                        (scope, now, MAX_QUESTIONS),
+                        "select id, key, expires_at, text, vector from questions where scope = ? and id > ?"
+                        " order by id desc limit ?",
+                        (scope, known.last, MAX_QUESTIONS),
                     )
                     .fetchall()
                 )
             except sqlite3.Error as failure:
                 self._trouble(failure)
                 return []
-        rows = [row for row in rows if len(row[2]) == vector.size * 4]
-        if not rows:
-            return []
-        vectors = np.frombuffer(b"".join(row[2] for row in rows), dtype=np.float32).reshape(len(rows), vector.size)
-        likeness = vectors @ vector.astype(np.float32)
-        found = [
-            Near(rows[place][0], rows[place][1], float(likeness[place]))
-            for place in np.flatnonzero(likeness >= threshold)
-        ]
+            if rows:
+                known.add(rows[::-1])
+            likeness = np.where(known.expires > now, known.vectors @ vector.astype(np.float32), -1.0)
+            found = [
+                Near(known.keys[place], known.texts[place], float(likeness[place]))
+                for place in np.flatnonzero(likeness >= threshold)
+            ]
         return sorted(found, key=lambda near: -near.similarity)
 
     def put_question(self, scope: bytes, key: bytes, text: str, vector: np.ndarray, expires_at: float) -> None:
         with self._lock:
             try:
                 self._open().execute(
-                    "insert or replace into questions values (?, ?, ?, ?, ?)",
+                    "insert into questions (scope, key, expires_at, text, vector) values (?, ?, ?, ?, ?)",
                     (scope, key, expires_at, text, vector.astype(np.float32).tobytes()),
                 )
             except sqlite3.Error as failure:
@@ -177,6 +213,7 @@ class Answers:
     def clear(self) -> None:
         with self._lock:
             self._memory.clear()
+            self._questions.clear()
             self._in_memory = 0
             try:
                 connection = self._open()

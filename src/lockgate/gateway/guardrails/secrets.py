@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from lockgate.gateway.guardrails.model import CONTEXT, Detector, Finding
 
@@ -191,7 +191,7 @@ def _mixed(value: str) -> bool:
     return mixed and upper >= 3 and lower >= 3 and value.count("/") < 4
 
 
-KINDS = {
+KINDS: dict[str, Callable[[], Detector]] = {
     "key": Keys,
     "private_key": PrivateKeys,
     "credential": NamedSecrets,
