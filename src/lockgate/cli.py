@@ -49,7 +49,7 @@ COMMANDS: dict[str, Entry] = {
     "gateway": Entry("lockgate.gateway.cli", "gateway", "Start the gateway workers alone.", "Run"),
     "control": Entry("lockgate.rollouts.cli", "control", "Start the control plane alone.", "Run"),
     "host": Entry("lockgate.runtime.cli", "host", "Serve the runs of one agent version.", "Run"),
-    "keys": Entry("lockgate.gateway.cli", "keys", "Create, list and revoke API keys.", "Run"),
+    "keys": Entry("lockgate.gateway.keys_cli", "keys", "Create, list, rotate and revoke API keys.", "Run"),
     "run": Entry("lockgate.runtime.cli", "run", "Run an agent once.", "Run"),
     "runs": Entry("lockgate.runtime.cli", "runs", "List runs, or show one step by step.", "Run"),
     "replay": Entry("lockgate.runtime.cli", "replay", "Re-run a recorded run from its digest and trace.", "Run"),

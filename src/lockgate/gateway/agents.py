@@ -245,10 +245,13 @@ class Agents:
             token="",
             depth=depth,
         )
-        return self._with_token(request, limits)
+        tools = identity.tools if identity.run is None else identity.run.tools
+        return self._with_token(request, limits, tools)
 
-    def _with_token(self, request: RunRequest, limits: ActionLimits) -> RunRequest:
-        claims = claims_for(request, limits, now=self._clock())
+    def _with_token(
+        self, request: RunRequest, limits: ActionLimits, tools: tuple[str, ...] | None = None
+    ) -> RunRequest:
+        claims = claims_for(request, limits, now=self._clock(), tools=tools)
         return msgspec.structs.replace(request, token=sign(claims, self._secret))
 
     async def _ask(self, request: RunRequest, *, wait: float) -> RunResult:
@@ -374,7 +377,9 @@ class Agents:
             return None
 
 
-def claims_for(request: RunRequest, limits: ActionLimits, *, now: float) -> RunClaims:
+def claims_for(
+    request: RunRequest, limits: ActionLimits, *, now: float, tools: tuple[str, ...] | None = None
+) -> RunClaims:
     """What the run's token says: who it is, and what it may use at most."""
     usd = limits.max_usd_per_run
     return RunClaims(
@@ -391,4 +396,8 @@ def claims_for(request: RunRequest, limits: ActionLimits, *, now: float) -> RunC
         max_usd_nano=None if usd is None else to_nano(usd),
         max_llm_calls=limits.max_llm_calls,
         max_tokens=limits.max_tokens_per_run,
+        max_tool_calls=limits.max_tool_calls,
+        max_iterations=limits.max_iterations,
+        max_depth=limits.max_depth,
+        tools=tools,
     )

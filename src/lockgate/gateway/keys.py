@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
 from lockgate import ids
 from lockgate.clock import Clock
-from lockgate.errors import InputError, NotFound, Unauthenticated, Unavailable
+from lockgate.errors import Conflict, InputError, NotFound, Unauthenticated, Unavailable
 from lockgate.gateway import store
 from lockgate.gateway.model import ApiKey, Identity
+from lockgate.project.limits import Allowance
 from lockgate.storage.audit import record
 from lockgate.storage.engine import Database
 
@@ -27,6 +29,9 @@ FRESH = 2.0
 """Seconds an answer of the store is used without asking again, while the store is there."""
 LEASE = 30.0
 """Seconds a key is believed after the store last confirmed it, while the store is away."""
+
+GRACE = 86_400.0
+"""Seconds that a key's old secret stays good after a rotation, where nothing else is said."""
 
 _IDLE = 60.0  # seconds after its last use that a key is no longer asked about
 _MAX_KNOWN = 10_000
@@ -58,12 +63,15 @@ class Keys:
         roles: Sequence[str] = (),
         agents: Sequence[str] | None = None,
         models: Sequence[str] | None = None,
+        tools: Sequence[str] | None = None,
+        limits: Mapping[str, float] | None = None,
         expires_at: float | None = None,
         actor: str = "cli",
     ) -> tuple[str, ApiKey]:
         """A new key and its record. The key itself can never be read again.
 
-        ``agents`` and ``models`` limit what it may call; None allows any.
+        ``agents``, ``models`` and ``tools`` limit what it may call; None allows any. ``limits``: budgets and rates of
+        its own, by the names of :class:`~lockgate.project.limits.Allowance`.
         """
         now = self._clock()
         for label, value in (("tenant", tenant), ("environment", environment)):
@@ -79,6 +87,8 @@ class Keys:
             roles=tuple(roles),
             agents=None if agents is None else tuple(agents),
             models=None if models is None else tuple(models),
+            tools=None if tools is None else tuple(tools),
+            limits=_limits(limits or {}),
             created_at=now,
             expires_at=expires_at,
         )
@@ -111,6 +121,24 @@ class Keys:
             record(connection, at=now, actor=actor, action="key.revoke", subject=key_id)
         for key_hash in [known for known, entry in list(self._known.items()) if entry.key.id == key_id]:
             self._known.pop(key_hash, None)
+
+    def rotate(self, key_id: str, *, grace: float = GRACE, actor: str = "cli") -> tuple[str, ApiKey]:
+        """A new secret for a key, which keeps its id, its limits and what it has spent. The old secret is good for
+        ``grace`` seconds more; the one before that is not."""
+        now = self._clock()
+        if grace < 0:
+            raise InputError(f"the grace time is {grace!r} seconds", remedy="give none, or some")
+        secret = PREFIX + secrets.token_urlsafe(32)
+        with self._control.write() as connection:
+            key = next((key for key in store.keys(connection) if key.id == key_id), None)
+            if key is None:
+                raise NotFound(f"no key {key_id!r}", remedy="lockgate keys list shows their ids")
+            if not store.rotate_key(connection, key_id, _hash(secret), now, now + grace):
+                raise Conflict(f"the key {key_id!r} was revoked", remedy="lockgate keys create makes a new one")
+            record(
+                connection, at=now, actor=actor, action="key.rotate", subject=key_id, details={"grace_seconds": grace}
+            )
+        return secret, key
 
     def recall(self, secret: str) -> Identity | None:
         """Who this key is, from memory alone; None when the store has to be asked (:meth:`authenticate`)."""
@@ -182,6 +210,19 @@ class Keys:
 
 def _hash(secret: str) -> str:
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _limits(given: Mapping[str, float]) -> tuple[tuple[str, float], ...]:
+    """A key's own limits, in order; :class:`InputError` for one that there is not."""
+    try:
+        checked = Allowance.model_validate(dict(given))
+    except ValidationError as wrong:
+        first = wrong.errors()[0]
+        raise InputError(
+            f"the limit {first['loc'][0]!r} of a key is {given.get(str(first['loc'][0]))!r}: {first['msg']}",
+            remedy=f"there are {', '.join(Allowance.model_fields)}",
+        ) from None
+    return tuple(sorted(checked.model_dump(exclude_none=True).items()))
 
 
 def _good(key: ApiKey, now: float) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Row, func, insert, select, update
+from sqlalchemy import Connection, Row, func, insert, or_, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from lockgate.gateway.model import ApiKey, Route
@@ -26,8 +26,27 @@ def keys(connection: Connection) -> list[ApiKey]:
 
 def keys_by_hash(connection: Connection, hashes: Sequence[str]) -> dict[str, ApiKey]:
     """Those of ``hashes`` that exist."""
-    rows = connection.execute(select(api_keys).where(api_keys.c.hash.in_(hashes)))
-    return {row.hash: _key(row) for row in rows}
+    asked = set(hashes)
+    found: dict[str, ApiKey] = {}
+    either = or_(api_keys.c.hash.in_(hashes), api_keys.c.previous_hash.in_(hashes))
+    for row in connection.execute(select(api_keys).where(either)):
+        key = _key(row)
+        if row.hash in asked:
+            found[row.hash] = key
+        if row.previous_hash in asked and row.previous_until is not None:  # good until the rotation's grace is over
+            ends = [end for end in (key.expires_at, row.previous_until) if end is not None]
+            found[row.previous_hash] = msgspec.structs.replace(key, expires_at=min(ends))
+    return found
+
+
+def rotate_key(connection: Connection, key_id: str, key_hash: str, now: float, previous_until: float) -> int:
+    """Another secret for a key; the one it had stays good until ``previous_until``. The number of rows changed."""
+    changed = connection.execute(
+        update(api_keys)
+        .where(api_keys.c.id == key_id, api_keys.c.revoked_at.is_(None))
+        .values(hash=key_hash, previous_hash=api_keys.c.hash, previous_until=previous_until)
+    )
+    return changed.rowcount
 
 
 def revoke_key(connection: Connection, key_id: str, now: float) -> int:
@@ -92,6 +111,8 @@ def _key_columns(key: ApiKey) -> dict[str, Any]:
         "roles": list(key.roles),
         "agents": None if key.agents is None else list(key.agents),
         "models": None if key.models is None else list(key.models),
+        "tools": None if key.tools is None else list(key.tools),
+        "limits": dict(key.limits),
         "created_at": key.created_at,
         "expires_at": key.expires_at,
     }
@@ -106,6 +127,8 @@ def _key(row: Row[Any]) -> ApiKey:
         roles=tuple(row.roles),
         agents=None if row.agents is None else tuple(row.agents),
         models=None if row.models is None else tuple(row.models),
+        tools=None if row.tools is None else tuple(row.tools),
+        limits=tuple(sorted(row.limits.items())),
         created_at=row.created_at,
         expires_at=row.expires_at,
         revoked_at=row.revoked_at,

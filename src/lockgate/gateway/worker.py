@@ -35,6 +35,7 @@ class Worker:
         from lockgate.gateway.directory import Directory
         from lockgate.gateway.guardrails.metrics import GuardMetrics
         from lockgate.gateway.guardrails.service import Guardrails
+        from lockgate.gateway.issued import Tokens
         from lockgate.gateway.notices import Notices
         from lockgate.gateway.providers import Providers
         from lockgate.gateway.routing.service import RouteMetrics, Router
@@ -81,7 +82,7 @@ class Worker:
             tenants.check_region(identity, model)
 
         self._proxy = Proxy(
-            providers=Providers(app.project, app.clock, self._notices.upstream),
+            providers=Providers(app.project, app.clock, self._notices.upstream, app.versions.providers_as_deployed),
             prices=app.prices,
             spans=app.spans,
             upstream=self._upstream,
@@ -109,7 +110,7 @@ class Worker:
             can_be_shadowed=lambda digest: app.versions.load(digest).framework.kind == "native",
             tell=self._notices.agent,
         )
-        self._access = Access(app.keys, app.secret, app.clock)
+        self._access = Access(app.keys, app.secret, app.clock, Tokens(lambda: app.project.config.issuers, app.clock))
         self._control = ControlProxy(app.home)
         self._gateway: Gateway | None = None
 

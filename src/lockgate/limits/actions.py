@@ -57,6 +57,17 @@ def tool_calls(conversation: Any) -> list[ToolCall]:
     return found
 
 
+def offered_tools(tools: Any) -> list[str]:
+    """The names of the tools that a request offers to the model, in any of the protocols; of one without a name (a
+    provider's own, such as web search), its type."""
+    names = []
+    for tool in _list(tools):
+        inner = tool.get("function")
+        of = inner if isinstance(inner, Mapping) else tool
+        names.append(str(of.get("name") or tool.get("type")))
+    return names
+
+
 def check(
     budget: ActionBudget,
     calls: Iterable[ToolCall],

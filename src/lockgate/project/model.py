@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -9,6 +10,7 @@ import msgspec
 from pydantic import BeforeValidator, Field
 
 from lockgate.project.guards import TenantSpec
+from lockgate.project.identity import Issuer
 from lockgate.project.limits import LimitSpec
 from lockgate.project.strict import Strict as Strict
 
@@ -225,6 +227,7 @@ class ProjectConfig(Strict):
         description="What holds for a tenant's calls, by its name; `*`: for those without an entry.",
     )
     limits: LimitSpec = Field(default_factory=LimitSpec, description="Budgets and rates, in every environment.")
+    issuers: list[Issuer] = Field(default=[], description="Whose JSON Web Tokens count beside API keys.")
     gitops: GitOps | None = Field(default=None, description="Follow a git branch. Default: nothing is followed.")
 
 
@@ -266,6 +269,13 @@ class ResolvedProvider(msgspec.Struct, frozen=True, kw_only=True):
     failure_threshold: int = 5
     reset_timeout: float = 300.0
     region: str | None = None
+
+    @property
+    def local_name(self) -> str:
+        """What its server is called among the local ones: other weights under the same name are another server."""
+        if self.weights is None:
+            return self.name
+        return f"{self.name}-{hashlib.sha256(self.weights.encode()).hexdigest()[:8]}"
 
     def identity(self) -> dict[str, Any]:
         """What of it can change an answer, for the effective digest."""

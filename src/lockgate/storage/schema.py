@@ -67,9 +67,13 @@ api_keys = Table(
     Column("roles", JSON, nullable=False),
     Column("agents", JSON),  # null: any
     Column("models", JSON),  # null: any
+    Column("tools", JSON),  # null: any
+    Column("limits", JSON, nullable=False, default={}),  # by the names of project.limits.Allowance
     Column("created_at", Double, nullable=False),
     Column("expires_at", Double),
     Column("revoked_at", Double),
+    Column("previous_hash", String, unique=True),  # of the secret before the last rotation
+    Column("previous_until", Double),
 )
 
 setting_changes = Table(  # append-only: the newest of each name and scope holds
@@ -124,6 +128,16 @@ attestations = Table(
     Column("envelope", JSON, nullable=False),  # signed; see versions/attestation.py
     Column("created_at", Double, nullable=False),
     Index("attestations_by_digest", "effective_digest", "created_at"),
+)
+
+resolved_providers = Table(  # of deployed versions
+    "resolved_providers",
+    control,
+    Column("effective_digest", String, primary_key=True),
+    Column("behaviour_digest", String, nullable=False),
+    Column("agent", String, nullable=False),
+    Column("providers", JSON, nullable=False),  # by name; secrets as references
+    Column("recorded_at", Double, nullable=False),
 )
 
 deployments = Table(

@@ -10,12 +10,15 @@ import pytest
 from sqlalchemy import Connection, select
 from sqlalchemy.exc import OperationalError
 
-from lockgate.errors import InputError, NotFound, Unauthenticated, Unavailable
+from lockgate.errors import Conflict, InputError, NotFound, Unauthenticated, Unavailable
 from lockgate.gateway.keys import FRESH, LEASE, Keys
 from lockgate.storage import audit
 from lockgate.storage.engine import Database
 from lockgate.storage.schema import api_keys
 from lockgate.testing import FakeClock
+
+
+NOW = 1_795_000_000.0
 
 
 class Store:
@@ -211,3 +214,51 @@ def test_memory_is_bounded(keys: Keys, monkeypatch: pytest.MonkeyPatch, clock: F
     assert len(keys._known) <= 10
     assert keys.recall(secrets[-1]) is not None
     assert keys.recall(secrets[0]) is None
+
+
+def test_a_rotated_key_has_two_secrets_for_a_while(control: Database) -> None:
+    clock = FakeClock(NOW)
+    keys = Keys(control, clock)
+    old, key = keys.create(tenant="acme", environment="prod", limits={"daily_usd": 5, "concurrent": 2})
+    other = Keys(control, clock)  # another worker
+    assert other.authenticate(old).key_id == key.id
+    new, rotated = keys.rotate(key.id, grace=60.0)
+    assert new != old
+    assert rotated.id == key.id
+    assert {keys.authenticate(secret).key_id for secret in (old, new)} == {key.id}
+    assert keys.authenticate(new).limits == (("concurrent", 2), ("daily_usd", 5))
+    clock.advance(59.0)
+    other.refresh()
+    assert other.authenticate(old).key_id == key.id
+    clock.advance(2.0)
+    other.refresh()
+    for worker in (keys, other):
+        with pytest.raises(Unauthenticated, match="has expired"):
+            worker.authenticate(old)
+        assert worker.authenticate(new).key_id == key.id
+
+
+def test_the_secret_before_the_last_is_refused(control: Database) -> None:
+    keys = Keys(control, FakeClock(NOW))
+    first, key = keys.create(tenant="acme", environment="prod")
+    keys.rotate(key.id)
+    keys.rotate(key.id)
+    with pytest.raises(Unauthenticated, match="is unknown"):
+        Keys(control, FakeClock(NOW)).authenticate(first)
+
+
+def test_a_revoked_key_is_refused_by_both_its_secrets_and_is_not_rotated(control: Database) -> None:
+    keys = Keys(control, FakeClock(NOW))
+    old, key = keys.create(tenant="acme", environment="prod")
+    new, _ = keys.rotate(key.id)
+    keys.revoke(key.id)
+    for secret in (old, new):
+        with pytest.raises(Unauthenticated, match="was revoked"):
+            keys.authenticate(secret)
+    with pytest.raises(Conflict, match="was revoked"):
+        keys.rotate(key.id)
+
+
+def test_a_limit_that_there_is_not_is_an_error(control: Database) -> None:
+    with pytest.raises(InputError, match="the limit 'hourly_usd' of a key is 3"):
+        Keys(control, FakeClock(NOW)).create(tenant="acme", environment="prod", limits={"hourly_usd": 3})

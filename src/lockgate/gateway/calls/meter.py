@@ -16,7 +16,7 @@ import msgspec
 
 from lockgate.clock import Clock
 from lockgate.errors import InputError, LimitExceeded
-from lockgate.gateway.access import check_agent
+from lockgate.gateway.access import check_agent, check_tools
 from lockgate.gateway.calls.call import Call
 from lockgate.gateway.directory import Directory
 from lockgate.limits import actions
@@ -77,6 +77,9 @@ class Budgets:
     def admit(self, call: Call) -> None:
         """Find out what the call counts for, and end a run that has done too much. What it may spend, and how often,
         is decided when its first attempt holds."""
+        identity = call.identity
+        if (identity.tools if identity.run is None else identity.run.tools) is not None:
+            check_tools(identity, actions.offered_tools(call.request.decoded("tools")))
         call.notes[PAYER] = payer = self._payer(call)
         if payer.run is not None:
             self._check_run(call, payer.run)
