@@ -56,7 +56,7 @@ def test_answers_are_drawn_from_what_the_judge_likes_and_dislikes_alike(project:
 
 
 def test_a_person_sees_question_and_answer_but_not_what_the_judge_said(project: Path) -> None:
-    call("annotate", "sample", *A, "--count", "3")
+    call("annotate", "sample", *A, "--count", "3", "--double", "0")
     shown = call("annotate", "next", "--as", "ana")
     assert "Would the person who wrote the input be helped" in shown
     assert "question-" in shown
