@@ -112,7 +112,7 @@ def _check(document: Document, config: ProjectConfig, root: Path) -> None:
                 )
     for group, providers in groups:
         for name, given in providers.items():
-            keys = [((*group, name, "api_key"), given.api_key)]
+            keys: list[tuple[tuple[str | int, ...], str | None]] = [((*group, name, "api_key"), given.api_key)]
             keys += [
                 ((*group, name, "upstreams", number, "api_key"), further.api_key)
                 for number, further in enumerate(given.upstreams)
@@ -170,7 +170,9 @@ def resolve_provider(project: Project, name: str, environment: str, agent: str |
         private_urls=found.private_urls,
         upstreams=tuple(
             ResolvedUpstream(
-                base_url=further.base_url.rstrip("/"), api_key=further.api_key or found.api_key, capacity=further.capacity
+                base_url=further.base_url.rstrip("/"),
+                api_key=further.api_key or found.api_key,
+                capacity=further.capacity,
             )
             for further in found.upstreams
         ),

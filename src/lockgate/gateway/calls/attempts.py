@@ -107,7 +107,8 @@ class Attempts:
                 if isinstance(error, InputError | Refused) and earlier is not None:  # this one cannot take its place
                     call.attributes["lockgate.fallback.skipped"] = f"{'/'.join(plan[at])}: {error.message}"
                     if last:
-                        return self._give_up(*earlier)
+                        self._give_up(*earlier)
+                        return None
                     at += 1
                     continue
                 if not isinstance(error, UpstreamError):
@@ -127,14 +128,16 @@ class Attempts:
                         await asyncio.sleep(wait)
                     continue
             if verdict == "stop" or last:
-                return self._give_up(attempt, failure)
+                self._give_up(attempt, failure)
+                return None
             at, retry, without = at + 1, 0, None
 
     async def begin(self, call: Call, step: Step, without: Endpoint | None = None) -> Attempt:
         """An attempt at a step, with a place at one of its upstreams. Ends with :meth:`end`, whatever happens."""
         provider, model = step
         self._permit(call.identity, f"{provider}/{model}")  # it may be another than was asked for, or killed meanwhile
-        group = await self._providers.group(call.identity.environment, provider, call.agent)
+        version = None if call.identity.run is None else call.identity.run.effective_digest
+        group = await self._providers.group(call.identity.environment, provider, call.agent, version)
         kind, dialect = group.provider.kind, call.request.dialect
         passage = passage_to(dialect, kind)
         price = FREE if dialect.is_free else self._prices.price(kind, provider, model)
@@ -212,7 +215,7 @@ class Attempts:
 
         The one that loses is cancelled, and charged in full: what came of it is unknown.
         """
-        racing = {asyncio.ensure_future(self._passing.open(first)): first}
+        racing: dict[asyncio.Future[Answer], Attempt] = {asyncio.ensure_future(self._passing.open(first)): first}
         won: asyncio.Future[Answer] | None = None
         try:
             done, _ = await asyncio.wait(racing, timeout=first.target.provider.hedge_after)

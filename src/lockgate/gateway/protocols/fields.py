@@ -88,7 +88,7 @@ def count(fields: Fields, name: str) -> int | None:
     if raw is None:
         return None
     try:
-        value = _counts(raw)
+        value: int | None = _counts(raw)
     except UNREADABLE as wrong:
         raise _wrong(name, raw, wrong) from wrong
     if value is not None and value < 1:

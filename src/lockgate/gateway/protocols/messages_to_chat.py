@@ -273,7 +273,13 @@ class ChatAsMessages:
             self._started = True
             head = {"id": self.outcome.id, "type": "message", "role": "assistant", "model": self.outcome.model}
             usage = {"input_tokens": 0, "output_tokens": 0}
-            message = {**head, "content": [], "stop_reason": None, "stop_sequence": None, "usage": usage}
+            message: dict[str, Any] = {
+                **head,
+                "content": [],
+                "stop_reason": None,
+                "stop_sequence": None,
+                "usage": usage,
+            }
             made.append(_event("message_start", message=message))
         for choice in (told.get("choices") or ())[:1]:
             delta = choice.get("delta") or {}
@@ -292,7 +298,7 @@ class ChatAsMessages:
 
     def _call(self, made: list[bytes], call: dict[str, Any]) -> None:
         function = call.get("function") or {}
-        block = {"type": "tool_use", "id": call.get("id"), "name": function.get("name"), "input": {}}
+        block: dict[str, Any] = {"type": "tool_use", "id": call.get("id"), "name": function.get("name"), "input": {}}
         self._open(made, call.get("index", 0), block)
         if function.get("arguments"):
             delta = {"type": "input_json_delta", "partial_json": function["arguments"]}

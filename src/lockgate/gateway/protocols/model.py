@@ -87,8 +87,11 @@ class Tap(Protocol):
     """Reads the outcome out of a stream as it passes, and gives what the client is to get of it."""
 
     outcome: Outcome
-    begun: bool
-    """Whether any output has been seen: from then on another upstream could not take over."""
+
+    @property
+    def begun(self) -> bool:
+        """Whether any output has been seen: from then on another upstream could not take over."""
+        ...
 
     def feed(self, chunk: bytes) -> bytes:
         """Take what came; returns what to pass on now (maybe nothing yet)."""

@@ -39,6 +39,9 @@ _STATUS = {
 }
 
 
+_NO_RETRY_OPTION: set[str] = set()
+
+
 class SdkAnswer(Answer):
     """An answer of the library, in the shape of :class:`lockgate.gateway.upstream.Answer`."""
 
@@ -93,18 +96,24 @@ async def send(target: Target, body: bytes, *, timeout: float) -> SdkAnswer:
             f"provider {target.provider.name!r} is of kind 'any-llm', which is not installed",
             remedy="pip install 'lockgate[any-llm]'",
         ) from missing
+    vendor = target.provider.vendor or target.provider.name
+    asked.update(provider=vendor, api_key=target.key, api_base=target.provider.base_url or None, timeout=timeout)
+    # Lockgate tries again itself, and holds for each try. An SDK that has no such option says so before it sends.
+    if vendor not in _NO_RETRY_OPTION:
+        asked["client_args"] = {"max_retries": 0}
     try:
-        answer = await acompletion(
-            **asked,
-            provider=target.provider.vendor or target.provider.name,
-            api_key=target.key,
-            api_base=target.provider.base_url or None,
-            timeout=timeout,
-        )
+        try:
+            answer = await acompletion(**asked)
+        except TypeError as unknown_option:
+            if "max_retries" not in str(unknown_option):
+                raise
+            _NO_RETRY_OPTION.add(vendor)
+            del asked["client_args"]
+            answer = await acompletion(**asked)
     except ImportError as missing:
         raise InputError(
             f"the SDK of provider {target.provider.name!r} is not installed: {missing}",
-            remedy=f"pip install 'any-llm-sdk[{target.provider.vendor or target.provider.name}]'",
+            remedy=f"pip install 'any-llm-sdk[{vendor}]'",
         ) from missing
     except Exception as failure:  # whatever a provider's SDK raises: it has no common ancestor
         return _failed(target, failure)
