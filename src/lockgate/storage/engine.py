@@ -101,12 +101,29 @@ def _prepare_sqlite(engine: Engine, synchronous: str) -> None:
 
 
 def _migrate(database: Database) -> None:
-    """Run the migrations that are missing; alembic is only imported when there are some."""
-    if _revision(database) == schema.HEAD[database.kind]:
+    """Run the migrations that are missing; alembic is only imported when there are some, and a file is not new."""
+    found = _revision(database)
+    if found == schema.HEAD[database.kind]:
+        return
+    if found is None and database.engine.dialect.name == "sqlite":
+        _create(database)
         return
     from lockgate.storage.migrations.run import upgrade
 
     upgrade(database.engine, database.kind)
+
+
+def _create(database: Database) -> None:
+    """A new file gets the newest schema at once, and says so where alembic looks."""
+    table, head = schema.VERSION_TABLE[database.kind], schema.HEAD[database.kind]
+    tables = {"control": schema.control, "traces": schema.traces}[database.kind]
+    with database.write() as connection:
+        if database.engine.dialect.has_table(connection, table):
+            return  # somebody else was first
+        tables.create_all(connection)
+        key = f"constraint {table}_pkc primary key (version_num)"
+        connection.execute(text(f"create table {table} (version_num varchar(32) not null, {key})"))
+        connection.execute(text(f"insert into {table} values (:head)"), {"head": head})  # noqa: S608
 
 
 def _revision(database: Database) -> str | None:
