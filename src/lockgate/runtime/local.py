@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lockgate import clock as clocks
-from lockgate.errors import InputError, NotFound
+from lockgate.errors import InputError, NotFound, RunFailed
 from lockgate.results import RunResult
 from lockgate.runtime.calling import call_function
 from lockgate.runtime.context import MODEL_TIMEOUT, RunContext
@@ -64,7 +64,8 @@ class LocalRunner:
         refused.
 
         ``fixtures`` answer tool calls, the first that fits: ``{"tool": name, "arguments": those that must match
-        (optional), "result": value}``, or ``"error": text`` for a result. Raises :class:`InputError` for other shapes.
+        (optional), "result": value}``, or ``"error": text`` for a result. Where there are any, a read that none answers
+        ends the run as ``no_fixture``. Raises :class:`InputError` for other shapes.
         """
         ctx = RunContext(
             self.version,
@@ -91,7 +92,10 @@ class LocalRunner:
 
 
 class EvalTools:
-    """Tool calls of an eval: nothing outside changes. In a simulation, only its own world does."""
+    """Tool calls of an eval: nothing outside changes. In a simulation, only its own world does.
+
+    With fixtures nothing outside is read either: a read that none of them answers ends the run.
+    """
 
     def __init__(self, fixtures: Sequence[Any] = (), world: Mapping[str, Callable[..., Any]] | None = None) -> None:
         for fixture in fixtures:
@@ -113,7 +117,15 @@ class EvalTools:
                 return Answer(result=fixture.get("result"), stubbed=stubbed)
         if self._world is not None and contract.effect != "pure":
             return await self._in_world(self._world, contract, arguments)
-        return Answer(result=stubbed_result(contract, arguments), stubbed=True) if stubbed else None
+        if stubbed:
+            return Answer(result=stubbed_result(contract, arguments), stubbed=True)
+        if self._fixtures and contract.effect == "read":
+            raise RunFailed(
+                "no_fixture",
+                f"tool {contract.name!r} was called with {arguments!r}, for which the case has no fixture",
+                remedy="add one: a case with fixtures reads nothing else",
+            )
+        return None
 
     async def _in_world(
         self, world: Mapping[str, Callable[..., Any]], contract: ToolContract, arguments: dict[str, Any]

@@ -135,6 +135,16 @@ async def test_a_fixture_answers_a_tool_call(run: Any, workshop: Any) -> None:
     assert workshop.calls == []
 
 
+async def test_with_fixtures_a_read_that_none_answers_ends_the_run_and_is_not_carried_out(
+    run: Any, workshop: Any
+) -> None:
+    fixtures = [{"tool": "read_order", "arguments": {"order_id": "B"}, "result": {"item": "lamp"}}]
+    result = await run([call("read_order", order_id="C"), "done"], fixtures=fixtures)
+    assert (result.status, result.error_type) == ("failed", "no_fixture")
+    assert "'order_id': 'C'" in (result.error or "")
+    assert workshop.calls == []
+
+
 async def test_an_answer_that_fits_the_schema_is_the_output(run: Any) -> None:
     model = FakeModel('```json\n{"order_id": "A-1"}\n```')
     result = await run(model, schema=True, tools=())
