@@ -29,10 +29,8 @@ def main() -> None:
         answers = Answers(Path(folder) / "cache.db")
         keys = [number.to_bytes(32) for number in range(ANSWERS)]
         kept = Kept(BODY, "application/json", 1000, 0.0, 1e12)
-        print(
         took = micros(lambda n: answers.put(keys[n], kept, 1.0), ANSWERS)
         print(f"an answer of {len(BODY):,} bytes kept: {took:.1f} µs")
-        )
         print(f"a hit in memory: {micros(lambda n: answers.get(keys[-1 - n % 1000], 2.0), 20_000):.2f} µs")
         other = Answers(Path(folder) / "cache.db", memory_bytes=0)
         print(f"a hit in the file: {micros(lambda n: other.get(keys[n * 7919 % ANSWERS], 2.0), 10_000):.1f} µs")

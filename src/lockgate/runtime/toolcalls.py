@@ -14,7 +14,7 @@ from lockgate.errors import Refused, RunFailed, ToolFailed
 from lockgate.runtime.calling import call_function
 from lockgate.runtime.loader import Code
 from lockgate.runtime.model import Answer, Recorder, Step, Suspend, ToolMode
-from lockgate.tools.contracts import argument_problem, plain, result_problem
+from lockgate.tools.contracts import argument_problem, hash_of, plain, result_problem
 from lockgate.tools.model import Approval, Ruling
 from lockgate.tools.policy import Policy
 from lockgate.versions.model import AgentVersion, ToolContract
@@ -48,6 +48,10 @@ class ToolCalls:
         self._recorder = recorder
         self._clock = clock
         self._environment = environment
+        cache = version.cache or {}
+        self._kept: dict[str, tuple[float, Any]] | None = {} if cache.get("tools") else None
+        """Results of reads by tool and arguments, until this run writes something; None: every read is made."""
+        self._kept_seconds: float = cache.get("ttl", 3600.0)
 
     async def settle(self, step: Step, *, fresh: bool, facts: Any) -> None:
         """Bring a step that is new, or that waited for a person, to its end; it is ``done``, ``failed`` or ``stubbed``.
@@ -133,7 +137,9 @@ class ToolCalls:
     async def _make(self, step: Step, contract: ToolContract, *, recorded: bool) -> RunFailed | None:
         """Make the call. A write is recorded first, and is finished even when the run is cancelled meanwhile."""
         if contract.effect != "write" and not recorded:
-            return await self._call(step, contract)
+            return await self._read_once(step, contract)
+        if self._kept:
+            self._kept.clear()  # whatever it writes, what was read before may have changed
         if not recorded:
             await self._recorder.started(step)
         call = asyncio.ensure_future(self._call(step, contract))
@@ -142,6 +148,20 @@ class ToolCalls:
         except asyncio.CancelledError:
             await _uncancelled(self._finish(step, call))
             raise
+
+    async def _read_once(self, step: Step, contract: ToolContract) -> RunFailed | None:
+        """Make a read, or take what the same one gave before."""
+        if self._kept is None:
+            return await self._call(step, contract)
+        key = hash_of([contract.name, step.request])
+        known = self._kept.get(key)
+        if known is not None and self._clock() < known[0]:
+            step.response = plain(known[1])
+            return None
+        failure = await self._call(step, contract)
+        if failure is None:
+            self._kept[key] = self._clock() + self._kept_seconds, plain(step.response)
+        return failure
 
     async def _finish(self, step: Step, call: asyncio.Future[RunFailed | None]) -> None:
         end_step(step, await call, now=self._clock())

