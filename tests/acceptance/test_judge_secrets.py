@@ -60,9 +60,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, models: Leaky) -> I
         with (tmp_path / "prices.yaml").open("a") as prices:
             prices.write("grader: {judge-2026-01-01: {input: 1.0, output: 2.0}}\n")
         for agent in (tmp_path / "agents").glob("*.yaml"):
-            agent.write_text(
-                agent.read_text().replace("judge: {provider: fake", "judge: {provider: grader")
-            )
+            agent.write_text(agent.read_text().replace("judge: {provider: fake", "judge: {provider: grader"))
         yield tmp_path
 
 

@@ -91,7 +91,7 @@ def test_an_error_inside_a_named_file_points_into_that_file(acme: Path) -> None:
         ("gpt-4o-mini-2024-07-18", "gpt-4o", "pin"),
         ("{name: issue_refund, approval: required}", "issue_refund", "approval"),
         ("- read_orders", "- write_orders", "contract"),
-        ("thresholds:", "judge: {provider: openai, name: gpt-4o-2024-08-06}, thresholds:", "evals"),
+        ("thresholds:", "judge: {provider: openai, name: gpt-4o-2024-08-06}, thresholds:", "judge"),
     ],
 )
 def test_what_falls_short_of_good_practice_is_a_warning(acme: Path, old: str, new: str, kind: str) -> None:
