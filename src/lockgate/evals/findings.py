@@ -47,7 +47,11 @@ def slices(judged: Sequence[Judged], cases: Sequence[Case]) -> list[Slice]:
         loss = sign * (np.where(np.isnan(before), one.card.mean, before) - means)
         shrunk = np.where(counts >= SMALL_SLICE, loss * counts / (counts + SHRINK), 0.0)
         worst = np.argsort(-shrunk, kind="stable")[: 10 * SHOWN]
-        for number in worst[shrunk[worst] > 0].tolist():
+        shown = worst[shrunk[worst] > 0].tolist()
+        if one.metric.scorer == EVERY_KIND:
+            of_tags = [number for number, (kind, _) in enumerate(names) if kind == "tag" and counts[number]]
+            shown = list(dict.fromkeys([*shown, *of_tags]))
+        for number in shown:
             kind, name = names[number]
             part = Slice(
                 kind=kind,
@@ -59,7 +63,8 @@ def slices(judged: Sequence[Judged], cases: Sequence[Case]) -> list[Slice]:
             )
             found.append((float(shrunk[number]), part))
     found.sort(key=lambda item: (-item[0], item[1].kind, item[1].name))
-    return [part for _, part in found[:SHOWN]]
+    whole = {one.metric.name for one in judged if one.metric.scorer == EVERY_KIND}
+    return [part for place, (_, part) in enumerate(found) if place < SHOWN or part.metric in whole]
 
 
 def _by_kind(values: Floats, kinds: NDArray[np.int64], count: int) -> tuple[Floats, NDArray[np.int64]]:
