@@ -5,6 +5,7 @@ Everything is built on first use, so a command pays only for what it touches.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from lockgate import clock as clocks
 from lockgate.project.model import Project
-from lockgate.project.service import load_project
+from lockgate.project.service import PROJECT_FILE, load_project
 
 if TYPE_CHECKING:
     from lockgate.evals.annotation.service import Annotations
@@ -45,6 +46,9 @@ if TYPE_CHECKING:
     from lockgate.tools.service import Approvals
     from lockgate.versions.model import AgentSettings, AgentVersion, VersionRef, Yardstick
     from lockgate.versions.service import Versions
+
+
+_log = logging.getLogger(__name__)
 
 
 class App:
@@ -358,6 +362,9 @@ class App:
         return None if stable is None else stable.effective_digest
 
 
-def open_app(start: Path | None = None) -> App:
-    """Open the project that ``start`` (or the working directory) is in."""
-    return App(load_project(start))
+def open_app(start: Path | None = None, *, last_good: bool | None = None) -> App:
+    """Open the project that ``start`` (or the working directory) is in; see :func:`load_project`."""
+    project = load_project(start, last_good=last_good)
+    if project.problem is not None:
+        _log.warning("%s cannot be read, the last good one is used: %s", PROJECT_FILE, project.problem)
+    return App(project)

@@ -31,7 +31,7 @@ def list_command(
     """
     from lockgate.bootstrap import open_app
 
-    found = open_app().alerts.list(resolved=resolved, limit=limit)
+    found = open_app(last_good=True).alerts.list(resolved=resolved, limit=limit)
     emit(found, json, lambda: _draw(found))
 
 
@@ -46,7 +46,7 @@ def resolve(
     """
     from lockgate.bootstrap import open_app
 
-    closed = open_app().alerts.resolve_by_id(alert)
+    closed = open_app(last_good=True).alerts.resolve_by_id(alert)
     emit(closed, json, lambda: console().print(f"{closed.id} is resolved: {closed.message}", markup=False))
 
 

@@ -23,6 +23,7 @@ from lockgate.errors import Conflict, InputError, LockgateError
 from lockgate.gateway import local_model, store
 from lockgate.gateway.serve import listen
 from lockgate.gateway.supervisor import Spec, Supervisor, python
+from lockgate.project import lastgood
 from lockgate.project.service import resolve_provider
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def start(app: App, host: str, port: int, *, workers: int, drain: float, everyth
             wanted,
             cwd=app.project.root,
             # The children start there: a relative LOCKGATE_HOME would be another place.
-            environment={"LOCKGATE_HOME": str(app.home)},
+            environment={"LOCKGATE_HOME": str(app.home), lastgood.ENVIRONMENT: "1"},
             changed=store.watch(app.control) if everything else lambda: False,
         )
         try:

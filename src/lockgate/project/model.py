@@ -237,6 +237,7 @@ class Project(msgspec.Struct, kw_only=True):
     root: Path
     home: Path  # state: control.db, traces.db, blobs/, run/
     config: ProjectConfig
+    problem: str | None = None  # with the file as it stands, when ``config`` is the last good one
 
 
 class ResolvedUpstream(msgspec.Struct, frozen=True, kw_only=True):

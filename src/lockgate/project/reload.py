@@ -10,12 +10,13 @@ import logging
 from pathlib import Path
 
 from lockgate.errors import LockgateError
+from lockgate.project import lastgood
 from lockgate.project.model import Environment, Project, ProjectConfig, Provider
-from lockgate.project.service import PROJECT_FILE, load_project, provider_names, resolve_provider
+from lockgate.project.service import PROJECT_FILE, WELL_KNOWN, load_project, provider_names, resolve_provider
 
 log = logging.getLogger(__name__)
 
-_IDENTITY = ("kind", "base_url", "weights", "api_version", "vendor")
+_IDENTITY = ("kind", "base_url", "weights", "api_version", "vendor", "upstreams")
 Stamp = tuple[tuple[str, int, int, int], ...]
 
 
@@ -23,13 +24,15 @@ class ProjectFile:
     """The project file of one process. :meth:`refresh` replaces ``project.config``, which everybody reads."""
 
     def __init__(self, project: Project) -> None:
-        self.problem: str | None = None
+        self.problem: str | None = project.problem
         """What is wrong with the file as it stands; None when it is in force."""
         self.kept: list[str] = []
         """What stands in the file, and is not in force before a restart: parts of effective digests."""
         self._project = project
         self._began = project.config
         self._seen = stamp(self._paths())
+        if project.problem is None:
+            lastgood.remember(project)
 
     def refresh(self) -> bool:
         """Look whether the file was changed, and take it if it is good. True when another is in force now."""
@@ -38,7 +41,7 @@ class ProjectFile:
             return False
         self._seen = now
         try:
-            read = load_project(self._project.root).config
+            read = load_project(self._project.root, last_good=False).config
         except LockgateError as wrong:
             self.problem = wrong.message
             log.warning("%s is not taken, the last good one stays in force: %s", PROJECT_FILE, wrong.message)
@@ -52,6 +55,7 @@ class ProjectFile:
         if config == self._project.config:
             return False
         self._project.config = config
+        lastgood.remember(self._project)
         self._seen = stamp(self._paths()) if len(self._paths()) != len(now) else now
         log.info("%s was changed, and is in force", PROJECT_FILE)
         return True
@@ -104,12 +108,15 @@ def _held(before: Project, after: Project, name: str, environment: str, agent: s
     new = resolve_provider(after, name, environment, agent)
     if old.identity() == new.identity():
         return None
-    fields = {
-        field: getattr(old if field in _IDENTITY else new, field)
-        for field in Provider.model_fields
-        if hasattr(new, field)
-    }
-    return Provider.model_validate({**fields, "base_url": old.base_url or None})
+    was, now = _written(before, name, environment, agent), _written(after, name, environment, agent)
+    return now.model_copy(update={field: getattr(was, field) for field in _IDENTITY})
+
+
+def _written(project: Project, name: str, environment: str, agent: str | None) -> Provider:
+    """The entry that :func:`resolve_provider` goes by."""
+    here = project.config.environments[environment]
+    places = (_placed(project.config, environment, agent or ""), here.providers, project.config.providers, WELL_KNOWN)
+    return next(place[name] for place in places if name in place)
 
 
 def _placed(config: ProjectConfig, environment: str, agent: str) -> dict[str, Provider]:

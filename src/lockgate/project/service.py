@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from lockgate.errors import InputError
+from lockgate.project import lastgood
 from lockgate.project.model import (
     Environment,
     EnvironmentPolicy,
@@ -38,10 +39,12 @@ WELL_KNOWN = {
 NOTHING_REQUIRED = EnvironmentPolicy(require_owner=False, require_pinned_model=False, require_gate=False)
 
 
-def load_project(start: Path | None = None) -> Project:
+def load_project(start: Path | None = None, *, last_good: bool | None = None) -> Project:
     """The project that ``start`` (default: the working directory) is in.
 
-    State lives in ``.lockgate/`` beside the project file, or where ``LOCKGATE_HOME`` says.
+    State lives in ``.lockgate/`` beside the project file, or where ``LOCKGATE_HOME`` says. ``last_good``: go by the
+    last file that could be read when this one cannot (:mod:`lockgate.project.lastgood`); None: if the environment says
+    so.
     """
     folder = (start or Path.cwd()).resolve()
     if folder.is_file():
@@ -52,11 +55,19 @@ def load_project(start: Path | None = None) -> Project:
             f"no {PROJECT_FILE} in {str(folder)!r} or above it",
             remedy="lockgate init NAME makes a project; or change into one",
         )
-    document = read_yaml(root / PROJECT_FILE, shown_as=PROJECT_FILE)
-    config = _with_files(validate(document, ProjectConfig), document, root)
-    _check(document, config, root)
-    home = os.environ.get("LOCKGATE_HOME")
-    return Project(root=root, home=Path(home).expanduser().absolute() if home else root / ".lockgate", config=config)
+    named = os.environ.get("LOCKGATE_HOME")
+    home = Path(named).expanduser().absolute() if named else root / ".lockgate"
+    try:
+        document = read_yaml(root / PROJECT_FILE, shown_as=PROJECT_FILE)
+        config = _with_files(validate(document, ProjectConfig), document, root)
+        _check(document, config, root)
+    except InputError as wrong:
+        wanted = lastgood.ENVIRONMENT in os.environ if last_good is None else last_good
+        kept = lastgood.recall(home) if wanted else None
+        if kept is None:
+            raise
+        return Project(root=root, home=home, config=kept, problem=wrong.message)
+    return Project(root=root, home=home, config=config)
 
 
 def _with_files(config: ProjectConfig, document: Document, root: Path) -> ProjectConfig:

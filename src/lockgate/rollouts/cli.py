@@ -383,7 +383,7 @@ def _follow(rollouts: Rollouts, rollout_id: str, *, timeout: float, json: bool) 
 def _rollouts() -> Rollouts:
     from lockgate.bootstrap import open_app
 
-    return open_app().rollouts
+    return open_app(last_good=True).rollouts
 
 
 def _show(one: Rollout, json: bool) -> None:

@@ -47,7 +47,7 @@ def list_(
         return
     from lockgate.bootstrap import open_app
 
-    found = open_app().settings.all(name, env)
+    found = open_app(last_good=True).settings.all(name, env)
     emit([_shown(one) for one in found], json, lambda: _draw(found))
 
 
@@ -63,7 +63,7 @@ def get(
     from lockgate.settings.catalogue import definition
 
     definition(name)
-    found = open_app().settings.snapshot().find(name, environment=env, agent=agent, tenant=tenant, model=model)
+    found = open_app(last_good=True).settings.snapshot().find(name, environment=env, agent=agent, tenant=tenant, model=model)
 
     def render() -> None:
         if found is None:
@@ -92,7 +92,7 @@ def set_(
     from lockgate.bootstrap import open_app
     from lockgate.project.yamlfile import parse_yaml
 
-    done = open_app().settings.set(
+    done = open_app(last_good=True).settings.set(
         name, parse_yaml(value, "VALUE").data, _scope(env, agent, tenant, model), actor=_who(), reason=reason
     )
 
@@ -121,7 +121,7 @@ def unset(
     """
     from lockgate.bootstrap import open_app
 
-    was = open_app().settings.unset(name, _scope(env, agent, tenant, model), actor=_who(), reason=reason)
+    was = open_app(last_good=True).settings.unset(name, _scope(env, agent, tenant, model), actor=_who(), reason=reason)
     emit(_shown(was), json, lambda: console().print(f"{name} is not set any more for: {was.scope}", markup=False))
 
 
@@ -140,7 +140,7 @@ def history(
 
     from lockgate.bootstrap import open_app
 
-    found = open_app().settings.history(name, environment=env, limit=limit)
+    found = open_app(last_good=True).settings.history(name, environment=env, limit=limit)
     rows = [
         (
             one.revision,

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from lockgate.errors import InputError
+from lockgate.project import lastgood
 from lockgate.project.reload import ProjectFile
 from lockgate.project.service import load_project, resolve_provider
 
@@ -106,3 +108,38 @@ def test_a_new_provider_is_taken_as_it_is(root: Path) -> None:
     assert file.refresh()
     assert file.kept == []
     assert resolve_provider(project, "slow", "prod").base_url == "http://slow/v1"
+
+
+def test_who_starts_while_the_file_is_broken_goes_by_the_last_good_one(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ProjectFile(load_project(root))
+    edit(root, "daily_usd: 5", "daily_usd: much")
+    with pytest.raises(InputError):
+        load_project(root)
+    began = load_project(root, last_good=True)
+    assert began.config.environments["prod"].agents["triage"].budgets.daily_usd == 5
+    file = ProjectFile(began)
+    assert "'much'" in str(file.problem)
+    monkeypatch.setenv(lastgood.ENVIRONMENT, "1")
+    assert load_project(root).problem == file.problem
+    edit(root, "daily_usd: much", "daily_usd: 6")
+    assert file.refresh()
+    assert file.problem is None
+    edit(root, "daily_usd: 6", "daily_usd: more")
+    assert load_project(root).config.environments["prod"].agents["triage"].budgets.daily_usd == 6
+
+
+def test_without_a_good_file_a_broken_one_is_an_error(root: Path) -> None:
+    edit(root, "daily_usd: 5", "daily_usd: much")
+    with pytest.raises(InputError):
+        load_project(root, last_good=True)
+
+
+def test_further_upstreams_are_part_of_what_stays(root: Path) -> None:
+    project = load_project(root)
+    file = ProjectFile(project)
+    edit(root, "timeout: 5}", "timeout: 5, upstreams: [{base_url: 'http://three/v1'}]}")
+    file.refresh()
+    assert file.kept == ["providers.fast (in dev)", "providers.fast (in prod)"]
+    assert resolve_provider(project, "fast", "prod").upstreams == ()
