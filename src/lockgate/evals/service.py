@@ -212,7 +212,12 @@ class Evals:
             judge=rubric.judge.model if judged and rubric.judge else None,
             judge_calibrated=bool(judged) and all(found is not None and found.good for found in calibrations.values()),
             model_override=model_override,
-            warnings=[*notes, *_warnings(rubric, known, outcome, other, calibrations, spend)],
+            warnings=[
+                *notes,
+                *_warnings(
+                    rubric, known if kind in ("quality", "compare") else (), outcome, other, calibrations, spend
+                ),
+            ],
             left_behind=outcome.left_behind + (other.left_behind if other else 0),
             scorer_digests={scoring.metric.name: scoring.digest for scoring in scorings},
         )
@@ -414,7 +419,7 @@ def _warnings(
     calibrations: Calibrations,
     spend: Spend,
 ) -> list[str]:
-    found = golden.warnings(cases)
+    found = golden.warnings(cases) if cases else []
     if rubric.judge is not None and (open_ := _uncalibrated(calibrations)):
         found.append(f"the judge {rubric.judge.model} is not calibrated against human labels: {', '.join(open_)}")
     if outcome.stopped or (other is not None and other.stopped):
