@@ -6,6 +6,8 @@ A secret of a store on the network is asked for in a thread: the event loop, and
 from __future__ import annotations
 
 import asyncio
+import os
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +17,8 @@ import msgspec
 from yarl import URL
 
 from lockgate.clock import Clock
-from lockgate.errors import Unavailable
+from lockgate.errors import InputError, Unavailable
+from lockgate.gateway.supervisor import WORKERS_VARIABLE
 from lockgate.gateway.upstream import DEFAULT_HEADERS
 from lockgate.gateway.upstreams.pool import Pool, Tell
 from lockgate.project.model import Project, ProjectConfig, ResolvedProvider
@@ -37,6 +40,12 @@ _GRACE = 30.0
 
 
 class Target:
+def workers() -> int:
+    """How many workers of this machine share a provider's keys."""
+    told = os.environ.get(WORKERS_VARIABLE, "")
+    return int(told) if told.isdecimal() and int(told) else 1
+
+
     """A provider as requests need it: full URLs, and the headers that carry its key."""
 
     __slots__ = ("_base", "_urls", "headers", "host", "key", "provider")
@@ -133,7 +142,7 @@ class Providers:
         key = (environment, name, base)
         pool = self._pools.get(key)
         if pool is None:
-            pool = self._pools[key] = Pool(provider, list(targets), self._tell)
+            pool = self._pools[key] = Pool(provider, list(targets), self._tell, workers=workers())
         else:
             pool.configure(provider, list(targets))
         return Group(provider, targets, pool)

@@ -22,7 +22,7 @@ from lockgate.console import console
 from lockgate.errors import Conflict, InputError, LockgateError
 from lockgate.gateway import local_model, store
 from lockgate.gateway.serve import listen
-from lockgate.gateway.supervisor import Spec, Supervisor, python
+from lockgate.gateway.supervisor import WORKERS_VARIABLE, Spec, Supervisor, python
 from lockgate.project import lastgood
 from lockgate.project.service import resolve_provider
 
@@ -118,7 +118,9 @@ def _wanted(
     for index in range(workers):
         command = python("lockgate.gateway.worker", "--fd", str(descriptor), "--index", str(index))
         command += ("--parent", str(os.getpid()), "--drain", str(drain))
-        fixed[f"gateway-{index}"] = Spec(command=command, descriptors=(descriptor,))
+        fixed[f"gateway-{index}"] = Spec(
+            command=command, descriptors=(descriptor,), environment={WORKERS_VARIABLE: str(workers)}
+        )
     if everything:
         fixed["control"] = Spec(command=python("lockgate", "control"), environment={GATEWAY_URL: url})
         # A host is served by a process that has its imports behind it.

@@ -30,6 +30,8 @@ SPARE_REST = 3.0
 STEADY = 5.0
 """A child that lived this many seconds was fine: its next start waits for nothing."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 10.0
+WORKERS_VARIABLE = "LOCKGATE_WORKERS"
+"""How a gateway worker is told how many there are."""
 STOP_SECONDS = 40.0
 """Seconds from SIGTERM to SIGKILL."""
 

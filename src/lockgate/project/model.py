@@ -24,6 +24,9 @@ class UpstreamSpec(Strict):
     base_url: str = Field(description="The API's root.")
     api_key: str | None = Field(default=None, description="A secret reference; default: the provider's.")
     capacity: int | None = Field(default=None, ge=1, description="Calls at a time; more go to the next.")
+    requests_per_minute: int | None = Field(
+        default=None, ge=1, description="What its key may ask in a minute; more go to the next."
+    )
 
 
 class UpstreamBreaker(Strict):
@@ -66,6 +69,9 @@ class Provider(Strict):
     )
     private_urls: bool = Field(
         default=False, description="Let requests name images and files at addresses of a private network."
+    )
+    requests_per_minute: int | None = Field(
+        default=None, ge=1, description="What its key may ask in a minute, on one machine; more go to `upstreams`."
     )
     upstreams: list[UpstreamSpec] = Field(default=[], description="Further places that serve the same models.")
     capacity: int | None = Field(
@@ -246,6 +252,7 @@ class ResolvedUpstream(msgspec.Struct, frozen=True, kw_only=True):
     base_url: str
     api_key: str | None
     capacity: int | None = None
+    requests_per_minute: int | None = None
 
 
 class ResolvedProvider(msgspec.Struct, frozen=True, kw_only=True):
@@ -263,6 +270,7 @@ class ResolvedProvider(msgspec.Struct, frozen=True, kw_only=True):
     first_token_timeout: float | None = None
     hedge_after: float | None = None
     private_urls: bool = False
+    requests_per_minute: int | None = None
     upstreams: tuple[ResolvedUpstream, ...] = ()  # beside the one at base_url
     capacity: int | None = None
     queue: int = 100

@@ -184,10 +184,12 @@ def resolve_provider(project: Project, name: str, environment: str, agent: str |
                 base_url=further.base_url.rstrip("/"),
                 api_key=further.api_key or found.api_key,
                 capacity=further.capacity,
+                requests_per_minute=further.requests_per_minute,
             )
             for further in found.upstreams
         ),
         capacity=found.capacity,
+        requests_per_minute=found.requests_per_minute,
         queue=found.queue,
         queue_timeout=found.queue_timeout,
         failure_threshold=found.breaker.failure_threshold,

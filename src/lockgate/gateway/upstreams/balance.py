@@ -22,10 +22,29 @@ EJECT_SECONDS = 30.0
 MAX_EJECT_SECONDS = 300.0
 
 
+class Quota:
+    """What a key may ask in a minute, evenly spread: a token bucket that holds ten seconds' worth (GCRA)."""
+
+    __slots__ = ("_due", "_each", "_slack", "per_minute")
+
+    def __init__(self, per_minute: float) -> None:
+        self.per_minute = per_minute
+        self._each = 60.0 / per_minute
+        self._slack = max(self._each, 10.0)
+        self._due = 0.0  # when all that was asked has been earned
+
+    def wait(self, now: float) -> float:
+        """Seconds until one more may be asked; 0: now."""
+        return max(0.0, self._due + self._each - self._slack - now)
+
+    def ask(self, now: float) -> None:
+        self._due = max(self._due, now) + self._each
+
+
 class Load:
     """What is known of one upstream: how slow, how busy, how often wrong."""
 
-    __slots__ = ("busy", "capacity", "ejected_until", "ejections", "errors", "latency", "seen_at")
+    __slots__ = ("busy", "capacity", "ejected_until", "ejections", "errors", "latency", "quota", "seen_at")
 
     def __init__(self, capacity: int | None = None) -> None:
         self.capacity = capacity
@@ -36,6 +55,7 @@ class Load:
         self.seen_at = 0.0
         self.ejected_until = 0.0
         self.ejections = 0
+        self.quota: Quota | None = None
 
     @property
     def is_full(self) -> bool:

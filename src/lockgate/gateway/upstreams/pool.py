@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from random import random
 
 from lockgate.errors import UpstreamError
-from lockgate.gateway.upstreams.balance import Load, choose, eject
+from lockgate.gateway.upstreams.balance import Load, Quota, choose, eject
 from lockgate.gateway.upstreams.breaker import Breaker
 from lockgate.project.model import ResolvedProvider
 
@@ -46,7 +46,9 @@ class Busy(UpstreamError):
 class Pool:
     """The upstreams of one provider in one environment, in the order of the project file."""
 
-    def __init__(self, provider: ResolvedProvider, ids: Sequence[str], tell: Tell) -> None:
+    def __init__(self, provider: ResolvedProvider, ids: Sequence[str], tell: Tell, *, workers: int = 1) -> None:
+        """``workers``: how many share the keys' quotas evenly."""
+        self._workers = workers
         self.endpoints: list[Endpoint] = []
         self._name = provider.name
         self._tell = tell
@@ -57,15 +59,20 @@ class Pool:
         """Take over a changed project file; what is known of an upstream that stays is kept."""
         known = {endpoint.id: endpoint for endpoint in self.endpoints}
         capacities = (provider.capacity, *(further.capacity for further in provider.upstreams))
+        quotas = (provider.requests_per_minute, *(further.requests_per_minute for further in provider.upstreams))
         self.endpoints = []
-        for id, capacity in zip(ids, capacities, strict=True):
+        for id, capacity, quota in zip(ids, capacities, quotas, strict=True):
             endpoint = known.get(id) or Endpoint(id, Breaker(), Load())
             endpoint.breaker.threshold, endpoint.breaker.reset = provider.failure_threshold, provider.reset_timeout
             endpoint.load.capacity = capacity
+            share = None if quota is None else quota / self._workers
+            if share is None or endpoint.load.quota is None or endpoint.load.quota.per_minute != share:
+                endpoint.load.quota = None if share is None else Quota(share)
             self.endpoints.append(endpoint)
         self._loads = [endpoint.load for endpoint in self.endpoints]
         self._queue, self._queue_timeout = provider.queue, provider.queue_timeout
-        self._alone = self.endpoints[0] if len(self.endpoints) == 1 and provider.capacity is None else None
+        is_free = provider.capacity is None and provider.requests_per_minute is None
+        self._alone = self.endpoints[0] if len(self.endpoints) == 1 and is_free else None
 
     @property
     def waiting(self) -> int:
@@ -136,6 +143,7 @@ class Pool:
                 sent=False,
                 retry_after=max(RETRY_AFTER, left),
             )
+        allowed = self._within_quota(allowed, now)
         usable = [index for index in allowed if self.endpoints[index] is not without] or allowed
         index = choose(self._loads, usable, now, random(), random())  # noqa: S311
         if index is None and len(usable) < len(allowed):
@@ -143,7 +151,21 @@ class Pool:
         if index is None or not self.endpoints[index].breaker.allows(now):
             return None
         self._loads[index].busy += 1
+        if (quota := self._loads[index].quota) is not None:
+            quota.ask(now)
         return self.endpoints[index]
+
+    def _within_quota(self, allowed: list[int], now: float) -> list[int]:
+        """Those whose keys may ask now. Raises Busy when none may: waiting in the queue would be for minutes."""
+        waits = [0.0 if (quota := self._loads[index].quota) is None else quota.wait(now) for index in allowed]
+        within = [index for index, wait in zip(allowed, waits, strict=True) if wait <= 0]
+        if not within:
+            raise Busy(
+                f"what the keys of provider {self._name!r} may ask in a minute is used up",
+                sent=False,
+                retry_after=max(RETRY_AFTER, min(waits)),
+            )
+        return within
 
     async def _wait(self, without: Endpoint | None) -> Endpoint:
         until = time.monotonic() + self._queue_timeout
