@@ -117,7 +117,7 @@ async def open_models(app: App, version: AgentVersion, environment: str) -> Asyn
 
         def provider(model: ModelRef) -> tuple[str, Endpoint]:
             if model.provider not in opened:  # the simulated user's may be another than the agent's
-                opened[model.provider] = open_provider(app, stack, model, environment)
+                opened[model.provider] = open_provider(app, stack, model, environment, version.agent)
             return opened[model.provider]
 
         for model in (version.model, *version.fallbacks):
@@ -229,13 +229,18 @@ def override_model(version: AgentVersion, name: str) -> AgentVersion:
     )
 
 
-def open_provider(app: App, stack: ExitStack, model: ModelRef, environment: str) -> tuple[str, Endpoint]:
-    """The kind of the model's provider, and where to ask it. What is started for that ends with ``stack``."""
+def open_provider(
+    app: App, stack: ExitStack, model: ModelRef, environment: str, agent: str | None = None
+) -> tuple[str, Endpoint]:
+    """The kind of the model's provider as ``agent`` uses it there, and where to ask it.
+
+    What is started for that ends with ``stack``.
+    """
     from lockgate.project.secrets import resolve_secret
     from lockgate.project.service import resolve_provider
     from lockgate.runtime.direct import Endpoint
 
-    provider = resolve_provider(app.project, model.provider, environment)
+    provider = resolve_provider(app.project, model.provider, environment, agent)
     if provider.kind == "local":
         from lockgate.gateway.local_model import ensure_local_model
 

@@ -141,8 +141,8 @@ class Stage:
         from lockgate.project.service import load_project, resolve_provider
 
         project = load_project(self.folder)
-        wanted = [name for name, given in project.config.providers.items() if given.kind == "local"]
-        return all(running(project.home, resolve_provider(project, name, "prod")) for name in wanted)
+        wanted = (resolve_provider(project, name, "prod", AGENT) for name in project.config.providers)
+        return all(running(project.home, provider) for provider in wanted if provider.kind == "local")
 
     # --- commands ---------------------------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 """A model served on this machine: llama.cpp's own HTTP server, in a child process of ours (package ``xllamacpp``).
 
-The child writes where it listens to ``<home>/run/local-model-<provider>.json``; whoever needs the model joins the one
-that runs, or starts one for as long as it needs it.
+The child writes where it listens to ``<home>/run/local-model-<provider>[-<weights>].json``; whoever needs the model
+joins the one that runs, or starts one for as long as it needs it.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ class Served(msgspec.Struct, frozen=True, kw_only=True):
     weights: str
 
 
-def state_file(home: Path, provider: str) -> Path:
-    return home / "run" / f"local-model-{provider}.json"
+def state_file(home: Path, provider: ResolvedProvider) -> Path:
+    return home / "run" / f"local-model-{provider.local_name}.json"
 
 
 def running(home: Path, provider: ResolvedProvider) -> Served | None:
     """The model server of this provider, if it runs and has the right weights."""
-    served = _stated(state_file(home, provider.name))
+    served = _stated(state_file(home, provider))
     if served is None or served.weights != (provider.weights or weights.DEFAULT) or not served.base_url:
         return None
     return served if _healthy(served.base_url) else None
@@ -67,7 +67,7 @@ def _stated(state: Path) -> Served | None:
 
 def command(project: Project, provider: ResolvedProvider, *, parent: int) -> tuple[str, ...]:
     """The command line of the child that serves the provider."""
-    state = state_file(project.home, provider.name)
+    state = state_file(project.home, provider)
     name = provider.weights or weights.DEFAULT
     arguments = ("--weights", name, "--root", str(project.root), "--state", str(state), "--parent", str(parent))
     return (sys.executable, "-m", "lockgate.gateway.local_model", *arguments)
@@ -88,7 +88,7 @@ def ensure_local_model(
     check_installed()
     weights.find(provider.weights or weights.DEFAULT, root=project.root, progress=progress)
     project.home.joinpath("run").mkdir(parents=True, exist_ok=True)
-    log_path = project.home / "run" / f"local-model-{provider.name}.log"
+    log_path = project.home / "run" / f"local-model-{provider.local_name}.log"
     with log_path.open("wb") as log:
         child = subprocess.Popen(
             command(project, provider, parent=os.getpid()), stdin=subprocess.DEVNULL, stdout=log, stderr=log
@@ -108,7 +108,7 @@ def _wait_for_another(home: Path, provider: ResolvedProvider) -> Served | None:
     """The server that somebody is starting just now: two at once would only slow each other down."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
-        stated = _stated(state_file(home, provider.name))
+        stated = _stated(state_file(home, provider))
         if stated is None or stated.weights != (provider.weights or weights.DEFAULT):
             return None
         if stated.base_url:

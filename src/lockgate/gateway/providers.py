@@ -14,6 +14,7 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 import msgspec
+from sqlalchemy.exc import SQLAlchemyError
 from yarl import URL
 
 from lockgate.clock import Clock
@@ -97,12 +98,23 @@ class _LocalModel(msgspec.Struct):
 class Providers:
     """The providers of one project."""
 
-    def __init__(self, project: Project, clock: Clock, tell: Tell = lambda provider, upstream, is_open: None) -> None:
-        """``tell`` hears of an upstream that is left alone because it keeps failing, and of its return."""
+    def __init__(
+        self,
+        project: Project,
+        clock: Clock,
+        tell: Tell = lambda provider, upstream, is_open: None,
+        deployed: Callable[[str], Mapping[str, ResolvedProvider]] = lambda effective: {},
+    ) -> None:
+        """``tell`` hears of an upstream that is left alone because it keeps failing, and of its return.
+
+        ``deployed`` gives the providers that a version was deployed with, by its effective digest.
+        """
+        self._deployed = deployed
+        self._known: dict[str, Mapping[str, ResolvedProvider]] = {}
         self._project = project
         self._clock = clock
         self._tell = tell
-        self._groups: dict[tuple[str, str, str | None], tuple[float, Group, ProjectConfig]] = {}
+        self._groups: dict[tuple[str, str, str | None, str | None], tuple[float, Group, ProjectConfig]] = {}
         self._pools: dict[tuple[str, str, str], Pool] = {}
         self._keys: dict[str, tuple[float, str | None]] = {}
         self._asking: dict[str, asyncio.Task[str | None]] = {}
@@ -112,27 +124,37 @@ class Providers:
     def names(self) -> list[str]:
         return provider_names(self._project)
 
-    async def group(self, environment: str, name: str, agent: str | None = None) -> Group:
+    async def group(self, environment: str, name: str, agent: str | None = None, version: str | None = None) -> Group:
         """The provider's upstreams as ``agent``'s runs, or plain callers, use them.
+
+        ``version``: the effective digest that runs; it is served by the providers that it was deployed with.
 
         Raises InputError for an unknown provider, Unavailable when its secret or its server is not there.
         """
         now = self._clock()
-        known = self._groups.get((environment, name, agent))
+        known = self._groups.get((environment, name, agent, version))
         if known is not None and now - known[0] < _LASTS and known[2] is self._project.config:
             return known[1]
         config = self._project.config
-        group = await self._resolve(environment, name, agent)
-        self._groups[environment, name, agent] = (now, group, config)
+        group = await self._resolve(environment, name, agent, version)
+        self._groups[environment, name, agent, version] = (now, group, config)
         return group
 
     async def target(self, environment: str, name: str, agent: str | None = None) -> Target:
         """The first of them."""
         return (await self.group(environment, name, agent)).first
 
-    async def _resolve(self, environment: str, name: str, agent: str | None) -> Group:
-        provider = resolve_provider(self._project, name, environment, agent)
-        base = local_base_url(self._project.home, name) if provider.kind == "local" else provider.base_url
+    async def _resolve(self, environment: str, name: str, agent: str | None, version: str | None) -> Group:
+        given = (await self._as_deployed(version)).get(name) if version else None
+        try:
+            provider = resolve_provider(self._project, name, environment, agent)
+        except InputError:
+            if given is None:
+                raise
+            provider = given  # the project file has it no more, or a followed branch's alone does
+        if given is not None and given.identity() != provider.identity():
+            provider = given
+        base = local_base_url(self._project.home, provider) if provider.kind == "local" else provider.base_url
         targets: dict[str, Target] = {}
         places = [(base, provider.api_key), *((further.base_url, further.api_key) for further in provider.upstreams)]
         for number, (url, reference) in enumerate(places, 1):
@@ -146,6 +168,15 @@ class Providers:
         else:
             pool.configure(provider, list(targets))
         return Group(provider, targets, pool)
+
+    async def _as_deployed(self, version: str) -> Mapping[str, ResolvedProvider]:
+        """What the store has of the version; while it does not answer, what it had."""
+        try:
+            found = await asyncio.to_thread(self._deployed, version)
+        except (SQLAlchemyError, Unavailable):
+            return self._known.get(version, {})
+        self._known[version] = found
+        return found
 
     async def _target(self, provider: ResolvedProvider, base: str, reference: str | None) -> Target:
         headers = {**DEFAULT_HEADERS, "content-type": "application/json"}
@@ -183,15 +214,16 @@ class Providers:
             del self._asking[reference]
 
 
-def local_base_url(home: Path, name: str) -> str:
+def local_base_url(home: Path, provider: ResolvedProvider) -> str:
     """Where the local model server of a provider listens; :class:`Unavailable` while none runs."""
-    path = home / "run" / f"local-model-{name}.json"
+    path = home / "run" / f"local-model-{provider.local_name}.json"
     try:
         base_url = msgspec.json.decode(path.read_bytes(), type=_LocalModel).base_url
     except (FileNotFoundError, msgspec.DecodeError):
         base_url = ""
     if not base_url:
         raise Unavailable(
-            f"the local model server of provider {name!r} is not ready", remedy="lockgate up starts it; wait a moment"
+            f"the local model server of provider {provider.name!r} is not ready",
+            remedy="lockgate up starts it; wait a moment",
         )
     return base_url.rstrip("/")

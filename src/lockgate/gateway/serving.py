@@ -29,6 +29,7 @@ from lockgate.project.service import resolve_provider
 if TYPE_CHECKING:
     from lockgate.bootstrap import App
 
+    from lockgate.project.model import ResolvedProvider
 log = logging.getLogger(__name__)
 
 GATEWAY_URL = "LOCKGATE_GATEWAY_URL"
@@ -180,17 +181,18 @@ def _hosts(versions: list[_Served], url: str) -> dict[str, Spec]:
 
 
 def _local_models(app: App, versions: list[_Served]) -> dict[str, Spec]:
-    """One server for each provider of kind ``local`` that the project file or a served version names."""
-    named = {
-        (environment, name) for environment in app.project.config.environments for name in app.project.config.providers
-    }
+    """One server for each provider of kind ``local`` that the project file or a served version names.
+
+    A served version's are those it was deployed with: an agent's own there, or a followed branch's.
+    """
+    config = app.project.config
+    found = [resolve_provider(app.project, name, place) for place in config.environments for name in config.providers]
     for version in versions:
-        loaded = app.versions.load(version.behaviour_digest)
-        named |= {(version.environment, model.provider) for model in (loaded.model, *loaded.fallbacks)}
-    resolved = (resolve_provider(app.project, name, environment) for environment, name in sorted(named))
+        deployed = app.versions.providers_as_deployed(version.effective_digest)
+        found += list((deployed or _resolved(app, version)).values())
     return {
-        f"model {provider.name}": Spec(command=local_model.command(app.project, provider, parent=os.getpid()))
-        for provider in resolved
+        f"model {provider.local_name}": Spec(command=local_model.command(app.project, provider, parent=os.getpid()))
+        for provider in found
         if provider.kind == "local"
     }
 
@@ -201,6 +203,10 @@ def _announce(url: str, supervisor: Supervisor) -> Callable[[], None]:
     began = time.monotonic()
 
     def each() -> None:
+def _resolved(app: App, version: _Served) -> dict[str, ResolvedProvider]:
+    return app.versions.providers(app.versions.load(version.behaviour_digest), version.environment)
+
+
         nonlocal told
         if told or not _answers(f"{url}/ready"):
             return

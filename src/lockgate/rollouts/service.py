@@ -22,6 +22,7 @@ from lockgate.rollouts.plan import direct as direct_plan
 from lockgate.runs import Arm
 from lockgate.storage import audit
 from lockgate.storage.engine import Database
+from lockgate.versions import resolved
 from lockgate.versions.model import AgentSettings, VersionRef
 
 if TYPE_CHECKING:
@@ -106,6 +107,7 @@ class Rollouts:
         now = self._clock()
         with self._control.write() as connection:
             store.one_at_a_time(connection, environment, candidate.agent)
+            resolved.record(connection, candidate, self._versions.providers(version, environment), now)
             held = store.hold(connection, environment, candidate.agent, candidate.effective_digest)
             if held is not None:
                 remedy = "lockgate rollout retry, or lockgate deploy --override REASON"

@@ -58,6 +58,8 @@ def host(
     app = open_app()
     version = app.versions.load(digest)
     resolved = app.versions.effective_digest(version, environment)
+    if effective is not None and app.versions.providers_as_deployed(effective):
+        resolved = effective  # with the providers it was deployed with: those it is served with
     if effective is not None and effective != resolved:
         raise Conflict(
             f"{version.agent}@{version.behaviour_digest[:19]} now resolves to {resolved[:19]} in {environment!r}, "

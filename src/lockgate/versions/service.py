@@ -341,11 +341,23 @@ class Versions:
 
     def effective_digest(self, version: AgentVersion, environment: str) -> str:
         """What is gated, served and recorded: the version as this environment resolves its providers."""
-        providers = {
-            model.provider: resolve_provider(self.project, model.provider, environment, version.agent).identity()
+        providers = {name: one.identity() for name, one in self.providers(version, environment).items()}
+        return effective_digest(version.behaviour_digest, providers, {})
+
+    def providers(self, version: AgentVersion, environment: str) -> dict[str, ResolvedProvider]:
+        """The providers of the version's models, by name, as this environment resolves them now."""
+        return {
+            model.provider: resolve_provider(self.project, model.provider, environment, version.agent)
             for model in _models(version)
         }
-        return effective_digest(version.behaviour_digest, providers, {})
+
+    def providers_as_deployed(self, effective: str) -> dict[str, ResolvedProvider]:
+        """The providers that a deployed version was resolved with, whatever the project file says by now; empty when
+        they are not known."""
+        from lockgate.versions.resolved import recorded
+
+        with self.control.read() as connection:
+            return recorded(connection, effective)
 
     def ref(self, ref: str, environment: str) -> VersionRef:
         """``find`` and ``effective_digest`` in one."""
