@@ -116,6 +116,25 @@ def test_a_judge_that_likes_what_stands_first_is_found_out(project: Path, models
     assert "100% of 5 change with the order, the first place is liked better" in call("judge", "list")
 
 
+def test_calibrations_travel_in_a_file_and_an_older_one_does_not_come_back(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "no judge was calibrated" in call("judge", "export", "--to", "known.jsonl", code=2)
+    call("annotate", "sample", *A, "--count", "40")
+    grade_all("ana")
+    call("judge", "calibrate", *A, "--pairs", "0")
+    call("judge", "export", "--to", "known.jsonl")
+    call("judge", "calibrate", *A, "--pairs", "0")
+    assert call("judge", "import", "known.jsonl", "--json") == {"read": 1, "taken": 0}
+    monkeypatch.setenv("LOCKGATE_HOME", str(project / "runner"))
+    call("lock")
+    call("eval", "--agent", "support@2", "--env", "strict", "--baseline", "none", code=4)
+    assert call("judge", "import", "known.jsonl", "--json") == {"read": 1, "taken": 1}
+    call("eval", "--agent", "support@2", "--env", "strict", "--baseline", "none")
+    (project / "known.jsonl").write_text('{"digest": 1}\n')
+    assert "known.jsonl:1: no calibration" in call("judge", "import", "known.jsonl", code=2)
+
+
 def test_exported_grades_calibrate_as_those_of_the_queue(project: Path) -> None:
     call("annotate", "sample", *A, "--count", "40")
     assert "nobody has graded" in call("annotate", "export", "--to", "labels.jsonl", code=2)

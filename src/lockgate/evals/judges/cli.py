@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lockgate.console import JsonFlag, emit, table
+from lockgate.console import JsonFlag, console, emit, table
 from lockgate.errors import InputError
 
 if TYPE_CHECKING:
@@ -92,9 +92,65 @@ def list_command(json: JsonFlag = False) -> None:
     emit(found, json, lambda: _draw(found))
 
 
+@judge.command()
+def export(
+    to: Annotated[Path, typer.Option("--to", help="The file, JSONL; commit it, so that CI knows the judges too.")],
+    json: JsonFlag = False,
+) -> None:
+    """Write the newest calibration of each judge, for another machine's `judge import`.
+
+    Example: lockgate judge export --to evals/calibrations.jsonl
+    """
+    import msgspec
+
+    from lockgate.bootstrap import open_app
+
+    found = open_app().judges.export()
+    if not found:
+        raise InputError("no judge was calibrated here", remedy="lockgate judge calibrate")
+    try:
+        to.parent.mkdir(parents=True, exist_ok=True)
+        to.write_bytes(b"".join(msgspec.json.encode(one) + b"\n" for one in found))
+    except OSError as failure:
+        raise InputError(f"cannot be written: {failure.strerror}", path=to, remedy="give another path") from None
+    data = {"calibrations": len(found), "to": str(to)}
+    emit(data, json, lambda: console().print(f"{len(found)} calibrations written to {to}", markup=False))
+
+
+@judge.command("import")
+def import_command(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What `judge export` wrote.")], json: JsonFlag = False
+) -> None:
+    """Take calibrations of another machine, each for exactly the judge it is of; older ones stay out.
+
+    Example: lockgate judge import evals/calibrations.jsonl
+    """
+    import msgspec
+
+    from lockgate.bootstrap import open_app
+    from lockgate.evals.judges.calibration import Calibration
+
+    found = []
+    try:
+        lines = file.read_bytes().splitlines()
+    except OSError as failure:
+        raise InputError(f"cannot be read: {failure.strerror}", path=file, remedy="correct the path") from None
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            try:
+                found.append(msgspec.json.decode(line, type=Calibration))
+            except msgspec.DecodeError as wrong:
+                raise InputError(
+                    f"no calibration: {wrong}", path=file, line=number, remedy="write it with judge export"
+                ) from None
+    taken = open_app().judges.take(found)
+    data = {"read": len(found), "taken": taken}
+    emit(data, json, lambda: console().print(f"{taken} of {len(found)} calibrations taken", markup=False))
+
+
 def _draw(found: list[Calibration]) -> None:
     def show(value: float | None) -> str:
-        return "–" if value is None else f"{value:.2f}"
+        return "–" if value is None else f"{round(value, 2) + 0.0:.2f}"  # no "-0.00"
 
     columns = (
         *("judge", "metric", "labels", "unscored", "κ", "people's κ", "sensitivity", "specificity"),

@@ -38,8 +38,8 @@ def corrected_by_labels(
     said: Units, judge: Floats, human: Floats, weight: Floats | None = None, *, alpha: float = 0.05
 ) -> Estimate:
     """The mean that people would give where the judge says ``said`` (by cluster), going by how far it was off on other
-    answers that both have scored (``judge``, ``human``; one value an answer, at least :data:`FEWEST`). ``weight`` is how
-    many answers each stands for, where they were not drawn evenly.
+    answers that both have scored (``judge``, ``human``; one value an answer, at least :data:`FEWEST`). ``weight`` says
+    how many answers each stands for, where they were not drawn evenly.
 
     These must be answers of the same kind. A difference between two versions needs no correction: what the judge is
     off by on both cancels.

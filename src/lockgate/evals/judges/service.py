@@ -117,6 +117,23 @@ class Judges:
         """The newest calibration of exactly this judge on this metric."""
         return store.last(self._control, judge_digest(settings, metric))
 
+    def export(self) -> list[Calibration]:
+        """The newest calibration of each judge on each metric: what another database has to know."""
+        newest: dict[str, Calibration] = {}
+        for one in store.listed(self._control, limit=10_000):
+            newest.setdefault(one.digest, one)
+        return sorted(newest.values(), key=lambda one: (one.metric, one.model, one.digest))
+
+    def take(self, found: Sequence[Calibration]) -> int:
+        """Keep calibrations of another database; those that are not newer than what is here stay out. How many are."""
+        taken = 0
+        for one in found:
+            known = store.last(self._control, one.digest)
+            if known is None or known.created_at < one.created_at:
+                store.save(self._control, one)
+                taken += 1
+        return taken
+
     def uncalibrated(self, rubric: Rubric) -> list[str]:
         """The rubric's judged metrics without a good calibration of exactly this judge, each with why where it was
         tried."""
