@@ -248,6 +248,25 @@ def scorers() -> str:
                 cells = (names, row["range"], row["needs"], live, row["about"], row["source"])
                 parts.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
         parts.append("")
+    parts.append(_peers())
+    return "\n".join(parts)
+
+
+def _peers() -> str:
+    from lockgate.evals.peers import PEERS
+
+    parts = [
+        "## Metrics of other tools\n\n"
+        "Run by those tools themselves, in environments of their own: [other tools](peers.md). "
+        "*Judge*: what it asks a model goes to the evaluation's judge.\n"
+    ]
+    for name, package in PEERS.items():
+        parts.append(f"{package.title}:\n\n| scorer | needs | better |\n|---|---|---|")
+        for metric in package.metrics.values():
+            if not metric.name.startswith("not-"):
+                needs = ", ".join(need.replace("_", " ") for need in metric.needs)
+                parts.append(f"| `{name}:{metric.name}` | {needs} | {metric.direction} |")
+        parts.append("")
     return "\n".join(parts)
 
 
