@@ -27,6 +27,7 @@ from lockgate.evals.model import Case, Status, Subject
 from lockgate.evals.running.meter import METER, Caps, Meter, Spend
 from lockgate.evals.running.pace import Pace
 from lockgate.evals.running.scoring import Scoring, score_trial
+from lockgate.evals.running.watchdog import Stuck, Watchdog
 from lockgate.evals.scorers import SCORERS, Sample
 from lockgate.evals.simulation.model import trial_key
 from lockgate.evals.statistics import Floats
@@ -192,7 +193,7 @@ class Trials:
         try:
             await self._take_stored(rows, trials)
             if self.pending:
-                async with open_subject() as subject:
+                async with open_subject() as subject, Watchdog(self.timeout + GRACE) as self.watchdog:
                     await self._run_pending(subject)
         finally:
             self._close()
@@ -327,12 +328,12 @@ class Trials:
 
     async def _run_one(self, subject: Subject, case: Case, trial: int, meter: Meter) -> RunResult:
         """One trial, which ends whatever the subject does. Waiting for a provider's rate limit is not held against
-        it."""
-        began = time.monotonic()
+        it, nor is the time in which another trial kept the event loop to itself."""
+        began, stalled = time.monotonic(), self.watchdog.stalled()
         task = asyncio.ensure_future(subject(case, trial))
         try:
             done, _ = await asyncio.wait((task,), timeout=self.timeout)
-            while not done and (left := self.timeout + meter.waited - (time.monotonic() - began)) > 0:
+            while not done and (left := self._left(began, meter, stalled)) > 0:
                 done, _ = await asyncio.wait((task,), timeout=left)
         except asyncio.CancelledError:
             task.cancel()
@@ -347,6 +348,9 @@ class Trials:
         if task.cancelled():
             return RunResult(status="failed", error_type="cancelled", error="the run was cancelled", seconds=took)
         failure = task.exception()
+        if isinstance(failure, Stuck):
+            message = f"no answer in {self.timeout:g} s"
+            return RunResult(status="failed", error_type="trial_timeout", error=message, seconds=took)
         if isinstance(failure, InputError):
             raise InputError(f"case {case.id!r} cannot be run: {failure.message}", remedy=failure.remedy) from failure
         if failure is not None:
@@ -358,6 +362,11 @@ class Trials:
         if result.seconds > 0 and not meter.waited:
             return result
         return msgspec.structs.replace(result, seconds=max(0.0, (result.seconds or took) - meter.waited))
+
+    def _left(self, began: float, meter: Meter, stalled: float) -> float:
+        """Seconds that a trial still has."""
+        not_its_own = meter.waited + self.watchdog.stalled() - stalled
+        return self.timeout + not_its_own - (time.monotonic() - began)
 
     async def _take(
         self,

@@ -13,6 +13,7 @@ import msgspec
 from lockgate.errors import LockgateError
 from lockgate.evals.model import Metric, Rubric, Score
 from lockgate.evals.rubric import failed_score, to_score
+from lockgate.evals.running.watchdog import Stuck
 from lockgate.evals.scorers import SCORERS, Mark, Sample, Scorer
 
 SCORER_SECONDS = 30.0
@@ -58,6 +59,8 @@ async def score_trial(scoring: Scoring, sample: Sample, *, failed: bool, timeout
     except TimeoutError as failure:
         if kind.runs == "judge":
             return Score(metric=metric.name, value=None, reason="the judge did not answer", status="unscored")
+        return failed_score(metric, failure)
+    except Stuck as failure:  # an inline scorer that computes without end
         return failed_score(metric, failure)
     except Exception as failure:  # a scorer may raise anything: it is that trial's outcome
         return failed_score(metric, failure)
