@@ -7,6 +7,7 @@ import time
 
 from lockgate.errors import InputError, LockgateError, UpstreamError
 from lockgate.gateway.calls.call import Attempt
+from lockgate.gateway.calls.masked import masked
 from lockgate.gateway.calls.retries import UNKNOWN_OUTCOME, seconds_to_wait
 from lockgate.gateway.calls.seams import Guards
 from lockgate.gateway.calls.stream import KEPT_BYTES, Stream, passed_headers
@@ -15,7 +16,6 @@ from lockgate.gateway.protocols.model import Outcome
 from lockgate.gateway.upstream import Answer, Upstream
 from lockgate.limits.model import LeaseNeeded
 from lockgate.money import to_usd
-from lockgate.project.secrets.masking import without
 from lockgate.telemetry.context import format_traceparent
 from lockgate.telemetry.metrics import GenAI
 
@@ -146,7 +146,7 @@ class Passing:
             raise
         attempt.status = answer.status
         attempt.seconds_to_headers = time.monotonic() - sent_at
-        return answer
+        return masked(answer, target.key)
 
     async def _read(self, attempt: Attempt, answer: Answer) -> bytes:
         """The whole answer, settled."""
@@ -213,7 +213,7 @@ class Passing:
 
     async def _declined(self, attempt: Attempt, answer: Answer) -> Declined:
         """The provider said no. Its words go to the client, but not the key, nor what would be taken for ours."""
-        body = without(await answer.read(1024 * 1024), attempt.target.key)
+        body = await answer.read(1024 * 1024)
         attempt.sent = answer.status in UNKNOWN_OUTCOME or answer.status < 400
         return Declined(answer.status, body, passed_headers(answer))
 
