@@ -27,9 +27,12 @@ if TYPE_CHECKING:
     from lockgate.fleet.service import Alerts
     from lockgate.gateway.keys import Keys
     from lockgate.improve.service import Triage
+    from lockgate.limits.accounting import Accounting
     from lockgate.limits.books import Books
+    from lockgate.limits.charges import Charges
     from lockgate.limits.holdtable import HoldTable
     from lockgate.limits.leases import Leases
+    from lockgate.limits.model import Account
     from lockgate.limits.prices import Prices
     from lockgate.limits.service import Ledger
     from lockgate.project.reload import ProjectFile
@@ -126,6 +129,27 @@ class App:
         from lockgate.limits.leases import Leases
 
         return Leases(self.control, self.ledger, self.holds, self.clock)
+
+    def capped(self) -> list[Account]:
+        """The accounts that ``lockgate.yaml`` gives a cap by name, in the windows of now."""
+        now = self.clock()
+        return [account for book in self.books.all() for account in book.every_account(now)]
+
+    def day(self, environment: str) -> str:
+        """The environment's day as a window of budgets."""
+        return self.books(environment).day(self.clock())
+
+    @cached_property
+    def charges(self) -> Charges:
+        from lockgate.limits.charges import Charges
+
+        return Charges(self.control, self.ledger, self.holds, self.clock)
+
+    @cached_property
+    def accounting(self) -> Accounting:
+        from lockgate.limits.accounting import Accounting
+
+        return Accounting(self.control, self.traces, self.ledger, self.holds, self.charges, self.clock)
 
     @cached_property
     def books(self) -> Books:

@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from lockgate.errors import Conflict, Killed, Unavailable
 from lockgate.fleet.model import Severity
 from lockgate.following import Following, retirements
+from lockgate.limits.alerts import reconcile_message
 from lockgate.limits.model import Balance
+from lockgate.limits.reconcile import Line
 from lockgate.rollouts.leader import Leadership
 
 if TYPE_CHECKING:
@@ -127,7 +129,9 @@ def loops(app: App, lead: Leadership) -> list[Loop]:
                 Tick("live scoring", 0.5, scoring.tick),
                 Tick("resume", 0.5, resume),
                 Tick("runs of dead hosts", 2.0, lambda: runs.reap(app.control, app.clock)),
-                Tick("holds of dead processes", 1.0, lambda: app.holds.reap(app.clock()), leader_only=False),
+                Tick("holds of dead processes", 1.0, app.charges.reap, leader_only=False),
+                Tick("reconciliation", 60.0, Reconciliation(app).tick, leader_only=False),
+                *([] if app.leases is None else [Tick("leases", 1.0, app.leases.tick, leader_only=False)]),
                 Tick("ledger", 1.0, lambda: app.ledger.persist(app.holds), leader_only=False),
                 Tick("budget alerts", 1.0, budgets.tick),
                 Tick("implicit upgrades", 5.0, upgrades.tick),
@@ -138,6 +142,39 @@ def loops(app: App, lead: Leadership) -> list[Loop]:
             leads,
         ),
     ]
+
+
+class Reconciliation:
+    """Once a day, when yesterday is over everywhere: the ledger held against the spans; what differs is an alert."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self._done = ""
+
+    def tick(self) -> None:
+        from lockgate.limits.windows import day_of
+
+        day = day_of(self._app.clock() - 15 * 3600.0)  # the last zone's midnight is twelve hours after Greenwich's
+        if day != self._done:
+            self._app.spans.flush()
+            self.tell()
+            self._done = day
+
+    def tell(self, days: int = 2) -> list[Line]:
+        """Reconcile now; gives every line, and keeps one alert open for each that does not agree."""
+        from lockgate.gateway.figures import Figures
+
+        app = self._app
+        app.accounting.note(days)
+        app.charges.correct_all(Figures(app.project, app.accounting, app.prices))
+        lines = app.accounting.reconcile(days)
+        wrong = {f"ledger:{line.account}:{line.window}": line for line in lines if not line.agrees}
+        for key, line in wrong.items():
+            self._app.alerts.raise_alert(key, "ledger", "critical", line.account, reconcile_message(line))
+        for alert in self._app.alerts.list(limit=10_000):
+            if alert.kind == "ledger" and alert.key not in wrong:
+                self._app.alerts.resolve(alert.key)
+        return lines
 
 
 class BudgetAlerts:
@@ -154,7 +191,7 @@ class BudgetAlerts:
         now = self._app.clock()
         crossed = {
             _alert_key(balance): (balance, level)
-            for balance in self._app.ledger.balances(self._app.holds)
+            for balance in self._app.ledger.balances(self._app.holds, capped=self._app.capped(), day=self._app.day)
             if not balance.account.startswith("run:")
             and (level := crossing(balance, self._warn_at(balance))) is not None
         }

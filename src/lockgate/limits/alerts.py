@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lockgate.limits.model import Balance
+from lockgate.limits.reconcile import Line
 from lockgate.money import show_usd
 
 WARN_PERCENT = 70
@@ -38,3 +39,13 @@ def alert_message(balance: Balance) -> str:
         cap, spent, held = f"{balance.cap or 0:,} {balance.unit}", f"{balance.settled:,}", f"{balance.held:,}"
     refused = f", {balance.refused:,} calls refused" if balance.refused else ""
     return f"{balance.account}{when} has used {percent or 0:.0f} % of {cap}: spent {spent}, held {held}{refused}"
+
+
+def reconcile_message(line: Line) -> str:
+    """One line for an account whose calls add up to something else than was charged."""
+    more = "more" if line.difference > 0 else "less"
+    return (
+        f"{line.account} ({line.window}): the ledger has {show_usd(abs(line.difference))} {more} than the spans: "
+        f"settled {show_usd(line.settled)}, traced {show_usd(line.traced)}, "
+        f"known without a trace {show_usd(line.untraced)}"
+    )

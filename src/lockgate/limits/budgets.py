@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 import msgspec
@@ -84,9 +84,9 @@ def run_accounts(run: RunLimits) -> list[Account]:
     ]
 
 
-def daily_caps(deployed: Iterable[tuple[str, str, AgentSettings]], day: str) -> list[Account]:
-    """The day's capped accounts of (environment, agent, settings)."""
-    accounts = [account for entry in deployed for account in _agent_accounts(*entry, day)]
+def daily_caps(deployed: Iterable[tuple[str, str, AgentSettings]], day: Callable[[str], str]) -> list[Account]:
+    """The capped accounts of (environment, agent, settings) today; ``day`` names an environment's day."""
+    accounts = [account for entry in deployed for account in _agent_accounts(*entry, day(entry[0]))]
     return [account for account in accounts if account.cap is not None]
 
 

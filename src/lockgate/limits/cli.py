@@ -2,45 +2,195 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any
+from zoneinfo import ZoneInfo
 
 import typer
 
-from lockgate.console import JsonFlag, emit, table
+from lockgate.console import JsonFlag, console, emit, table
+from lockgate.errors import InputError
 from lockgate.limits.alerts import used_percent
 from lockgate.limits.model import Balance
-from lockgate.money import show_usd, to_usd
+from lockgate.money import show_usd, to_nano, to_usd
+
+if TYPE_CHECKING:
+    from lockgate.limits.reconcile import Line
+    from lockgate.limits.simulate import Bill
+
+budgets = typer.Typer(
+    invoke_without_command=True,
+    rich_markup_mode=None,
+    help="Show what is spent, held and left of each budget, how fast, and for how long.\n\n"
+    "Held is money reserved for calls under way; it is settled to their true cost when they end.\n\n"
+    "Example: lockgate budgets --agent refund-triage",
+)
 
 
-def budgets(
+@budgets.callback()
+def show(
+    context: typer.Context,
     agent: Annotated[str | None, typer.Option(help="Only this agent's budgets, in every environment.")] = None,
-    runs: Annotated[bool, typer.Option("--runs", help="Also what single runs have used.")] = False,
+    tenant: Annotated[str | None, typer.Option(help="Only this tenant's budgets, in every environment.")] = None,
+    runs: Annotated[bool, typer.Option("--runs", help="Also what single runs and sessions have used.")] = False,
     json: JsonFlag = False,
 ) -> None:
-    """Show what is spent, held and left of each budget today (days are UTC).
+    if context.invoked_subcommand is not None:
+        return
+    from lockgate.bootstrap import open_app
 
-    Held is money reserved for calls under way; it is settled to their true cost when they end.
+    app = open_app()
+    holds = app.holds if app.holds_path.exists() else None
+    found = app.ledger.balances(holds, capped=app.capped(), day=app.day)
+    burning = app.ledger.burning()
+    shown = [balance for balance in found if _is_wanted(balance, agent, tenant, runs)]
+    if agent is not None and not shown:
+        app.versions.locked(agent)  # an agent that does not exist is an error, one that spent nothing is not
+    rows = [(balance, burning.get(balance.key, 0.0)) for balance in shown]
+    emit([_row(*row) for row in rows], json, lambda: _draw(rows))
 
-    Example: lockgate budgets --agent refund-triage
+
+@budgets.command("simulate")
+def simulate(
+    traffic: Annotated[str, typer.Option("--traffic", help="How many times the recorded calls: x20.")] = "x1",
+    iterations: Annotated[int, typer.Option("--iterations", min=1, help="Rounds of each run, of one recorded.")] = 1,
+    day: Annotated[
+        str | None, typer.Option("--day", help="The day whose calls are played (UTC). Default: today.")
+    ] = None,
+    json: JsonFlag = False,
+) -> None:
+    """Say what a day's recorded calls would cost with more traffic, what the caps would deny, and whom.
+
+    Exits with 1 when calls would be denied.
+
+    Example: lockgate budgets simulate --traffic x20 --iterations 3
+    """
+    from lockgate.bootstrap import open_app
+    from lockgate.limits.book import Caller
+    from lockgate.limits.budgets import accounts_for
+    from lockgate.limits.simulate import simulate as play
+    from lockgate.limits.windows import bounds, day_of
+
+    try:
+        times = float(traffic.lower().removeprefix("x"))
+        begin, end = bounds(day or day_of(open_app().clock()))
+    except ValueError:
+        wrong = ("--day", day, "write 2026-11-21") if day else ("--traffic", traffic, "write x20")
+        raise InputError(f"{wrong[0]} is {wrong[1]!r}", remedy=wrong[2]) from None
+    if not 0 < times < 1e6:
+        raise InputError(f"--traffic is {traffic!r}", remedy="write a number above 0, such as x20")
+    app = open_app()
+    deployed = app.ledger.deployed()
+
+    def accounts(call: Any) -> list[Any]:
+        if call.environment not in app.project.config.environments:
+            return []
+        book = app.books(call.environment)
+        caller = Caller(
+            tenant=call.tenant, key="" if call.run_id else call.key or "", agent=call.agent, model=call.model or "",
+            task=call.task, labels=call.labels, session=call.session,
+        )  # fmt: skip
+        return accounts_for(
+            environment=call.environment, tenant=call.tenant, now=call.at, agent=call.agent,
+            settings=deployed.get((call.environment, call.agent or "")), day=book.day(call.at),
+            tenant_daily_usd=app.ledger.tenant_daily_usd(call.environment, call.tenant),
+            limits=book.limits(caller, call.at)[0],
+        )  # fmt: skip
+
+    bill = play(app.accounting.calls(begin, end), times * iterations, accounts)
+    shown = {"day": day or day_of(begin), "traffic": times, "iterations": iterations, **_bill(bill)}
+    emit(shown, json, lambda: _draw_bill(bill, times, iterations))
+    if bill.denied:
+        raise typer.Exit(1)
+
+
+@budgets.command("reconcile")
+def reconcile(
+    days: Annotated[int, typer.Option("--days", min=1, max=92, help="How many days back.")] = 2, json: JsonFlag = False
+) -> None:
+    """Hold the ledger against the spans, and correct charges whose true figure can be had by now.
+
+    It is done every night too; what does not agree is an alert. Exits with 1 when something does not.
+
+    Example: lockgate budgets reconcile
+    """
+    from lockgate.bootstrap import open_app
+    from lockgate.ticks import Reconciliation
+
+    lines = Reconciliation(open_app()).tell(days)
+    wrong = [line for line in lines if not line.agrees]
+    emit([_line(line) for line in lines], json, lambda: _draw_lines(lines))
+    if wrong:
+        raise typer.Exit(1)
+
+
+@budgets.command("charges")
+def charges(json: JsonFlag = False) -> None:
+    """List calls that were charged at their bound, because what they used is not known (yet).
+
+    Example: lockgate budgets charges
     """
     from lockgate.bootstrap import open_app
 
     app = open_app()
-    found = app.ledger.balances(app.holds if app.holds_path.exists() else None)
-    shown = [balance for balance in found if _is_wanted(balance, agent, runs)]
-    if agent is not None and not shown:
-        app.versions.locked(agent)  # an agent that does not exist is an error, one that spent nothing is not
-    emit([_row(balance) for balance in shown], json, lambda: _draw(shown))
+    app.accounting.note()
+    found = app.charges.open()
+    rows = [
+        {
+            "id": charge.id,
+            "at": charge.at,
+            "reason": charge.reason,
+            "charged_usd": to_usd(max((amount for key, amount in charge.parts if key[2] == "usd"), default=0)),
+            "accounts": sorted({key[0] for key, _ in charge.parts}),
+        }
+        for charge in found
+    ]
+
+    def render() -> None:
+        columns = ("id", "reason", "charged", "accounts")
+        table(columns, [(r["id"], r["reason"], f"${r['charged_usd']:.6f}", ", ".join(r["accounts"])) for r in rows])
+
+    emit(rows, json, render)
 
 
-def _is_wanted(balance: Balance, agent: str | None, runs: bool) -> bool:
+@budgets.command("correct")
+def correct(
+    charge: Annotated[str, typer.Argument(help="Its id, as `budgets charges` shows it.")],
+    usd: Annotated[float, typer.Option("--usd", min=0, help="What the call cost, by the provider's bill.")],
+    tokens: Annotated[int, typer.Option("--tokens", min=0, help="The tokens it used.")] = 0,
+) -> None:
+    """Charge what a call really cost, in place of its bound.
+
+    Example: lockgate budgets correct 4bf92f3577b34da6 --usd 0.0021 --tokens 1500
+    """
+    from lockgate.bootstrap import open_app
+    from lockgate.limits.charges import Used
+
+    open_app().charges.correct(charge, Used(to_nano(usd), tokens))
+    console().print(f"{charge} is charged at {show_usd(to_nano(usd))}.", markup=False)
+
+
+# --- what is printed ------------------------------------------------------------------------------------------
+
+
+def _is_wanted(balance: Balance, agent: str | None, tenant: str | None, runs: bool) -> bool:
     kind, _, name = balance.account.partition(":")
-    if agent is not None:
-        return kind == "agent" and name.partition(":")[2] == agent
-    return kind != "run" or runs
+    for wanted, given in (("agent", agent), ("tenant", tenant)):
+        if given is not None:
+            return kind == wanted and name.partition(":")[2] == given
+    return kind not in ("run", "session") or runs
 
 
-def _row(balance: Balance) -> dict[str, Any]:
+def time_to_empty(balance: Balance, burn: float) -> float | None:
+    """Seconds until nothing is left at this rate; None without a cap, or when nothing is being spent."""
+    if balance.left is None:
+        return None
+    if balance.left == 0:
+        return 0.0
+    return balance.left / burn if burn > 0 else None
+
+
+def _row(balance: Balance, burn: float) -> dict[str, Any]:
     row: dict[str, Any] = {"account": balance.account, "window": balance.window, "unit": balance.unit}
     for name, figure in (
         ("cap", balance.cap),
@@ -52,38 +202,117 @@ def _row(balance: Balance) -> dict[str, Any]:
             row[f"{name}_usd"] = None if figure is None else to_usd(figure)
         else:
             row[name] = figure
-    return row | {"used_percent": used_percent(balance), "refused": balance.refused}
+    per_hour = burn * 3600
+    row["burn_usd_per_hour" if balance.unit == "usd" else "burn_per_hour"] = (
+        per_hour / 1e9 if balance.unit == "usd" else per_hour
+    )
+    return row | {
+        "seconds_to_empty": time_to_empty(balance, burn),
+        "used_percent": used_percent(balance),
+        "refused": balance.refused,
+    }
 
 
-def _draw(balances: list[Balance]) -> None:
-    from lockgate.console import console
+def _figure(balance: Balance, value: float | None) -> str:
+    if value is None:
+        return "–"
+    return show_usd(round(value)) if balance.unit == "usd" else f"{value:,.0f} {balance.unit}"
 
-    if not balances:
+
+def _draw(rows: list[tuple[Balance, float]]) -> None:
+    if not rows:
         console().print("Nothing is spent yet today.")
         return
-
-    def figure(balance: Balance, value: int | None) -> str:
-        if value is None:
-            return "–"
-        return show_usd(value) if balance.unit == "usd" else f"{value:,} {balance.unit}"
 
     def percent(balance: Balance) -> str:
         used = used_percent(balance)
         return "" if used is None else f"{used:.0f} %"
 
     table(
-        ("budget", "window", "spent", "held", "left", "cap", "used", "refused"),
+        ("budget", "window", "spent", "held", "left", "cap", "used", "an hour", "empty in", "refused"),
         (
             (
                 balance.account,
                 balance.window,
-                figure(balance, balance.settled),
-                figure(balance, balance.held),
-                figure(balance, balance.left),
-                figure(balance, balance.cap),
+                _figure(balance, balance.settled),
+                _figure(balance, balance.held),
+                _figure(balance, balance.left),
+                _figure(balance, balance.cap),
                 percent(balance),
+                _figure(balance, burn * 3600) if burn * 3600 >= 1 else "",
+                _duration(time_to_empty(balance, burn)),
                 str(balance.refused or ""),
             )
-            for balance in balances
+            for balance, burn in rows
         ),
     )
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def _bill(bill: Bill) -> dict[str, Any]:
+    return {
+        "calls": bill.calls,
+        "recorded_usd": to_usd(bill.recorded),
+        "uncapped_usd": to_usd(bill.uncapped),
+        "capped_usd": to_usd(bill.capped),
+        "asked_calls": bill.asked,
+        "denied_calls": bill.denied,
+        "stops": [
+            {
+                "account": stop.account, "window": stop.window, "cap_usd": to_usd(stop.cap), "tenant": stop.tenant,
+                "agent": stop.agent, "denied_calls": stop.calls, "denied_usd": to_usd(stop.nano),
+                "first_at": stop.first_at,
+            }
+            for stop in bill.stops
+        ],
+    }  # fmt: skip
+
+
+def _draw_bill(bill: Bill, traffic: float, iterations: int) -> None:
+    out = console()
+    out.print(f"{bill.calls:,} calls are recorded, and cost {show_usd(bill.recorded)}.", markup=False)
+    out.print(
+        f"With traffic x{traffic:g} and {iterations} iterations: {show_usd(bill.uncapped)} without caps, "
+        f"{show_usd(bill.capped)} with them; {bill.denied:,.0f} of {bill.asked:,.0f} calls would be denied.",
+        markup=False,
+    )
+    if bill.stops:
+        rows = [
+            (
+                f"{stop.account} {stop.window}".strip(), show_usd(stop.cap), stop.tenant, stop.agent or "–",
+                f"{stop.calls:,.0f}", show_usd(stop.nano),
+                datetime.fromtimestamp(stop.first_at, ZoneInfo("UTC")).strftime("%H:%M UTC"),
+            )
+            for stop in bill.stops
+        ]  # fmt: skip
+        table(("stopped by", "cap", "tenant", "agent", "calls", "worth", "from"), rows)
+
+
+def _line(line: Line) -> dict[str, Any]:
+    return {
+        "account": line.account, "window": line.window, "settled_usd": to_usd(line.settled),
+        "traced_usd": to_usd(line.traced), "untraced_usd": to_usd(line.untraced),
+        "difference_usd": to_usd(line.difference), "agrees": line.agrees,
+    }  # fmt: skip
+
+
+def _draw_lines(lines: list[Line]) -> None:
+    if not lines:
+        console().print("Nothing was spent in these days.")
+        return
+    rows = [
+        (
+            line.account, line.window, show_usd(line.settled), show_usd(line.traced), show_usd(line.untraced),
+            "agrees" if line.agrees else f"differs by {show_usd(abs(line.difference))}",
+        )
+        for line in lines
+    ]  # fmt: skip
+    table(("budget", "window", "ledger", "spans", "without a span", ""), rows)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from lockgate.limits.windows import day_of, seconds_left
 from lockgate.settings import store as settings_store
 from lockgate.settings.model import Snapshot
 from lockgate.storage.engine import Database
+from lockgate.versions.model import AgentSettings
 
 RUN_IDLE_SECONDS = 600.0
 """A run that is not running (it waits for a person, or has ended), and called no model for so long that its token
@@ -58,6 +59,7 @@ class Ledger:
         self._clock = clock
         self._lock = lock
         self._written: dict[Key, int] = {}
+        self._settings: Snapshot | None = None
         self._burn: dict[Key, tuple[float, float]] = {}
 
     @contextmanager
@@ -140,7 +142,14 @@ class Ledger:
             running = {f"run:{run_id}" for run_id in store.running(connection, sorted(runs))}
         return [balance for balance in idle if balance.account not in running]
 
-    def balances(self, table: HoldTable | None, prefix: str = "", *, capped: Iterable[Account] = ()) -> list[Balance]:
+    def balances(
+        self,
+        table: HoldTable | None,
+        prefix: str = "",
+        *,
+        capped: Iterable[Account] = (),
+        day: Callable[[str], str] | None = None,
+    ) -> list[Balance]:
         """Every budget of a window that has not ended: the table's view, from the ledger what it has not (other
         machines' spending too), and what deployed agents and ``capped`` may spend and have not begun to."""
         now = self._clock()
@@ -162,12 +171,29 @@ class Ledger:
             before = found.get(row.key)
             total = row.settled + (0 if before is None else before.settled)
             found[row.key] = row.balance(total) if before is None else msgspec.structs.replace(before, settled=total)
-        for account in (*daily_caps(deployed, day_of(now)), *capped):
+        for account in (*daily_caps(deployed, day or (lambda _: day_of(now))), *capped):
             balance = found.get(account.key) or Balance(
                 account=account.name, window=account.window, cap=None, settled=0, held=0, unit=account.unit
             )
             found[account.key] = msgspec.structs.replace(balance, cap=account.cap)
         return [found[key] for key in sorted(found) if key[0].startswith(prefix)]
+
+    def deployed(self) -> dict[tuple[str, str], AgentSettings]:
+        """The settings of what is deployed, as they are in force, by environment and agent."""
+        with self._control.read() as connection:
+            known = Snapshot(settings_store.current(connection))
+            return {
+                (environment, agent): as_set(settings, known, environment, agent)
+                for environment, agent, settings in store.deployed(connection)
+            }
+
+    def tenant_daily_usd(self, environment: str, tenant: str) -> float | None:
+        """The tenant's daily budget as ``lockgate settings`` has it."""
+        if self._settings is None:
+            with self._control.read() as connection:
+                self._settings = Snapshot(settings_store.current(connection))
+        value: float | None = self._settings.value("tenant.daily_usd", environment=environment, tenant=tenant)
+        return value
 
     def burning(self) -> dict[Key, float]:
         """How fast each budget is being spent, units a second, over all machines."""

@@ -53,6 +53,14 @@ def in_windows(connection: Connection, now: float, machine: str | None = None) -
     return [kept for kept in _kept(connection, wanted) if seconds_left(kept.key[1], now) != 0]
 
 
+def since(connection: Connection, begin: float, machine: str | None = None) -> list[Kept]:
+    """The accounts of windows that ended after ``begin``; of one machine, or of all."""
+    wanted = (ledger.c.window >= window_of(begin - 86_400.0, "month")) & ~ledger.c.window.startswith("same ")
+    if machine is not None:
+        wanted &= ledger.c.machine == machine
+    return [kept for kept in _kept(connection, wanted) if seconds_left(kept.key[1], begin) != 0]
+
+
 def named(connection: Connection, account: str) -> list[Kept]:
     """Everything kept under one account's name."""
     return _kept(connection, ledger.c.account == account)

@@ -1,0 +1,142 @@
+"""The recorded calls, read from the spans; and the ledger held against them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+from sqlalchemy import select
+
+from lockgate.clock import Clock, system
+from lockgate.limits import store
+from lockgate.limits.charges import Charges
+from lockgate.limits.holdtable import HoldTable
+from lockgate.limits.model import Key
+from lockgate.limits.reconcile import Line, Paid, compare
+from lockgate.limits.service import Ledger
+from lockgate.limits.windows import bounds
+from lockgate.storage.engine import Database
+from lockgate.storage.schema import spans
+
+DAY = 86_400.0
+LOST_SECONDS = 600.0
+"""A machine that was not seen for so long is lost: what it had leased and not spent goes back."""
+
+_CLIENT = 3
+
+
+class Accounting:
+    """Reads calls from the traces, and compares."""
+
+    def __init__(
+        self,
+        control: Database,
+        traces: Database,
+        ledger: Ledger,
+        table: HoldTable,
+        charges: Charges,
+        clock: Clock = system,
+    ) -> None:
+        self._control = control
+        self._traces = traces
+        self._ledger = ledger
+        self._table = table
+        self._charges = charges
+        self._clock = clock
+
+    def calls(self, begin: float, end: float) -> Iterator[Paid]:
+        """The model calls that began in this time and cost something, oldest first."""
+        yield from self._paid(
+            spans.c.start_ns >= int(begin * 1e9),
+            spans.c.start_ns < int(end * 1e9),
+            spans.c.kind == _CLIENT,
+            spans.c.cost_nano > 0,
+        )
+
+    def call(self, span_id: str, at: float) -> Paid | None:
+        """The call of this span (16 hex), made about that time."""
+        near = (spans.c.start_ns > int((at - DAY) * 1e9), spans.c.start_ns < int((at + DAY) * 1e9))
+        return next(self._paid(spans.c.span_id == bytes.fromhex(span_id), *near), None)
+
+    def _paid(self, *wanted: Any) -> Iterator[Paid]:
+        columns = (
+            spans.c.span_id, spans.c.start_ns, spans.c.run_id, spans.c.agent, spans.c.model, spans.c.cost_nano,
+            spans.c.input_tokens, spans.c.output_tokens, spans.c.attributes,
+        )  # fmt: skip
+        with self._traces.read() as connection:
+            for row in connection.execute(select(*columns).where(*wanted).order_by(spans.c.start_ns)):
+                attributes: dict[str, Any] = msgspec.json.decode(row.attributes)
+                if "lockgate.request_id" not in attributes:
+                    continue  # no call of the gateway's: an eval's own, or a span from elsewhere
+                yield Paid(
+                    span_id=bytes(row.span_id).hex(),
+                    at=row.start_ns / 1e9,
+                    environment=attributes.get("lockgate.environment", ""),
+                    tenant=attributes.get("lockgate.tenant", ""),
+                    agent=row.agent,
+                    key=attributes.get("lockgate.key"),
+                    run_id=row.run_id,
+                    model=row.model,
+                    cost_nano=row.cost_nano,
+                    tokens=row.input_tokens + row.output_tokens,
+                    task=attributes.get("lockgate.task"),
+                    labels=tuple(attributes.get("lockgate.labels") or ()),
+                    session=attributes.get("session.id"),
+                    is_bound=bool(attributes.get("lockgate.cost_is_bound")),
+                    response_id=attributes.get("gen_ai.response.id"),
+                )
+
+    def note(self, days: int = 2) -> int:
+        """Write down the calls of which only the bound is known, so that they can be corrected. How many were new."""
+        now = self._clock()
+        self._ledger.persist(self._table)
+        return self._charges.note(call for call in self.calls(now - days * DAY, now + 1) if call.is_bound)
+
+    def reconcile(self, days: int = 2) -> list[Line]:
+        """Every account of USD in the windows of the last days, with what the spans say of it."""
+        now = self._clock()
+        self._ledger.persist(self._table)
+        everywhere = self._traces.dialect == "postgresql"  # then the spans of all machines are there
+        if everywhere and self._ledger.machine:
+            self._take_back(now)
+        settled: dict[Key, int] = {}
+        with self._control.read() as connection:
+            rows = store.since(connection, now - (days + 1) * DAY, None if everywhere else self._ledger.machine)
+        for row in rows:
+            settled[row.key] = settled.get(row.key, 0) + row.settled
+        begin = now - days * DAY
+        for _, window, _ in settled:
+            if window and bounds(window)[1] > now - days * DAY:
+                begin = min(begin, bounds(window)[0])
+        moving = {balance.key: balance.held for balance in self._table.balances()}
+        return compare(
+            settled,
+            self.calls(begin, now + 1),
+            self._charges.untraced(),
+            moving=moving,
+            since=now - days * DAY,
+            now=now,
+        )
+
+    def _take_back(self, now: float) -> None:
+        """Give back what lost machines had leased and, by the spans, did not spend."""
+        with self._ledger.turn(), self._control.write() as connection:
+            living = set(store.living_machines(connection, now - LOST_SECONDS)) | {self._ledger.machine}
+            rows = [row for row in store.in_windows(connection, now) if row.granted is not None]
+            lost = [row for row in rows if row.machine not in living and (row.granted or 0) > row.settled]
+            if not lost:
+                return
+            begin = min(bounds(row.key[1])[0] if row.key[1] else now - 30 * DAY for row in lost)
+            traced = {line.account + line.window: line.traced + line.untraced for line in compare(
+                {row.key: 0 for row in lost}, self.calls(begin, now), self._charges.untraced(),
+                moving={}, since=begin, now=now,
+            )}  # fmt: skip
+            for row in lost:
+                store.serialise(connection, row.key)
+                everybody = store.of_account(connection, row.key)
+                others = sum(one.settled for one in everybody if one.machine != row.machine)
+                spent = max(row.settled, traced.get(row.key[0] + row.key[1], row.granted or 0) - others)
+                spent = min(spent, row.granted or 0) if row.key[2] == "usd" else row.granted or 0
+                store.adjust(connection, row.key, row.machine, spent - row.settled)
+                store.set_grant(connection, row.key, row.machine, spent, at=now)

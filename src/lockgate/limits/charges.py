@@ -1,0 +1,147 @@
+"""Calls that were charged at their bound, because what they used was not known, and their correction later."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+from sqlalchemy import Connection, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from lockgate.clock import Clock, system
+from lockgate.errors import NotFound
+from lockgate.limits import store
+from lockgate.limits.holdtable import HoldTable
+from lockgate.limits.model import Charged, Key
+from lockgate.limits.reconcile import Paid
+from lockgate.limits.service import Ledger
+from lockgate.limits.windows import window_of
+from lockgate.money import Nano
+from lockgate.storage.engine import Database
+from lockgate.storage.schema import uncertain_charges
+
+
+class Charge(NamedTuple):
+    """One of them. ``parts`` are the accounts it stands on, and with how much."""
+
+    id: str
+    at: float
+    reason: str  # died | no_usage
+    parts: tuple[tuple[Key, int], ...]
+    tokens: int
+
+
+class Used(NamedTuple):
+    """What a call really used, as its provider says."""
+
+    nano: Nano
+    tokens: int
+
+
+class Charges:
+    """Keeps and corrects them, for the accounts of one machine."""
+
+    def __init__(self, control: Database, ledger: Ledger, table: HoldTable, clock: Clock = system) -> None:
+        self._control = control
+        self._ledger = ledger
+        self._table = table
+        self._clock = clock
+
+    def reap(self) -> int:
+        """End the holds of dead processes; those that were charged are written down. Returns how many ended."""
+        charged: list[Charged] = []
+        ended = self._table.reap(self._clock(), charged)
+        if charged:
+            with self._control.write() as connection:
+                for one in charged:
+                    name = (one.tag & (2**64 - 1)).to_bytes(8, "big").hex() if one.tag else secrets.token_hex(8)
+                    self._keep(connection, Charge(name, one.created_at, "died", one.parts, one.tokens))
+        return ended
+
+    def note(self, calls: Iterable[Paid]) -> int:
+        """Write down the calls whose spans say that they were charged at their bound. Returns how many were new."""
+        new = 0
+        here = {balance.key for balance in self._table.balances()}
+        with self._control.write() as connection:
+            here |= {row.key for row in store.in_windows(connection, self._clock(), self._ledger.machine)}
+            zones = {window.partition(" ")[2] or "UTC" for _, window, _ in here if window}
+            for call in calls:
+                windows = {window_of(call.at, period, zone) for zone in zones for period in ("day", "month")}  # type: ignore[arg-type]
+                names = [*call.names(), *([f"run:{call.run_id}"] if call.run_id else [])]
+                keys = [(name, window, "usd") for name in names for window in ("", *sorted(windows))]
+                parts = tuple((key, call.cost_nano) for key in keys if key in here)
+                if call.is_bound and parts:
+                    new += self._keep(connection, Charge(call.span_id, call.at, "no_usage", parts, call.tokens))
+        return new
+
+    def open(self) -> list[Charge]:
+        """Those that are not corrected yet, oldest first."""
+        with self._control.read() as connection:
+            return _charges(connection, uncertain_charges.c.corrected_at.is_(None))
+
+    def untraced(self) -> list[tuple[Key, int]]:
+        """What the accounts have that no span tells: for calls that left none, their charge (what they used, once
+        that is known); for the others, what a correction changed."""
+        found: list[tuple[Key, int]] = []
+        with self._control.read() as connection:
+            for row in connection.execute(select(uncertain_charges)):
+                for account, window, unit, charged in row.parts:
+                    if unit == "usd":
+                        stands = charged if row.corrected_at is None else row.used_nano
+                        traced = 0 if row.reason == "died" else charged
+                        found.append(((account, window, unit), stands - traced))
+        return found
+
+    def correct(self, charge_id: str, used: Used) -> None:
+        """Charge what the call really used, in place of its bound; once. :class:`NotFound` when there is no such
+        charge, or it was corrected before."""
+        now = self._clock()
+        with self._ledger.turn(), self._control.write() as connection:
+            wanted = (uncertain_charges.c.id == charge_id, uncertain_charges.c.corrected_at.is_(None))
+            found = _charges(connection, *wanted)
+            if not found:
+                raise NotFound(f"no charge {charge_id!r} waits for a correction", remedy="lockgate budgets charges")
+            connection.execute(
+                update(uncertain_charges)
+                .where(*wanted)
+                .values(corrected_at=now, used_nano=used.nano, used_tokens=used.tokens)
+            )
+            for key, charged in found[0].parts:
+                amount = {"usd": used.nano, "tokens": used.tokens}.get(key[2])
+                if amount is None:
+                    continue
+                self._table.adjust(key, amount - charged)
+                store.adjust(connection, key, self._ledger.machine, amount - charged)
+
+    def correct_all(self, figure: Callable[[Charge], Used | None]) -> int:
+        """Ask for each what it used, and correct those of which that is known. Returns how many were."""
+        done = 0
+        for charge in self.open():
+            used = figure(charge)
+            if used is not None:
+                self.correct(charge.id, used)
+                done += 1
+        return done
+
+    def _keep(self, connection: Connection, charge: Charge) -> int:
+        insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+        row = {
+            "id": charge.id,
+            "machine": self._ledger.machine,
+            "at": charge.at,
+            "reason": charge.reason,
+            "parts": [[*key, amount] for key, amount in charge.parts],
+            "tokens": charge.tokens,
+        }
+        return connection.execute(insert(uncertain_charges).values(row).on_conflict_do_nothing()).rowcount
+
+
+def _charges(connection: Connection, *conditions: object) -> list[Charge]:
+    rows: Sequence[object] = connection.execute(
+        select(uncertain_charges).where(*conditions).order_by(uncertain_charges.c.at)  # type: ignore[arg-type]
+    ).all()
+    return [
+        Charge(row.id, row.at, row.reason, tuple(((a, w, u), n) for a, w, u, n in row.parts), row.tokens)  # type: ignore[attr-defined]
+        for row in rows
+    ]
