@@ -123,7 +123,8 @@ def lockgate(folder: Path, url: str, count: int, concurrency: int) -> list[str]:
         (folder / name).write_text(text)
     command = [sys.executable, "-m", "lockgate"]
     subprocess.run([*command, "lock", "agent.yaml"], cwd=folder, check=True, capture_output=True)
-    return [*command, "eval", "--agent", "agent.yaml", "--json"]
+    whole = "--whole"  # without it the verdict is settled by fewer calls than the peers make
+    return [*command, "eval", "--agent", "agent.yaml", whole, "--json"]
 
 
 def promptfoo(folder: Path, url: str, count: int, concurrency: int) -> list[str]:
@@ -191,7 +192,7 @@ def within_inspect(url: str, count: int, concurrency: int) -> None:
 
 
 def within_deepeval(url: str, count: int, concurrency: int) -> None:
-    import httpx
+    import aiohttp
     from deepeval import evaluate
     from deepeval.evaluate.configs import AsyncConfig, CacheConfig, DisplayConfig
     from deepeval.metrics import GEval
@@ -206,10 +207,10 @@ def within_deepeval(url: str, count: int, concurrency: int) -> None:
 
         async def a_generate(self, prompt: str, schema: Any = None, **kwargs: Any) -> Any:
             if self.client is None:
-                self.client = httpx.AsyncClient(timeout=60, limits=httpx.Limits(max_connections=concurrency))
+                self.client = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=concurrency))
             body = {"model": "m", "messages": [{"role": "user", "content": prompt}]}
-            reply = await self.client.post(f"{url}/chat/completions", json=body)
-            text = reply.json()["choices"][0]["message"]["content"]
+            async with self.client.post(f"{url}/chat/completions", json=body) as reply:
+                text = (await reply.json())["choices"][0]["message"]["content"]
             return text if schema is None else schema.model_validate_json(text)
 
         def generate(self, prompt: str, schema: Any = None, **kwargs: Any) -> Any:

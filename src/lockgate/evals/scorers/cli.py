@@ -11,7 +11,7 @@ from lockgate.console import JsonFlag, emit, table
 
 def scorers(
     family: Annotated[
-        str | None, typer.Option("--family", help="Only reference, quality, agent, operational or own.")
+        str | None, typer.Option("--family", help="Only reference, quality, agent, operational, own or peer.")
     ] = None,
     json: JsonFlag = False,
 ) -> None:
@@ -21,9 +21,9 @@ def scorers(
     """
     from lockgate.errors import InputError
 
-    found = [row for row in described() if family in (None, row["family"])]
+    found = _peers() if family == "peer" else [row for row in described() if family in (None, row["family"])]
     if not found:
-        raise InputError(f"no family {family!r}", remedy="reference, quality, agent, operational or own")
+        raise InputError(f"no family {family!r}", remedy="reference, quality, agent, operational, own or peer")
     columns = ("scorer", "family", "range", "needs", "suits")
     emit(found, json, lambda: table(columns, [tuple(row[name] for name in columns) for row in found]))
 
@@ -56,3 +56,23 @@ def described() -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def _peers() -> list[dict[str, Any]]:
+    """The metrics of other tools, by their catalogue."""
+    from lockgate.evals.peers import PEERS
+    from lockgate.evals.scorers import SCORERS
+
+    return [
+        {
+            "scorer": f"{peer}:{name}",
+            "family": "peer",
+            "better": metric.direction,
+            "asks": "judge" in metric.needs,
+            "suits": SCORERS[f"{peer}:{name}"].suits,
+            "range": "0..1",
+            "needs": ", ".join(metric.needs),
+        }
+        for peer, package in PEERS.items()
+        for name, metric in package.metrics.items()
+    ]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from lxml import etree
 
 from lockgate.errors import InputError, Refused, Unavailable
 from lockgate.evals.model import Case, Interval, MetricCard, Scorecard
@@ -25,35 +26,17 @@ from lockgate.results import RunResult
 EVIL = "<script>alert('x')</script>\x00 & \"q\""
 
 
-def card(verdict: Any = "fail") -> Scorecard:
-    metric = MetricCard(
-        name="exact_match",
-        scorer="exact_match",
-        unit="score",
-        direction="higher",
-        blocking=True,
-        verdict=verdict,
-        reason=EVIL,
-        mean=0.5,
-        interval=Interval(0.4, 0.6),
-        minimum=0.8,
-    )
-    return Scorecard(
-        id="eval_1",
-        agent="triage",
-        label="triage@2 (abc)",
-        behaviour_digest="sha256:b",
-        effective_digest="sha256:e",
-        environment="prod",
-        dataset="g.jsonl",
-        dataset_digest="sha256:d",
-        rubric_digest="sha256:r",
-        cases=1,
-        trials=1,
-        verdict=verdict,
-        reasons=[EVIL],
-        metrics=[metric],
-    )
+@pytest.fixture
+def card(make_card: Callable[..., Scorecard], make_metric: Callable[..., MetricCard]) -> Callable[..., Scorecard]:
+    """A scorecard of one case with this verdict, and with what nobody should trust in its texts."""
+
+    def made(verdict: str = "fail") -> Scorecard:
+        metric = make_metric(
+            "exact_match", verdict=verdict, reason=EVIL, mean=0.5, interval=Interval(0.4, 0.6), minimum=0.8
+        )
+        return make_card(cases=1, trials=1, verdict=verdict, reasons=[EVIL], metrics=[metric])
+
+    return made
 
 
 def one(output: str = EVIL, value: float = 0.0) -> CaseView:
@@ -65,7 +48,7 @@ def one(output: str = EVIL, value: float = 0.0) -> CaseView:
     return CaseView(case=case, trials=[trial(output)], baseline=[trial("deny it")], marks=["failed"])
 
 
-def test_the_html_report_escapes_everything_and_loads_nothing() -> None:
+def test_the_html_report_escapes_everything_and_loads_nothing(card: Callable[..., Scorecard]) -> None:
     page = html(card(), [one()])
     assert "<script>alert" not in page
     assert page.count("<script>") == 1
@@ -77,7 +60,9 @@ def test_the_html_report_escapes_everything_and_loads_nothing() -> None:
 
 
 @pytest.mark.parametrize(("verdict", "counted"), [("pass", (0, 0)), ("fail", (1, 0)), ("inconclusive", (0, 1))])
-def test_junit_is_never_green_when_the_gate_is_not(verdict: str, counted: tuple[int, int]) -> None:
+def test_junit_is_never_green_when_the_gate_is_not(
+    verdict: str, counted: tuple[int, int], card: Callable[..., Scorecard]
+) -> None:
     root = ElementTree.fromstring(junit(card(verdict), [one()]).encode())
     assert (int(root.attrib["failures"]), int(root.attrib["errors"])) == counted
     gate, cases = root.findall("testsuite")
@@ -85,7 +70,20 @@ def test_junit_is_never_green_when_the_gate_is_not(verdict: str, counted: tuple[
     assert [case.attrib["classname"] for case in cases.findall("testcase")] == ["triage.cases"]
 
 
-def test_the_inspect_log_has_a_sample_a_trial(tmp_path: Path) -> None:
+@pytest.mark.parametrize("verdict", ["pass", "fail", "inconclusive"])
+def test_junit_keeps_to_its_schema_and_counts_what_is_there(verdict: str, card: Callable[..., Scorecard]) -> None:
+    missing = CaseView(case=Case(id="m", input=""), trials=[], marks=["missing"])
+    document = etree.fromstring(junit(card(verdict), [one(), missing, one("approve", 1.0)]).encode())
+    etree.XMLSchema(file=Path(__file__).with_name("junit.xsd")).assertValid(document)
+    for suite in document:
+        found = [len(suite.findall(f"testcase/{name}")) for name in ("failure", "error", "skipped")]
+        counted = [int(suite.get(name)) for name in ("tests", "failures", "errors", "skipped")]
+        assert counted == [len(suite), *found]
+    assert int(document.get("tests")) == len(document.findall("testsuite/testcase"))
+    assert document.find("testsuite[2]/testcase/system-out").text == EVIL.replace("\x00", "�")
+
+
+def test_the_inspect_log_has_a_sample_a_trial(tmp_path: Path, card: Callable[..., Scorecard]) -> None:
     write_log(tmp_path / "log.eval", card(), [one()])
     with zipfile.ZipFile(tmp_path / "log.eval") as log:
         header = json.loads(log.read("header.json"))

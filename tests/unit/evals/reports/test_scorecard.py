@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 
@@ -11,20 +11,6 @@ from lockgate.evals.figures import show, signed
 from lockgate.evals.model import Change, Interval, MetricCard, Scorecard, Slice, Unit
 from lockgate.evals.reports.markdown import markdown
 from lockgate.evals.reports.terminal import draw
-
-
-def metric(name: str, **fields: Any) -> MetricCard:
-    given: dict[str, Any] = {"scorer": name, "unit": "score", "direction": "higher", "blocking": True}
-    given |= {"verdict": "pass", "reason": "", "mean": 0.9, "interval": Interval(0.8, 0.95), "minimum": 0.8}
-    return MetricCard(name=name, **(given | fields))
-
-
-def card(**fields: Any) -> Scorecard:
-    given: dict[str, Any] = {"id": "eval_1", "agent": "triage", "label": "triage@2 (abc)", "environment": "prod"}
-    given |= {"behaviour_digest": "sha256:b", "effective_digest": "sha256:e", "dataset": "g.jsonl"}
-    given |= {"dataset_digest": "sha256:d", "rubric_digest": "sha256:r", "cases": 60, "trials": 3, "verdict": "pass"}
-    given |= {"reasons": [], "metrics": [metric("exact_match")]}
-    return Scorecard(**(given | fields))
 
 
 def drawn(found: Scorecard) -> str:
@@ -35,38 +21,43 @@ def drawn(found: Scorecard) -> str:
     return screen.getvalue()
 
 
-FAILED = card(
-    verdict="fail",
-    reasons=["exact_match: 0.50 < 0.80 (0.40..0.60)"],
-    metrics=[
-        metric("cost_usd", unit="usd", direction="lower", mean=0.004, interval=Interval(0.003, 0.005), minimum=None),
-        metric(
-            "exact_match",
-            verdict="fail",
-            mean=0.5,
-            baseline_mean=0.9,
-            difference=-0.4,
-            difference_interval=Interval(-0.5, -0.3),
-            margin=0.05,
-        ),
-        metric("exact_match.item", blocking=False, verdict="fail", minimum=None),
-    ],
-    slices=[Slice(kind="tag", name="long|msg", metric="exact_match", cases=9, mean=0.1, baseline_mean=0.9)],
-    broken=[Change(case_id=f"c{number}", metric="exact_match", before=1.0, after=0.0) for number in range(9)],
-    flaky=["c3"],
-    failures={"trial_timeout": 2},
-    warnings=["the golden set has 20 cases"],
-    judge="ollama:judge",
-    baseline_label="triage@1 (def)",
-)
+@pytest.fixture
+def failed(make_card: Callable[..., Scorecard], make_metric: Callable[..., MetricCard]) -> Scorecard:
+    """A gate that failed, against a baseline."""
+    return make_card(
+        verdict="fail",
+        reasons=["exact_match: 0.50 < 0.80 (0.40..0.60)"],
+        metrics=[
+            make_metric(
+                "cost_usd", unit="usd", direction="lower", mean=0.004, interval=Interval(0.003, 0.005), minimum=None
+            ),
+            make_metric(
+                "exact_match",
+                verdict="fail",
+                mean=0.5,
+                baseline_mean=0.9,
+                difference=-0.4,
+                difference_interval=Interval(-0.5, -0.3),
+                margin=0.05,
+            ),
+            make_metric("exact_match.item", blocking=False, verdict="fail", minimum=None),
+        ],
+        slices=[Slice(kind="tag", name="long|msg", metric="exact_match", cases=9, mean=0.1, baseline_mean=0.9)],
+        broken=[Change(case_id=f"c{number}", metric="exact_match", before=1.0, after=0.0) for number in range(9)],
+        flaky=["c3"],
+        failures={"trial_timeout": 2},
+        warnings=["the golden set has 20 cases"],
+        judge="ollama:judge",
+        baseline_label="triage@1 (def)",
+    )
 
 
-def test_the_markdown_begins_with_the_marker_a_bot_looks_for() -> None:
-    assert markdown(card()).startswith("<!-- lockgate:scorecard:triage -->\n## ✅ triage@2 (abc): pass\n")
+def test_the_markdown_begins_with_the_marker_a_bot_looks_for(make_card: Callable[..., Scorecard]) -> None:
+    assert markdown(make_card()).startswith("<!-- lockgate:scorecard:triage -->\n## ✅ triage@2 (abc): pass\n")
 
 
-def test_the_markdown_says_what_failed_where_and_on_which_cases() -> None:
-    text = markdown(FAILED)
+def test_the_markdown_says_what_failed_where_and_on_which_cases(failed: Scorecard) -> None:
+    text = markdown(failed)
     assert "- exact_match: 0.50 &lt; 0.80" in text
     assert "| exact_match | ❌ | 0.50 (0.80..0.95) | ≥ 0.80, margin 0.05 | 0.90 | −0.40 (−0.50..−0.30) |" in text
     assert "**Newly broken**: 9 cases: `c0`" in text
@@ -75,8 +66,8 @@ def test_the_markdown_says_what_failed_where_and_on_which_cases() -> None:
     assert "failed: 2 × trial_timeout" in text
 
 
-def test_quality_stands_before_cost_and_a_field_below_its_whole() -> None:
-    lines = [line.split(" | ")[0] for line in markdown(FAILED).splitlines() if line.startswith("| ")]
+def test_quality_stands_before_cost_and_a_field_below_its_whole(failed: Scorecard) -> None:
+    lines = [line.split(" | ")[0] for line in markdown(failed).splitlines() if line.startswith("| ")]
     assert [line for line in lines if "match" in line or "cost" in line] == [
         "| exact_match",
         "| exact_match.item _(advisory)_",
@@ -84,14 +75,14 @@ def test_quality_stands_before_cost_and_a_field_below_its_whole() -> None:
     ]
 
 
-def test_ids_from_outside_cannot_put_html_into_a_comment() -> None:
-    evil = card(flaky=["<img src=x>`"], reasons=["<script>"], verdict="fail")
+def test_ids_from_outside_cannot_put_html_into_a_comment(make_card: Callable[..., Scorecard]) -> None:
+    evil = make_card(flaky=["<img src=x>`"], reasons=["<script>"], verdict="fail")
     assert "<img" not in markdown(evil)
     assert "<script" not in markdown(evil)
 
 
-def test_the_terminal_shows_the_same() -> None:
-    text = drawn(FAILED)
+def test_the_terminal_shows_the_same(failed: Scorecard) -> None:
+    text = drawn(failed)
     assert text.startswith("FAIL  triage@2 (abc)")
     assert "exact_match: 0.50 < 0.80" in text
     assert "tag long|msg: exact_match 0.10 (baseline 0.90), 9 cases" in text
