@@ -6,7 +6,9 @@ completions, so that holds, retries, guards and records are the same.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -90,7 +92,7 @@ async def send(target: Target, body: bytes, *, timeout: float) -> SdkAnswer:
         )
     asked.setdefault("reasoning_effort", None)
     try:
-        from any_llm import acompletion  # takes a second, and only where it is used
+        library = await asyncio.to_thread(import_module, "any_llm")  # the first time takes more than a second
     except ImportError as missing:
         raise InputError(
             f"provider {target.provider.name!r} is of kind 'any-llm', which is not installed",
@@ -103,13 +105,13 @@ async def send(target: Target, body: bytes, *, timeout: float) -> SdkAnswer:
         asked["client_args"] = {"max_retries": 0}
     try:
         try:
-            answer = await acompletion(**asked)
+            answer = await library.acompletion(**asked)
         except TypeError as unknown_option:
             if "max_retries" not in str(unknown_option):
                 raise
             _NO_RETRY_OPTION.add(vendor)
             del asked["client_args"]
-            answer = await acompletion(**asked)
+            answer = await library.acompletion(**asked)
     except ImportError as missing:
         raise InputError(
             f"the SDK of provider {target.provider.name!r} is not installed: {missing}",
