@@ -11,7 +11,7 @@ from lockgate.console import JsonFlag, console, emit
 from lockgate.errors import InputError, Unavailable
 from lockgate.evals.cli.contenders import baseline_of, contender, golden_of, only_agent, rubric_of
 from lockgate.evals.cli.options import Concurrency, Dataset, Env, Judge, MarkdownFile, Threshold, Trials, Whole
-from lockgate.evals.cli.running import evaluated, self_checked
+from lockgate.evals.cli.running import evaluated, self_checked, storing
 from lockgate.evals.cli.showing import draw_all, leave, markdown_of, show, write, write_reports
 
 if TYPE_CHECKING:
@@ -113,27 +113,28 @@ def eval_command(
             if markdown is None or len(refs) == 1
             else markdown.with_stem(f"{markdown.stem}-{ref.partition('@')[0]}")
         )
-        cards.append(
-            _gate(
-                app,
-                ref,
-                env,
-                dataset=dataset,
-                baseline=baseline,
-                model_override=model_override,
-                slice=slice,
-                buy_trials=buy_trials,
-                mutants=(weaker,) if self_check else None,
-                fresh=fresh,
-                markdown=named,
-                judge=judge,
-                threshold=threshold,
-                trials=trials,
-                concurrency=concurrency,
-                max_usd=max_usd,
-                whole=whole or None,
+        with storing():
+            cards.append(
+                _gate(
+                    app,
+                    ref,
+                    env,
+                    dataset=dataset,
+                    baseline=baseline,
+                    model_override=model_override,
+                    slice=slice,
+                    buy_trials=buy_trials,
+                    mutants=(weaker,) if self_check else None,
+                    fresh=fresh,
+                    markdown=named,
+                    judge=judge,
+                    threshold=threshold,
+                    trials=trials,
+                    concurrency=concurrency,
+                    max_usd=max_usd,
+                    whole=whole or None,
+                )
             )
-        )
     for card in cards:
         write_reports(app, card, {"html": html, "junit": junit, "inspect": log}, comment, many=len(cards) > 1)
     if len(cards) == 1:

@@ -7,6 +7,7 @@ from contextlib import chdir, contextmanager
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from lockgate.console import console
+from lockgate.errors import Unavailable
 
 if TYPE_CHECKING:
     from lockgate.bootstrap import App
@@ -31,7 +32,8 @@ def evaluated(
 ) -> Scorecard:
     judge = rubric.judge
     rubric = _under_policy(app, rubric, env)
-    with progress_bars() as watch, chdir(app.project.root):  # where tools run, as in `lockgate run` and in hosts
+    # the project's root is where tools run, as in `lockgate run` and in hosts
+    with storing(), progress_bars() as watch, chdir(app.project.root):
         evaluation = app.evals.evaluate(
             candidate,
             rubric,
@@ -83,6 +85,20 @@ def _under_policy(app: App, rubric: Rubric, env: str) -> Rubric:
 
     required = environment_policy(app.project, env).require_calibrated_judge
     return msgspec.structs.replace(rubric, calibrated_judges=required)
+
+
+@contextmanager
+def storing() -> Iterator[None]:
+    """A full disk or a lost database server is no verdict: could not evaluate."""
+    from sqlalchemy.exc import DBAPIError
+
+    try:
+        yield
+    except (DBAPIError, OSError) as failure:
+        raise Unavailable(
+            f"could not evaluate: results cannot be stored: {str(failure).splitlines()[0]}",
+            remedy="check the disk and the database, then run the same command again: finished trials are kept",
+        ) from failure
 
 
 def awaited(evaluation: Coroutine[Any, Any, T]) -> T:
