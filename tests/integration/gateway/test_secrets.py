@@ -17,7 +17,7 @@ from lockgate.errors import Unavailable
 from lockgate.gateway import providers
 from lockgate.gateway.providers import Providers
 from lockgate.project.service import load_project
-from lockgate.testing import FakeModelServer, failing
+from lockgate.testing import FakeModelServer, Reply, failing
 
 if TYPE_CHECKING:
     from conftest import RunningGateway
@@ -60,6 +60,35 @@ def test_a_key_that_a_provider_repeats_reaches_neither_the_client_nor_the_trace(
     assert "planted0" not in repr(spans)
     home = gateway.app.home
     assert [path for path in home.rglob("*") if path.is_file() and b"planted0" in path.read_bytes()] == []
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_key_in_a_good_answer_or_in_a_stream_is_masked_and_the_rest_passes_as_it_is(
+    gateway: RunningGateway, model: FakeModelServer, stream: bool
+) -> None:
+    half = len(CANARY) // 2
+    event = json.dumps({"error": {"message": f"quota of {CANARY} is used"}}).encode()
+    began = b'data: {"id": "1", "choices": [{"index": 0, "delta": {"content": "hi"}}]}\n\n'
+    parts = (began, b"data: " + event[: 30 + half], event[30 + half :] + b"\n\n", b"data: [DONE]\n\n")
+    if stream:
+        model.respond = lambda _: Reply(text="", events=parts)
+    else:
+        model.respond = lambda _: f"your key is {CANARY}, keep it"
+    body = {"model": "fake/fake-model", "messages": [{"role": "user", "content": "hi"}], "stream": stream}
+    request = urllib.request.Request(
+        f"{gateway.url}/v1/chat/completions",
+        json.dumps(body).encode(),
+        {"authorization": f"Bearer {gateway.key()}", "content-type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=10) as answered:
+        said = answered.read()
+    assert b"planted0" not in said
+    assert b"[redacted]" in said
+    if stream:
+        assert said.startswith(began + b"data: " + event[:20])
+    else:
+        assert json.loads(said)["choices"][0]["message"]["content"] == "your key is [redacted], keep it"
+    assert "planted0" not in repr(gateway.spans())
 
 
 def test_a_slow_secret_store_holds_up_neither_the_loop_nor_calls_that_know_the_key(
