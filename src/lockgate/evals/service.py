@@ -388,7 +388,11 @@ def _mutant_card(name: str, what: str, decision: Decision, ran: int) -> MutantCa
 def _labels(calibrations: Calibrations) -> dict[str, Labels]:
     """What people said of answers that the judge has scored too, by metric: enough of it, and of this very judge."""
     return {
-        name: Labels(*np.array(found.pairs).T, np.array(found.weights or [1.0] * len(found.pairs)))
+        name: Labels(
+            judge=np.array([pair[0] for pair in found.pairs]),
+            human=np.array([pair[1] for pair in found.pairs]),
+            weight=np.array(found.weights or [1.0] * len(found.pairs)),
+        )
         for name, found in calibrations.items()
         if found is not None and len(found.pairs) >= FEWEST
     }

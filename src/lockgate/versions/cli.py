@@ -65,7 +65,7 @@ def _with_calibrations(result: LockResult) -> LockResult:
     app = open_app()
     warnings = []
     for finding in result.warnings:
-        metrics = app.uncalibrated(finding.path) if finding.kind == "judge" else None
+        metrics = app.uncalibrated(finding.path or "") if finding.kind == "judge" else None
         if metrics:
             finding = msgspec.structs.replace(finding, message=f"{finding.message}: {', '.join(metrics)}")
         if metrics != []:
