@@ -13,7 +13,7 @@ from lockgate.errors import Blocked
 from lockgate.gateway.guardrails import injection
 from lockgate.gateway.guardrails.model import Finding, Outcome, Side
 from lockgate.gateway.guardrails.policy import Guard
-from lockgate.gateway.guardrails.windows import Window, label
+from lockgate.gateway.guardrails.windows import Window, label, redacted
 
 MAX_WHOLE = 4 * 1024 * 1024
 """Characters of a text that are held back by a check which needs all of it."""
@@ -25,6 +25,10 @@ class Stage(Protocol):
     def feed(self, piece: str) -> str: ...
 
     def finish(self) -> str: ...
+
+    def whole(self, text: str) -> str:
+        """A text that is there as a whole: what ``feed`` and ``finish`` give together."""
+        ...
 
 
 def blocked(outcome: Outcome, what: str) -> Blocked:
@@ -46,9 +50,7 @@ class Detecting:
         self._guard = guard
         self._outcome = outcome
         self._passes = guard.action == "flag"
-        self._hits: dict[str, set[int]] = {}
-        replace = label if guard.action == "redact" else None
-        self._window = Window(guard.detectors, replace, self._note)
+        self._window: Window | None = None
 
     def _note(self, finding: Finding) -> None:
         outcome = self._outcome
@@ -59,12 +61,21 @@ class Detecting:
             outcome.action = self._guard.action
 
     def feed(self, piece: str) -> str:
+        if self._window is None:
+            replace = label if self._guard.action == "redact" else None
+            self._window = Window(self._guard.detectors, replace, self._note)
         out = self._window.feed(piece)
         return piece if self._passes else out
 
     def finish(self) -> str:
-        out = self._window.finish()
+        out = "" if self._window is None else self._window.finish()
         return "" if self._passes else out
+
+    def whole(self, text: str) -> str:
+        checked, found = redacted(text, self._guard.detectors)
+        for finding in found:
+            self._note(finding)
+        return checked if self._guard.action == "redact" else text
 
 
 class Topical:
@@ -100,6 +111,9 @@ class Topical:
         out = self._window.finish()
         return "" if self._guard.action == "flag" else out
 
+    def whole(self, text: str) -> str:
+        return self.feed(text) + self.finish()
+
 
 class Length:
     """At most so many characters."""
@@ -125,6 +139,9 @@ class Length:
 
     def finish(self) -> str:
         return ""
+
+    def whole(self, text: str) -> str:
+        return self.feed(text)
 
 
 class Injected:
@@ -156,6 +173,9 @@ class Injected:
                 raise blocked(outcome, f"it looks like a prompt injection ({', '.join(found.marks)})")
             outcome.action = "flag"
         return "" if self._guard.action == "flag" else text
+
+    def whole(self, text: str) -> str:
+        return self.feed(text) + self.finish()
 
 
 def stage(guard: Guard, outcome: Outcome, *, untrusted: bool = False) -> Stage | None:
@@ -212,7 +232,15 @@ class Chain:
 
     def whole(self, text: str) -> str:
         """A text that is there as a whole."""
-        return self.feed(text) + self.finish()
+        began = perf_counter_ns()
+        for made, outcome in self._stages:
+            try:
+                text = made.whole(text)
+            finally:
+                ended = perf_counter_ns()
+                outcome.nanos += ended - began
+                began = ended
+        return text
 
 
 Whole = Callable[[str], str]

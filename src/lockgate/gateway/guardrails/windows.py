@@ -20,6 +20,8 @@ def findings(text: str, detectors: Sequence[Detector], start: int = 0) -> Iterat
     the longer one, then that of the earlier detector."""
     scans = [detector.scan(text, start) for detector in detectors]
     heads = [next(scan, None) for scan in scans]
+    if not any(heads):
+        return
     while True:
         best = -1
         for number, head in enumerate(heads):
