@@ -49,6 +49,12 @@ def database_factory(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator
 
 
 @pytest.fixture
+def postgres_database(postgres_server: str) -> str:
+    """The URL of a new, empty database, for processes of a test's own."""
+    return _new_postgres_database(postgres_server)
+
+
+@pytest.fixture
 def control(database_factory: Callable[[Kind], Database]) -> Database:
     return database_factory("control")
 

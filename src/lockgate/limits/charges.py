@@ -76,9 +76,10 @@ class Charges:
         return new
 
     def open(self) -> list[Charge]:
-        """Those that are not corrected yet, oldest first."""
+        """This machine's that are not corrected yet, oldest first."""
+        mine = uncertain_charges.c.machine == self._ledger.machine
         with self._control.read() as connection:
-            return _charges(connection, uncertain_charges.c.corrected_at.is_(None))
+            return _charges(connection, mine, uncertain_charges.c.corrected_at.is_(None))
 
     def untraced(self) -> list[tuple[Key, int]]:
         """What the accounts have that no span tells: for calls that left none, their charge (what they used, once
@@ -98,7 +99,11 @@ class Charges:
         charge, or it was corrected before."""
         now = self._clock()
         with self._ledger.turn(), self._control.write() as connection:
-            wanted = (uncertain_charges.c.id == charge_id, uncertain_charges.c.corrected_at.is_(None))
+            wanted = (
+                uncertain_charges.c.id == charge_id,
+                uncertain_charges.c.machine == self._ledger.machine,  # another's table is out of reach
+                uncertain_charges.c.corrected_at.is_(None),
+            )
             found = _charges(connection, *wanted)
             if not found:
                 raise NotFound(f"no charge {charge_id!r} waits for a correction", remedy="lockgate budgets charges")
