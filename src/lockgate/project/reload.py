@@ -30,7 +30,7 @@ class ProjectFile:
         """What stands in the file, and is not in force before a restart: parts of effective digests."""
         self._project = project
         self._began = project.config
-        self._seen = stamp(self._paths())
+        self._seen: Stamp = ()  # it may have been changed since it was loaded
         if project.problem is None:
             lastgood.remember(project)
 

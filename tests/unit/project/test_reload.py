@@ -39,6 +39,7 @@ def test_an_edit_is_in_force_for_everybody_who_holds_the_project(root: Path) -> 
     project = load_project(root)
     file = ProjectFile(project)
     assert not file.refresh()
+    assert not file.refresh()
     edit(root, "daily_usd: 5", "daily_usd: 50")
     edit(root, "timeout: 5}", "timeout: 70}")
     assert file.refresh()
