@@ -71,7 +71,7 @@ def test_a_key_in_a_good_answer_or_in_a_stream_is_masked_and_the_rest_passes_as_
     began = b'data: {"id": "1", "choices": [{"index": 0, "delta": {"content": "hi"}}]}\n\n'
     parts = (began, b"data: " + event[: 30 + half], event[30 + half :] + b"\n\n", b"data: [DONE]\n\n")
     if stream:
-        model.respond = lambda _: Reply(text="", events=parts)
+        model.respond = lambda _: Reply(text="", events=parts, chunk_latency=0.1)
     else:
         model.respond = lambda _: f"your key is {CANARY}, keep it"
     body = {"model": "fake/fake-model", "messages": [{"role": "user", "content": "hi"}], "stream": stream}
