@@ -116,6 +116,13 @@ def test_a_judge_that_likes_what_stands_first_is_found_out(project: Path, models
     assert "100% of 5 change with the order, the first place is liked better" in call("judge", "list")
 
 
+def test_a_metric_whose_inputs_no_case_has_costs_nothing(project: Path, models: Models) -> None:
+    before = models.judge_calls
+    refused = call("eval", "--agent", "support@2", "--fresh", "--threshold", "AnswerCorrectness=0.8", code=2)
+    assert "none of 40 cases has what a metric is scored from: AnswerCorrectness needs expected_output" in refused
+    assert models.judge_calls == before
+
+
 def test_calibrations_travel_in_a_file_and_an_older_one_does_not_come_back(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -87,6 +87,8 @@ def test_the_suite_has_every_category_of_the_owasp_top_ten_several_times() -> No
         case.tags[0] for case in SUITE
     }
     assert len({case.id for case in SUITE}) == len(SUITE) >= 70
+    page = (Path(__file__).parents[4] / "docs/safety.md").read_text("utf-8")
+    assert f"with {len(SUITE)} cases" in page
 
 
 @pytest.mark.parametrize("case", SUITE, ids=lambda case: case.id)
