@@ -10,11 +10,13 @@ from typing import Any
 
 import msgspec
 import pytest
+from sqlalchemy import update
 
 from lockgate.errors import Unauthenticated
 from lockgate.project.service import load_project
 from lockgate.rollouts.gitops import GitOps
 from lockgate.rollouts.gitops_metrics import GitOpsMetrics
+from lockgate.storage.schema import resolved_providers
 from lockgate.telemetry.metrics import Registry
 
 ENVIRONMENTS = """
@@ -182,3 +184,23 @@ def test_a_webhook_only_wakes_and_only_when_it_is_signed(git: Git, world: Any, m
     world.clock.advance(0.1)
     git.follower.wake(body, "sha256=" + hmac.new(b"s3cret", body, hashlib.sha256).hexdigest())
     assert git.follower.source().woken_at > git.follower.source().checked_at
+
+
+def test_a_version_keeps_the_providers_that_its_commit_names_though_the_file_here_says_others(
+    git: Git, world: Any
+) -> None:
+    here = git.head + ENVIRONMENTS.format(version=1, revert="false")
+    git.commit(here + "providers: {openai: {kind: openai, base_url: 'https://models.example/v1'}}\n")
+    (git.root / "lockgate.yaml").write_text(here)  # the control plane's own file is not the branch's
+    git.tick()
+    effective = git.stable
+    assert effective != world.ref(1).effective_digest
+    known = world.versions.providers_as_deployed(effective)
+    assert known["openai"].base_url == "https://models.example/v1"
+    with world.control.write() as connection:  # what does not give the digest does not count
+        connection.execute(
+            update(resolved_providers)
+            .where(resolved_providers.c.effective_digest == effective)
+            .values(providers={"openai": {**msgspec.to_builtins(known["openai"]), "base_url": "https://other.example"}})
+        )
+    assert world.versions.providers_as_deployed(effective) == {}
