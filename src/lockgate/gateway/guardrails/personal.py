@@ -13,9 +13,24 @@ from collections.abc import Callable, Iterator
 from lockgate.gateway.guardrails.model import Detector, Finding
 
 _DIGIT = re.compile(r"[0-9]")
+_PHONE_STARTS = re.compile(r"[0-9(+]")
+_CAPITAL_OR_DIGIT = re.compile(r"[A-Z0-9]")
 _ALNUM = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 _NUMERIC = "0123456789 -.()/+"
+_WITHIN = _ALNUM + " -"
 _CONTEXT = 40
+
+
+def _matches(form: re.Pattern[str], starts: re.Pattern[str], text: str, start: int) -> Iterator[re.Match[str]]:
+    """As ``form.finditer``, tried only where ``starts`` is: one that begins with a look back is tried everywhere."""
+    place = start
+    while (at := starts.search(text, place)) is not None:
+        found = form.match(text, at.start())
+        if found is None:
+            place = at.end()
+        else:
+            yield found
+            place = found.end()
 
 
 def _before(text: str, place: int) -> str:
@@ -58,13 +73,13 @@ class Cards:
     """Payment card numbers of 13 to 19 digits, in groups or not: prefix and length of a network, and a Luhn sum."""
 
     kind = "card"
-    _groups = re.compile(r"(?<![0-9])[0-9]{1,19}(?![0-9])")
+    _groups = re.compile(r"[0-9]+")
     _longest = 40
 
     def scan(self, text: str, start: int = 0) -> Iterator[Finding]:
-        if _DIGIT.search(text, start) is None:
-            return
-        groups = [(match.start(), match.end()) for match in self._groups.finditer(text, start)]
+        groups = [match.span() for match in self._groups.finditer(text, start)]
+        if groups and start and groups[0][0] == start and "0" <= text[start - 1] <= "9":
+            del groups[0]  # the end of a group that began before
         skip = -1
         for number, (first, _) in enumerate(groups):
             if first < skip:
@@ -139,28 +154,24 @@ class Ibans:
 
     kind = "iban"
     _longest = 72
-    _country = "(?:" + "|".join(IBAN_LENGTHS) + ")"
-    _head = re.compile(rf"(?<![A-Za-z0-9]){_country}[0-9]{{2}}(?=[A-Za-z0-9 -])", re.IGNORECASE)
-    _open = re.compile(rf"(?<![A-Za-z0-9]){_country}[0-9]{{2}}[A-Za-z0-9 -]*\Z", re.IGNORECASE)
+    _digits = re.compile(r"[0-9](?<=[A-Za-z]{2}[0-9])[0-9]")  # the check digits: rarer than letters
 
     def scan(self, text: str, start: int = 0) -> Iterator[Finding]:
-        if _DIGIT.search(text, start) is None:
-            return
-        skip = -1
-        for match in self._head.finditer(text, start):
-            if match.start() < skip:
+        for match in self._digits.finditer(text, start):
+            first = match.start() - 2
+            size = IBAN_LENGTHS.get(text[first : first + 2].upper(), 0)
+            if first < start or not size or (first and text[first - 1] in _ALNUM):
                 continue
-            if end := _account_end(text, match.start(), IBAN_LENGTHS[match[0][:2].upper()]):
-                skip = end
-                yield Finding(match.start(), end, self.kind)
+            if end := _account_end(text, first, size):
+                start = end
+                yield Finding(first, end, self.kind)
 
     def tail(self, text: str, start: int = 0) -> int:
-        closed = _run(text, start, _ALNUM, 8)
-        place = max(start, len(text) - self._longest)
-        if _DIGIT.search(text, place) is None:
-            return closed
-        match = self._open.search(text, place)
-        return closed if match is None else min(closed, match.start())
+        for match in self._digits.finditer(text, max(start, len(text) - self._longest)):
+            first = match.start() - 2
+            if first >= start and text[first : first + 2].upper() in IBAN_LENGTHS and not text[first:].strip(_WITHIN):
+                return min(first, _run(text, start, _ALNUM, 8))
+        return _run(text, start, _ALNUM, 8)
 
 
 def _account_end(text: str, start: int, size: int) -> int:
@@ -201,9 +212,7 @@ class SocialSecurity:
     _words = ("ssn", "social security", "social-security", "itin", "tax id", "taxpayer")
 
     def scan(self, text: str, start: int = 0) -> Iterator[Finding]:
-        if _DIGIT.search(text, start) is None:
-            return
-        for match in self._form.finditer(text, start):
+        for match in _matches(self._form, _DIGIT, text, start):
             area, separator, group, serial = match.groups()
             if area in ("000", "666") or group == "00" or serial == "0000":
                 continue
@@ -247,9 +256,7 @@ class Phones:
     _separators = frozenset(" .()/-")
 
     def scan(self, text: str, start: int = 0) -> Iterator[Finding]:
-        if _DIGIT.search(text, start) is None:
-            return
-        for match in self._form.finditer(text, start):
+        for match in _matches(self._form, _PHONE_STARTS, text, start):
             written = match[0]
             if written[0] == "+" or written[:2] == "00":
                 known = written[0] == "+" or any(mark in self._separators for mark in written)
@@ -277,7 +284,7 @@ class NationalInsurance:
     def scan(self, text: str, start: int = 0) -> Iterator[Finding]:
         if _DIGIT.search(text, start) is None:
             return
-        for match in self._form.finditer(text, start):
+        for match in _matches(self._form, _CAPITAL_OR_DIGIT, text, start):
             if match[1] is not None:
                 digits = match[1] + match[2] + match[3]
                 if "nhs" not in _before(text, match.start()) or not _nhs(digits):
@@ -331,9 +338,7 @@ class BirthDates:
     _words = ("born", "birth", "dob", "d.o.b", "geboren", "geburt", "naissance", "née", "né le")
 
     def scan(self, text: str, start: int = 0) -> Iterator[Finding]:
-        if _DIGIT.search(text, start) is None:
-            return
-        for match in self._form.finditer(text, start):
+        for match in _matches(self._form, _DIGIT, text, start):
             if any(word in _before(text, match.start()) for word in self._words):
                 yield Finding(match.start(), match.end(), self.kind)
 

@@ -116,6 +116,7 @@ class NamedSecrets:
         re.IGNORECASE,
     )
     _names = ("key", "token", "secret", "passw", "passphrase", "bearer", "basic", "://")
+    _stems = ("api", "access", "auth", "refresh", "secret", "client", "private", "pass", "bearer", "basic")
     _open = re.compile(
         r"(?<![A-Za-z0-9])(?:api|apikey|access|auth|refresh|secret|client|private|password|passwd|passphrase|bearer|basic)"
         r"[_-]?[A-Za-z]{0,6}[\"']?\s{0,3}[:=]?\s{0,3}[\"']?[^\s]*\Z",
@@ -141,6 +142,9 @@ class NamedSecrets:
         last = len(end.rstrip())
         word = end[:last].rsplit(None, 1)
         closed = least + (len(end[:last]) - len(word[-1]) if word and last == len(end) else len(end))
+        lowered = end.lower()
+        if not any(stem in lowered for stem in self._stems):
+            return closed
         match = self._open.search(text, least)
         return closed if match is None else min(closed, match.start())
 
