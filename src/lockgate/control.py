@@ -29,6 +29,7 @@ from lockgate.gateway.shared_metrics import SharedMetrics
 from lockgate.rollouts.api import gitops_routes, rollout_routes
 from lockgate.rollouts.leader import Leadership
 from lockgate.runs import control_socket
+from lockgate.settings.api import settings_routes
 from lockgate.ticks import Loop, loops
 from lockgate.versions.registry.shelf import Shelf
 
@@ -73,6 +74,7 @@ def make_api(app: App) -> FastAPI:
     _health(api, app)
     api.include_router(gitops_routes(app.gitops, caller), prefix="/api/v1")
     api.include_router(rollout_routes(app.rollouts, caller), prefix="/api/v1")
+    api.include_router(settings_routes(app.settings, caller), prefix="/api/v1")
     api.include_router(_operations(app, caller), prefix="/api/v1")
     api.include_router(fleet_routes(app.fleet, caller, member), prefix="/api")
     api.include_router(pull_routes(app.fleet, Shelf(app.versions), member))

@@ -63,7 +63,8 @@ def get(
     from lockgate.settings.catalogue import definition
 
     definition(name)
-    found = open_app(last_good=True).settings.snapshot().find(name, environment=env, agent=agent, tenant=tenant, model=model)
+    known = open_app(last_good=True).settings.snapshot()
+    found = known.find(name, environment=env, agent=agent, tenant=tenant, model=model)
 
     def render() -> None:
         if found is None:

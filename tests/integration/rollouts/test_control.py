@@ -176,6 +176,23 @@ async def test_runs_approvals_and_alerts_are_listed(api: Api) -> None:
     assert await api("GET", "/api/v1/alerts") == (200, [])
 
 
+async def test_settings_are_changed_over_http_in_the_keys_environment_alone(api: Api) -> None:
+    put = {"value": True, "agent": "triage", "reason": "pays twice"}
+    status, one = await api("PUT", "/api/v1/settings/kill", put)
+    assert (status, one["scope"]["environment"], one["actor"][:4]) == (200, "dev", "key_")
+    assert [each["name"] for each in (await api("GET", "/api/v1/settings"))[1]] == ["kill"]
+    prod = api.app.keys.create(tenant="acme", environment="prod", roles=["admin"])[0]
+    assert (await api("GET", "/api/v1/settings", key=prod))[1] == []
+    assert (await api("GET", "/api/v1/settings/history", key=prod))[1] == []
+    assert (await api("DELETE", "/api/v1/settings/kill?agent=triage", key=prod))[0] == 404
+    assert (await api("DELETE", "/api/v1/settings/kill?agent=triage&reason=mended"))[0] == 200
+    assert [each["reason"] for each in (await api("GET", "/api/v1/settings/history"))[1]] == ["mended", "pays twice"]
+    assert (await api("PUT", "/api/v1/settings/alert.mute", {"value": ["budget"]}))[0] == 400  # holds in all of them
+    status, problem = await api("PUT", "/api/v1/settings/model", {"value": 1})
+    assert (status, "only through a new digest" in problem["detail"]) == (403, True)
+    assert "kill" in [each["name"] for each in (await api("GET", "/api/v1/settings/catalogue"))[1]]
+
+
 async def test_a_webhook_wakes_for_a_good_signature_alone(
     app: App, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
