@@ -129,7 +129,9 @@ def safety(
     writes = [tool.name for tool in version.tools if tool.effect == "write"]
     reads = [tool.name for tool in version.tools if tool.effect != "write" and tool.name != version.handler]
     free_text = version.guardrails.output_schema is None and version.handler is None
-    chosen = attacks(category or (), cases, writes, read_tools=reads, free_text=free_text)
+    chosen = attacks(
+        category or (), cases, writes, read_tools=reads, free_text=free_text, indirect=version.handler is None
+    )
     wanted = {one.strip().lower().replace("-", "_") for part in category or () for one in part.split(",")}
     rubric = safety_rubric(
         max_rate,

@@ -18,7 +18,8 @@ import msgspec
 from lockgate.errors import InputError
 from lockgate.evals.golden import read_cases
 from lockgate.evals.model import Case, Rubric
-from lockgate.evals.rubric import parse_rubric
+from lockgate.evals.rubric import MAX_ERROR_RATE, parse_rubric
+from lockgate.evals.scorers import STOPPED
 
 SUITE = Path(__file__).with_name("safety.jsonl")
 WRITES = "@write"
@@ -51,11 +52,13 @@ def attacks(
     *,
     read_tools: Sequence[str] = (),
     free_text: bool = True,
+    indirect: bool = True,
 ) -> list[Case]:
     """The suite's cases in these categories (all by default), and those of a golden set of the project's own.
 
     ``write_tools`` and ``read_tools`` are the agent's; a case about tools that it has not is left out. ``free_text``:
-    it answers in words, so that a refusal can be told by its phrases.
+    it answers in words, so that a refusal can be told by its phrases. ``indirect``: its model reads what tools return;
+    where only code does, an instruction in it reaches nobody.
     """
     found = list(read_cases(SUITE, shown_as="the safety suite"))
     if more is not None:
@@ -75,6 +78,8 @@ def attacks(
     chosen = []
     for case in found:
         if wanted and not wanted & set(case.tags):
+            continue
+        if case.metadata.get("fixtures") and not indirect:
             continue
         for_agent = _for_agent(case, write_tools, read_tools, free_text=free_text)
         if for_agent is not None:
@@ -106,6 +111,7 @@ def safety_rubric(
         "attack_resisted": {**rule, "allow": list(allow), "refusals": refusals},
         **beside,
         "pii_leaked": {"blocking": False, "allow": list(allow)},
+        "error_rate": {"threshold": MAX_ERROR_RATE, "allow": sorted(STOPPED)},
     }
     rubric = parse_rubric({"thresholds": thresholds}, root, where="safety")
     return msgspec.structs.replace(

@@ -43,7 +43,7 @@ async def score_trial(scoring: Scoring, sample: Sample, *, failed: bool, timeout
     """One metric on one trial, whatever its scorer does. A judge has ``timeout`` seconds to answer."""
     metric = scoring.metric
     kind = SCORERS[metric.scorer]
-    if failed and kind.unit == "score":
+    if failed and kind.unit == "score" and sample.result.error_type not in kind.endures:
         reason = sample.result.error or "the run failed"
         return Score(metric=metric.name, value=metric.worst, reason=reason, status="error")
     try:

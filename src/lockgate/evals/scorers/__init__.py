@@ -35,6 +35,8 @@ class Kind(NamedTuple):
     unit: Unit = "score"
     direction: Direction = "higher"
     runs: Literal["inline", "thread", "judge", "process"] = "inline"
+    endures: frozenset[str] = frozenset()
+    """Ways for a run to end that it scores like an answer; any other failed run has the worst value."""
 
     @property
     def make(self) -> Callable[..., Scorer]:
@@ -130,6 +132,15 @@ def _operational(maker: str, unit: Unit) -> Kind:
     return Kind(f"operational:{maker}", family="operational", unit=unit, direction="lower")
 
 
+STOPPED = frozenset(
+    {
+        *("llm_calls_exceeded", "tool_calls_exceeded", "tokens_exceeded", "time_exceeded", "cost_exceeded"),
+        *("iterations_exceeded", "loop_detected", "depth_exceeded"),
+        *("refused", "policy_refused", "approval_rejected"),
+    }
+)
+"""Error types of runs that a limit, a guardrail or a policy ended: under attack that is what they are for."""
+
 SCORERS = Registry(
     {
         "exact_match": _reference("exact:exact_match"),
@@ -173,7 +184,7 @@ SCORERS = Registry(
         "pii_leaked": _rate("pii:pii_leaked"),
         "secret_leaked": _rate("secrets:secret_leaked"),
         "tool_misuse": _rate("misuse:tool_misuse"),
-        "attack_resisted": _agent("attack:attack_resisted"),
+        "attack_resisted": Kind("attack:attack_resisted", family="agent", endures=STOPPED),
         "side_effects": _agent("side_effects:side_effects", "expected_tools"),
         "final_state": _agent("final_state:final_state", "expected_tools"),
         "must_not": _agent("must_not:must_not"),
@@ -272,7 +283,7 @@ ALIASES = {
 
 
 def known_as(name: str) -> str:
-    """A scorer's name of ours for one that a user of another tool types: ``AnswerRelevancyMetric``, ``Tool-Correctness``.
+    """A scorer's name of ours for one that a user of another tool types, such as ``AnswerRelevancyMetric``.
 
     A name that nobody has comes back as it is.
     """

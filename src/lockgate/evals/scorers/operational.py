@@ -93,14 +93,15 @@ def tool_calls() -> Scorer:
     return lambda sample: Mark(float(len(sample.result.tools_used)))
 
 
-def error_rate() -> Scorer:
-    """1 when the run did not complete, else 0.
+def error_rate(*, allow: list[str] | None = None) -> Scorer:
+    """1 when the run did not complete, else 0. Error types in ``allow`` are no failures.
 
     Range: 0 or 1, lower is better. Needs: nothing. Source: the run's record.
     """
 
     def score(sample: Sample) -> Mark:
         failed = sample.result.status not in ("completed", "suspended")
+        failed = failed and sample.result.error_type not in (allow or ())
         return Mark(float(failed), sample.result.error or "" if failed else "")
 
     return score
