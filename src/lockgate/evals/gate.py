@@ -25,7 +25,7 @@ from lockgate.evals.findings import changes, flaky, slices
 from lockgate.evals.grid import Grid
 from lockgate.evals.measuring import Judged, Labels, measure, room_bounds, sorted_out
 from lockgate.evals.model import Case, Change, Flaky, Metric, MetricCard, Rubric, Slice, Verdict
-from lockgate.evals.sequential import Level
+from lockgate.evals.sequential import ALPHA, Level
 from lockgate.evals.statistics import estimate, holm
 
 UNSCORED_SHARE = 0.1
@@ -221,9 +221,9 @@ def _against_baseline(one: Judged, worse: bool, at: Level) -> tuple[Verdict | No
 
 
 def _stays_good(one: Judged, at: Level) -> bool:
-    """Whether the whole set will hardly show the candidate surely worse."""
-    assert one.room is not None
+    """Whether the whole set will hardly show the candidate surely worse: at most once in twenty, where the last look
+    asks for half of that."""
     assert one.room_units is not None
-    found = estimate(one.room_units, room_bounds(one.metric), alpha=at.claim)
-    reach = (one.room.high - one.room.mean) * math.sqrt(at.seen)
-    return found.mean - (found.mean - found.low) * math.sqrt(1 - at.seen) >= -reach
+    likely, asked = (estimate(one.room_units, room_bounds(one.metric), alpha=level) for level in (ALPHA, ALPHA / 2))
+    lowest = likely.mean - (likely.mean - likely.low) * math.sqrt(1 - at.seen)
+    return lowest >= (asked.mean - asked.high) * math.sqrt(at.seen)

@@ -55,7 +55,7 @@ _CODES: dict[Status, int] = {"scored": SCORED, "skipped": SKIPPED, "unscored": U
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
-    """How far an evaluation is. Money is what this evaluation spent, in nano-USD."""
+    """How far an evaluation is. Money is what this evaluation spent, in nano-USD; ``total`` is the most it may run."""
 
     done: int
     total: int
@@ -138,8 +138,11 @@ class Trials:
         caps: Caps | None = None,
         progress: Callable[[Progress], None] | None = None,
         clock: clocks.Clock = clocks.system,
+        most: int = 0,
     ) -> None:
+        """``most``: trials that may be run in all, for showing how far this is."""
         self.cases = cases
+        self.most = most
         self.scorings = scorings
         self.store = store
         self.timeout = timeout
@@ -220,7 +223,7 @@ class Trials:
         outcome = self.outcome
         return Progress(
             done=outcome.cached + outcome.ran,
-            total=outcome.total,
+            total=max(self.most, outcome.total),
             cached=outcome.cached,
             failed=outcome.failed,
             cost_nano=self.spend.total,

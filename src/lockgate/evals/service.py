@@ -157,6 +157,7 @@ class Evals:
                     caps=_caps(rubric),
                     progress=None if watch is None else lambda progress: watch(contender.label, progress),
                     clock=self._clock,
+                    most=len(dataset.cases) * rubric.trials,
                 )
                 return trials, lambda rows, count: trials.run(opened, rows, count)
 

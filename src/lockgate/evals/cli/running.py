@@ -136,6 +136,7 @@ def progress_bars() -> Iterator[Callable[[str, Any], None] | None]:
             if label not in tasks:
                 tasks[label] = bars.add_task(label, total=progress.total, note="")
             failed = f", {progress.failed} failed" if progress.failed else ""
-            bars.update(tasks[label], completed=progress.done, note=f"{show_usd(progress.cost_nano)}{failed}")
+            note = f"{show_usd(progress.cost_nano)}{failed}"
+            bars.update(tasks[label], completed=progress.done, total=progress.total, note=note)
 
         yield watch
