@@ -203,7 +203,7 @@ def _configured(root: Path) -> dict[str, str]:
 
     if not (root / "lockgate.yaml").is_file():
         return {}
-    return dict(load_project(root).config.peers)
+    return {str(name): place for name, place in load_project(root).config.peers.items()}
 
 
 def _check_embeddings(name: str) -> None:

@@ -167,9 +167,10 @@ def _model(card: Scorecard) -> str:
 
 
 def _usage(usage: Usage, cost_usd: float) -> dict[str, Any]:
-    """Tokens in Inspect's words, where input excludes what came from a cache. ``total_cost`` is USD."""
+    """Tokens in Inspect's words, where input is neither read from a cache nor written to one. ``total_cost`` is USD."""
     return {
-        "input_tokens": usage.input_tokens - usage.cached_tokens,
+        "input_tokens": usage.input_tokens - usage.cached_tokens - usage.cache_write_tokens,
+        "input_tokens_cache_write": usage.cache_write_tokens,
         "input_tokens_cache_read": usage.cached_tokens,
         "output_tokens": usage.output_tokens,
         "reasoning_tokens": usage.reasoning_tokens,

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from importlib import import_module
 from typing import Any
+
+metrics: Any = None
+cases: Any = None
+judge: Any = None
+Skipped: Any = None
+Unscored: Any = None
 
 
 def load(pipe: Any, main: Any) -> str:
     """Import the package; gives its version."""
     global metrics, cases, judge, Skipped, Unscored
     import deepeval
-    import deepeval.metrics as metrics
-    import deepeval.test_case as cases
     from deepeval.models import DeepEvalBaseLLM
 
+    metrics, cases = import_module("deepeval.metrics"), import_module("deepeval.test_case")
     Skipped, Unscored = main.Skipped, main.Unscored
     if int(str(deepeval.__version__).partition(".")[0]) < 4:
         raise ImportError(f"deepeval {deepeval.__version__}: 4 or newer is needed, where higher is always better")

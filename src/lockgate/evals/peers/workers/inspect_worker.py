@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import inspect
+from importlib import import_module
 from typing import Any
+
+scorers: Any = None
+models: Any = None
+TaskState: Any = None
+grader: Any = None
+Unscored: Any = None
 
 
 def load(pipe: Any, main: Any) -> str:
     """Import the package; gives its version."""
     global scorers, models, TaskState, grader, Unscored
     import inspect_ai
-    import inspect_ai.model as models
-    import inspect_ai.scorer as scorers
-    from inspect_ai.solver import TaskState
 
+    models, scorers = import_module("inspect_ai.model"), import_module("inspect_ai.scorer")
+    TaskState = import_module("inspect_ai.solver").TaskState
     Unscored = main.Unscored
 
     @models.modelapi(name="lockgate")  # type: ignore[untyped-decorator]

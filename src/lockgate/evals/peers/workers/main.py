@@ -16,6 +16,7 @@ import sys
 import threading
 import warnings
 from contextvars import ContextVar
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ class Pipe:
         kind = "ask" if "ask" in message else "embed"
         try:
             self.send({**message, kind: number, "for": REQUEST.get()})
-            reply = await future
+            reply: dict[str, Any] = await future
         finally:
             del self.asked[number]
         if "error" in reply:
@@ -152,7 +153,11 @@ async def serve(peer: str) -> None:
         else:
             task = asyncio.create_task(reply(pipe, package, message))
             tasks[message["id"]] = task
-            task.add_done_callback(lambda _, number=message["id"]: tasks.pop(number, None))
+            task.add_done_callback(partial(_forget, tasks, message["id"]))
+
+
+def _forget(tasks: dict[int, asyncio.Task[None]], number: int, _: asyncio.Task[None]) -> None:
+    tasks.pop(number, None)
 
 
 async def reply(pipe: Pipe, package: Any, message: dict[str, Any]) -> None:
@@ -169,10 +174,13 @@ async def reply(pipe: Pipe, package: Any, message: dict[str, Any]) -> None:
     except Skipped as why:
         found = {"skip": str(why)}
     except Exception as failure:  # it is that score's outcome
-        cause = failure
+        cause: BaseException | None = failure
         while cause is not None and not isinstance(cause, Unscored):
             cause = cause.__cause__ or cause.__context__
-        found = {"unscored": str(cause)} if cause else {"error": f"{type(failure).__name__}: {failure}"[:500]}
+        if cause is not None:  # a package that wraps what its model's answer could not be read as
+            found = {"unscored": str(cause)}
+        else:
+            found = {"error": f"{type(failure).__name__}: {failure}"[:500]}
     pipe.send({"id": message["id"], **found})
 
 

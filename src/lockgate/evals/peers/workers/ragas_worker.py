@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import inspect
+from importlib import import_module
 from typing import Any
+
+collections: Any = None
+messages: Any = None
+llm: Any = None
+embeddings: Any = None
+Skipped: Any = None
 
 
 def load(pipe: Any, main: Any) -> str:
     """Import the package; gives its version."""
     global collections, messages, llm, embeddings, Skipped
     import ragas
-    import ragas.messages as messages
-    import ragas.metrics.collections as collections
     from ragas.embeddings.base import BaseRagasEmbedding
     from ragas.llms.base import InstructorBaseRagasLLM
 
+    collections, messages = import_module("ragas.metrics.collections"), import_module("ragas.messages")
     Skipped = main.Skipped
 
     class Judge(InstructorBaseRagasLLM):  # type: ignore[misc]
