@@ -108,5 +108,6 @@ def _retry_headers(error: LockgateError) -> list[tuple[str, str]]:
     if isinstance(error, ApprovalPending):
         return [("x-should-retry", "false")]
     if error.status == 503:
-        return [("retry-after", "1")]
+        asked = error.retry_after if isinstance(error, UpstreamError) else None
+        return [("retry-after", str(max(1, round((asked or 0.0) + 0.5))))]
     return []

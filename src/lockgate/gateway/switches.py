@@ -17,6 +17,8 @@ def check(settings: Snapshot, identity: Identity, *, agent: str | None = None, m
 
     ``agent``: the one asked for. A run that calls back counts as its own agent too.
     """
+    if not settings.all("kill"):
+        return
     asking = None if identity.run is None else identity.run.agent
     switches.check(
         settings,

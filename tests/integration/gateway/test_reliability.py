@@ -47,7 +47,7 @@ prices: prices.yaml
 providers:
   fake: {{{one}}}
   pair: {{{one}, upstreams: [{{{two}}}]}}
-  full: {{{one}, capacity: 1, queue: 1, queue_timeout: 0.4, retries: 0}}
+  full: {{{one}, capacity: 1, queue: 1, queue_timeout: 2.5, retries: 0}}
   overflow: {{{one}, capacity: 1, queue: 0, retries: 0, upstreams: [{{{two}, capacity: 1}}]}}
   hedged: {{{one}, hedge_after: 0.2, breaker: {{failure_threshold: 1}}, capacity: 1, upstreams: [{{{two}}}]}}
   slow: {{{one}, first_token_timeout: 0.4, retries: 0}}
@@ -240,22 +240,50 @@ def test_what_the_first_has_no_place_for_goes_to_the_second_and_then_nowhere(
 
 
 def test_calls_wait_in_a_bounded_queue(gateway: RunningGateway, model: FakeModelServer) -> None:
-    model.respond = lambda _: Reply(text="ok", latency=0.25, usage=USED)
+    model.respond = lambda _: Reply(text="ok", latency=1.0, usage=USED)
     with ThreadPoolExecutor(3) as pool:
         asked = [pool.submit(ask, gateway, "full/fake-model")]
         model.wait_for_requests(1)
         asked.append(pool.submit(ask, gateway, "full/fake-model"))
-        time.sleep(0.1)
+        wait_for_waiting(gateway, 1)
         with pytest.raises(openai.InternalServerError, match="1 calls wait already"):
             ask(gateway, "full/fake-model")
         assert [text(one.result()) for one in asked] == ["ok", "ok"]
-    model.respond = lambda _: Reply(text="ok", latency=1.0, usage=USED)
-    with ThreadPoolExecutor(3) as pool:
+    wait_for_waiting(gateway, 0)
+
+
+def test_a_call_for_which_no_place_becomes_free_is_told_so(gateway: RunningGateway, model: FakeModelServer) -> None:
+    model.respond = lambda _: Reply(text="ok", latency=4.0, usage=USED)
+    with ThreadPoolExecutor(1) as pool:
         first = pool.submit(ask, gateway, "full/fake-model")
-        model.wait_for_requests(3)
+        model.wait_for_requests(1)
         with pytest.raises(openai.InternalServerError, match="no place became free"):
             ask(gateway, "full/fake-model")
         assert text(first.result()) == "ok"
+
+
+def test_a_caller_that_leaves_the_queue_leaves_no_gap(gateway: RunningGateway, model: FakeModelServer) -> None:
+    model.respond = lambda _: Reply(text="ok", latency=1.2, usage=USED)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(ask, gateway, "full/fake-model")
+        model.wait_for_requests(1)
+        with (
+            openai.OpenAI(base_url=gateway.url + "/v1", api_key=gateway.key(), max_retries=0, timeout=0.4) as client,
+            pytest.raises(openai.APITimeoutError),
+        ):
+            client.chat.completions.create(model="full/fake-model", messages=ASK)
+        wait_for_waiting(gateway, 0)
+        assert text(first.result()) == "ok"
+    assert text(ask(gateway, "full/fake-model")) == "ok"
+    assert len(model.requests) == 2
+
+
+def wait_for_waiting(gateway: RunningGateway, count: int) -> None:
+    assert gateway.worker is not None
+    deadline = time.monotonic() + 5
+    while sum(pool.waiting for pool in gateway.worker._proxy.providers._pools.values()) != count:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_a_hedge_is_answered_by_whoever_is_first_and_the_other_is_cancelled(

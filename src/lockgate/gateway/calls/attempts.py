@@ -135,7 +135,8 @@ class Attempts:
     async def begin(self, call: Call, step: Step, without: Endpoint | None = None) -> Attempt:
         """An attempt at a step, with a place at one of its upstreams. Ends with :meth:`end`, whatever happens."""
         provider, model = step
-        self._permit(call.identity, f"{provider}/{model}")  # it may be another than was asked for, or killed meanwhile
+        if call.attempts or model != call.model or provider != call.provider or call.was_routed:
+            self._permit(call.identity, f"{provider}/{model}")  # another than was asked for, or killed meanwhile
         version = None if call.identity.run is None else call.identity.run.effective_digest
         group = await self._providers.group(call.identity.environment, provider, call.agent, version)
         kind, dialect = group.provider.kind, call.request.dialect

@@ -37,7 +37,7 @@ class Call:
 
     __slots__ = (
         "agent", "attempt", "attempts", "attributes", "cost", "exchange", "headers", "identity", "model",
-        "notes", "outcome", "provider", "request", "run",
+        "notes", "outcome", "provider", "request", "run", "was_routed",
     )  # fmt: skip
 
     def __init__(self, exchange: Exchange, identity: Identity, request: Request, provider: str, model: str) -> None:
@@ -55,6 +55,7 @@ class Call:
         self.attempt: Attempt | None = None
         self.cost: Nano = 0
         self.outcome = Outcome()
+        self.was_routed = False  # whether ``provider`` and ``model`` are other ones than were asked for
         if run is not None and exchange.trace_id.hex() != run.trace_id:
             exchange.trace_id, exchange.parent_id = bytes.fromhex(run.trace_id), None
 

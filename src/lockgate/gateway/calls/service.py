@@ -103,6 +103,7 @@ class Proxy:
         """
         provider, name = named(model)
         other = Call(call.exchange, call.identity, request, provider, name)
+        other.was_routed = True
         attempt = await self._attempts.begin(other, (provider, name))
         try:
             body = await self._passing.fetch(attempt)
@@ -137,7 +138,9 @@ class Proxy:
         if self._guards is not None:
             await self._guards.before(call)
         if self._router is not None:
+            asked = call.provider, call.model
             await self._router.route(call)
+            call.was_routed = (call.provider, call.model) != asked
         cache = self._cache
         if cache is None or not cache.wants(call):
             await self._attempts.answer(call)

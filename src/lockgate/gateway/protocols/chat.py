@@ -23,6 +23,7 @@ _REFERENCES = (b'"image_url"', b'"input_image"', b'"file"', b'"input_audio"', b'
 _REASONING = re.compile(r"(o\d|gpt-[5-9])")
 _BOUNDED_TOOLS = frozenset(("function", "custom"))
 _OTHER_MODELS = ("models", "fallbacks")  # of gateways as upstreams: another model than the one that was checked
+_LOOKED_AT = frozenset((*_OTHER_MODELS, "web_search_options", "prediction", "service_tier", "tools"))
 
 
 class _Tool(msgspec.Struct):
@@ -125,6 +126,8 @@ def message_texts(messages: Any, place: Place) -> list[Text]:
 
 def _unbounded(fields: f.Fields) -> str | None:
     """A parameter by which the call may cost more than its bytes and its output say."""
+    if _LOOKED_AT.isdisjoint(fields):
+        return None
     for name in _OTHER_MODELS:
         if f.is_given(fields, name):
             raise InputError(
