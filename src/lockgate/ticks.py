@@ -249,10 +249,8 @@ def implicit_upgrades(app: App) -> Upgrades:
 
 def resume_approved(app: App) -> int:
     """Hand each run whose approval was decided to a host of its version, with a new token; returns how many went."""
-    from lockgate.gateway.agents import GRACE
-    from lockgate.gateway.model import RunClaims
+    from lockgate.gateway.agents import claims_for
     from lockgate.gateway.tokens import sign
-    from lockgate.money import to_nano
     from lockgate.runtime.service import resumable, resume_on_host
     from lockgate.settings import switches
 
@@ -265,22 +263,7 @@ def resume_approved(app: App) -> int:
             _log.debug("run %s waits: %s", run.run_id, off.message)
             continue
         limits = app.versions.load(run.behaviour_digest).limits
-        usd = limits.max_usd_per_run
-        claims = RunClaims(
-            run_id=run.run_id,
-            agent=run.agent,
-            environment=run.environment,
-            tenant=run.tenant,
-            behaviour_digest=run.behaviour_digest,
-            effective_digest=run.effective_digest,
-            arm=run.arm,
-            trace_id=run.trace_id,
-            depth=run.depth,
-            expires_at=app.clock() + limits.max_seconds + GRACE,
-            max_usd_nano=None if usd is None else to_nano(usd),
-            max_llm_calls=limits.max_llm_calls,
-            max_tokens=limits.max_tokens_per_run,
-        )
+        claims = claims_for(run, limits, now=app.clock())
         app.ledger.reopen_run(app.holds, run.run_id)
         try:
             asyncio.run(resume_on_host(app.home, run, sign(claims, app.secret)))

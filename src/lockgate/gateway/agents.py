@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 from sqlalchemy.exc import SQLAlchemyError
@@ -377,8 +377,31 @@ class Agents:
             return None
 
 
+class Claimant(Protocol):
+    """A run that needs a token: one that begins, or one that goes on."""
+
+    @property
+    def run_id(self) -> str: ...
+    @property
+    def agent(self) -> str: ...
+    @property
+    def environment(self) -> str: ...
+    @property
+    def tenant(self) -> str: ...
+    @property
+    def behaviour_digest(self) -> str: ...
+    @property
+    def effective_digest(self) -> str: ...
+    @property
+    def arm(self) -> Arm: ...
+    @property
+    def trace_id(self) -> str: ...
+    @property
+    def depth(self) -> int: ...
+
+
 def claims_for(
-    request: RunRequest, limits: ActionLimits, *, now: float, tools: tuple[str, ...] | None = None
+    request: Claimant, limits: ActionLimits, *, now: float, tools: tuple[str, ...] | None = None
 ) -> RunClaims:
     """What the run's token says: who it is, and what it may use at most."""
     usd = limits.max_usd_per_run

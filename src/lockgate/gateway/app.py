@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -36,13 +36,14 @@ MAX_KEY = 256
 """Characters of a session or a user: they are stored with every run."""
 _LIMITS = frozenset(
     ("llm_calls_exceeded", "tool_calls_exceeded", "tokens_exceeded", "time_exceeded", "cost_exceeded",
-     "depth_exceeded", "budget_exceeded")
+     "iterations_exceeded", "loop_detected", "depth_exceeded", "budget_exceeded")
 )  # fmt: skip
 """Reasons of a failed run that a caller meets as a limit. Waiting does not help: the same run would end alike."""
 _MODELS_SECONDS = 30.0  # a provider's list of models is kept
 _STALE_SECONDS = 60.0  # a worker that has not read the store for so long is not ready
 
 Handler = Callable[[Exchange], Awaitable[None]]
+Identify = Callable[[Exchange], Awaitable[Identity]]
 
 
 class RunBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -66,6 +67,7 @@ class Gateway:
         control: ControlProxy,
         metrics: SharedMetrics,
         emit: Callable[[Span], None],
+        external: Callable[[Identify], Mapping[tuple[str, str], Handler]] | None = None,
     ) -> None:
         self._access = access
         self._directory = directory
@@ -79,6 +81,7 @@ class Gateway:
         self._paths: dict[tuple[str, str], Handler] = {
             **{("POST", dialect.path): partial(self._call, dialect) for dialect in DIALECTS},
             ("GET", "/v1/models"): self._list_models,
+            **({} if external is None else external(self._identify)),
             ("POST", "/v1/traces"): self._take_traces,
             ("GET", "/health"): self._health,
             ("GET", "/ready"): self._ready,

@@ -6,6 +6,7 @@ python -m lockgate.gateway.worker --fd 5 --index 0 --parent 4711
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from lockgate.process import die_with_parent
@@ -13,7 +14,7 @@ from lockgate.telemetry import logs
 
 if TYPE_CHECKING:
     from lockgate.bootstrap import App
-    from lockgate.gateway.app import Gateway
+    from lockgate.gateway.app import Gateway, Handler, Identify
     from lockgate.gateway.calls.call import Call
     from lockgate.gateway.model import Identity, RunClaims
     from lockgate.gateway.protocols.model import Request
@@ -81,15 +82,16 @@ class Worker:
             switches.check(self._directory.settings, identity, model=model)
             tenants.check_region(identity, model)
 
+        self._meter = Budgets(
+            directory=self._directory, holds=app.holds, clock=app.clock, book=app.books, leases=app.leases
+        )
         self._proxy = Proxy(
             providers=Providers(app.project, app.clock, self._notices.upstream, app.versions.providers_as_deployed),
             prices=app.prices,
             spans=app.spans,
             upstream=self._upstream,
             metrics=metrics,
-            meter=Budgets(
-                directory=self._directory, holds=app.holds, clock=app.clock, book=app.books, leases=app.leases
-            ),
+            meter=self._meter,
             permit=permit,
             guards=guards,
             cache=cache,
@@ -144,8 +146,23 @@ class Worker:
             control=self._control,
             metrics=self._shared,
             emit=self._app.spans.emit,
+            external=self._external,
         )
         return self._gateway
+
+    def _external(self, identify: Identify) -> Mapping[tuple[str, str], Handler]:
+        """The paths by which tools and other paid APIs hold money."""
+        from lockgate.gateway.external import External
+
+        app = self._app
+        return External(
+            identify=identify,
+            meter=self._meter,
+            holds=app.holds,
+            prices=app.prices,
+            secret=app.secret,
+            emit=app.spans.emit,
+        ).routes()
 
     async def close(self) -> None:
         """After the last call: write out spans, close connections."""

@@ -18,6 +18,8 @@ BUDGET_STOPS = frozenset(
         "tokens_exceeded",
         "time_exceeded",
         "cost_exceeded",
+        "iterations_exceeded",
+        "loop_detected",
         "depth_exceeded",
         "budget_exceeded",
     }

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 budgets = typer.Typer(
     invoke_without_command=True,
+    add_completion=False,
     rich_markup_mode=None,
     help="Show what is spent, held and left of each budget, how fast, and for how long.\n\n"
     "Held is money reserved for calls under way; it is settled to their true cost when they end.\n\n"

@@ -11,6 +11,8 @@ ERROR_TYPES: dict[str, str] = {
     "tokens_exceeded": "The run used up max_tokens_per_run.",
     "time_exceeded": "The run took longer than max_seconds.",
     "cost_exceeded": "The run used up max_usd_per_run.",
+    "iterations_exceeded": "The run went round more often than max_iterations.",
+    "loop_detected": "The run called the same tool with the same arguments again and again.",
     "depth_exceeded": "Runs that start runs went deeper than max_depth.",
     "budget_exceeded": "A budget outside the run is used up: the agent's, the tenant's, or the run's account.",
     "rate_limited": "Too many requests in a short time; later it may pass.",
@@ -60,6 +62,8 @@ def model_failure(error: LockgateError | TimeoutError, *, model: str, timeout: f
             return error
         case TimeoutError():
             return RunFailed("model_timeout", f"model {model!r} did not answer in {timeout:.0f} s")
+        case LimitExceeded(reason=str(reason)) if reason in ERROR_TYPES:
+            return RunFailed(reason, error.message, remedy=error.remedy)
         case LimitExceeded(retry_after=None):
             return RunFailed("budget_exceeded", error.message, remedy=error.remedy)
         case LimitExceeded():

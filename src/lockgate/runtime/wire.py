@@ -55,7 +55,9 @@ def failure_of(status: int, headers: Mapping[str, str], data: bytes, model: Mode
     if status == 429 and error.get("code") == LimitExceeded.code:
         final = headers.get("x-should-retry") == "false"
         retry_after = None if final else _seconds(headers.get("retry-after"))
-        return LimitExceeded(said, limit=str(error.get("limit", "")), retry_after=retry_after)
+        return LimitExceeded(
+            said, limit=str(error.get("limit", "")), retry_after=retry_after, reason=_text(error.get("reason"))
+        )
     if status == 403 and error.get("code") == Killed.code:
         return Killed(said, what=str(error.get("what", "")))
     if status in (401, 403):

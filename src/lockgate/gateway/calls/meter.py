@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -19,6 +19,8 @@ from lockgate.errors import InputError, LimitExceeded
 from lockgate.gateway.access import check_agent, check_tools
 from lockgate.gateway.calls.call import Call
 from lockgate.gateway.directory import Directory
+from lockgate.gateway.exchange import Exchange
+from lockgate.gateway.model import Identity
 from lockgate.limits import actions
 from lockgate.limits.book import Book, Caller
 from lockgate.limits.budgets import RunLimits, accounts_for, estimate_tokens
@@ -90,29 +92,15 @@ class Budgets:
         if payer is None:
             payer = self._payer(call)
         identity, now = call.identity, self._clock()
-        environment, agent = identity.environment, payer.caller.agent
-        book = self._book(environment)
         attempt = call.attempt
         caller = payer.caller
         if attempt is not None:
             model = f"{attempt.target.provider.name}/{attempt.model}"
             if model != caller.model:
                 caller = msgspec.structs.replace(caller, model=model)
-        limits, rates = book.limits(caller, now)
-        if not is_first and rates:
+        accounts, rates = self._accounts(identity, payer, caller)
+        if not is_first:
             rates = ()
-        route = self._directory.routes.settings_of(environment, agent) if agent else None
-        accounts: Sequence[Account] = accounts_for(
-            environment=environment,
-            tenant=identity.tenant,
-            agent=agent,
-            run=payer.run,
-            settings=route.settings if route else None,
-            now=now,
-            day=book.day(now),
-            limits=limits,
-            leased=book.shared,
-        )
         if payer.same is not None and is_first:
             accounts = [*accounts, payer.same]
         unbounded = call.request.unbounded
@@ -123,7 +111,7 @@ class Budgets:
             )
         bound = price.bound(size, max_tokens, n, extra)
         tokens = estimate_tokens(size, max_tokens, n) + extra
-        tag = 0 if attempt is None else int.from_bytes(attempt.span_id, "big", signed=True)
+        tag = 0 if attempt is None else _tag(attempt.span_id)
         try:
             hold = self._holds.hold(accounts, bound, now=now, tokens=tokens, rates=rates, tag=tag)
         except LimitExceeded as refused:
@@ -133,6 +121,15 @@ class Budgets:
         if hold.standings:
             call.headers += _headers(hold.standings)
         return hold
+
+    def hold_amount(
+        self, exchange: Exchange, identity: Identity, amount: Nano, span_id: bytes, attributes: dict[str, Any]
+    ) -> Hold:
+        """Hold an amount that is no model call's, on every budget in USD that the caller's calls count for; what else
+        it counts for is added to ``attributes``."""
+        payer = self._payer_of(exchange, identity, "", attributes, {})
+        accounts = [one for one in self._accounts(identity, payer, payer.caller)[0] if one.unit == "usd"]
+        return self._holds.hold(accounts, amount, now=self._clock(), tag=_tag(span_id))
 
     async def lease(self, needed: LeaseNeeded) -> None:
         """Ask the store for a larger slice of the caps that :meth:`hold` found too little leased of."""
@@ -150,19 +147,51 @@ class Budgets:
 
     # --- who pays ---------------------------------------------------------------------------------------------
 
+    def _accounts(self, identity: Identity, payer: Payer, caller: Caller) -> tuple[Sequence[Account], Sequence[Rate]]:
+        now, environment, agent = self._clock(), identity.environment, caller.agent
+        book = self._book(environment)
+        limits, rates = book.limits(caller, now)
+        route = self._directory.routes.settings_of(environment, agent) if agent else None
+        daily = self._directory.settings.value("tenant.daily_usd", environment=environment, tenant=identity.tenant)
+        accounts = accounts_for(
+            environment=environment,
+            tenant=identity.tenant,
+            agent=agent,
+            run=payer.run,
+            settings=route.settings if route else None,
+            tenant_daily_usd=daily,
+            now=now,
+            day=book.day(now),
+            limits=limits,
+            leased=book.shared,
+        )
+        return accounts, rates
+
     def _payer(self, call: Call) -> Payer:
-        identity, headers = call.identity, call.exchange.headers
-        run: RunLimits | None = call.run
-        agent = call.agent
+        model = f"{call.provider}/{call.model}"
+        payer = self._payer_of(call.exchange, call.identity, model, call.attributes, call.request.fields)
+        call.agent = payer.caller.agent
+        return payer
+
+    def _payer_of(
+        self,
+        exchange: Exchange,
+        identity: Identity,
+        model: str,
+        attributes: dict[str, Any],
+        fields: Mapping[str, msgspec.Raw],
+    ) -> Payer:
+        headers = exchange.headers
+        run: RunLimits | None = identity.run
+        agent = None if identity.run is None else identity.run.agent
         key = ""
         same = None
-        if call.run is None:
+        if identity.run is None:
             key = identity.key_id
             named = headers.get("x-lockgate-agent")
             if named is not None:
                 agent = _name("x-lockgate-agent", named)
                 check_agent(identity, agent)
-                call.agent = agent
             own = headers.get("x-lockgate-run")
             if own is not None:
                 book = self._book(identity.environment)
@@ -172,32 +201,32 @@ class Budgets:
                 run = HeaderRun(
                     run_id, None if usd is None else to_nano(usd), allowed.max_llm_calls, allowed.max_tokens_per_run
                 )
-                if book.runs is not None:
+                if book.runs is not None and fields:
                     like = hashlib.blake2b(digest_size=8)
-                    for field in sorted(call.request.fields):
-                        like.update(field.encode() + bytes(call.request.fields[field]))
+                    for field in sorted(fields):
+                        like.update(field.encode() + bytes(fields[field]))
                     window = SAME + like.hexdigest()
                     same = Account(name=f"run:{run_id}", window=window, cap=allowed.max_repeats, unit="calls")
-                call.attributes["lockgate.run.named"] = run_id
+                attributes["lockgate.run.named"] = run_id
         session, task = headers.get("x-lockgate-session"), headers.get("x-lockgate-task")
         labels = headers.get("x-lockgate-labels")
         named_labels: tuple[str, ...] = ()
         if session is not None:
-            call.attributes["session.id"] = session = _name("x-lockgate-session", session, 256)
+            attributes["session.id"] = session = _name("x-lockgate-session", session, 256)
         if task is not None:
-            call.attributes["lockgate.task"] = task = _name("x-lockgate-task", task)
+            attributes["lockgate.task"] = task = _name("x-lockgate-task", task)
         if labels is not None:
             named_labels = tuple(sorted({_name("x-lockgate-labels", one.strip()) for one in labels.split(",")}))
             if len(named_labels) > MAX_LABELS:
                 raise InputError(
                     f"x-lockgate-labels has {len(named_labels)} labels", remedy=f"send at most {MAX_LABELS}"
                 )
-            call.attributes["lockgate.labels"] = list(named_labels)
+            attributes["lockgate.labels"] = list(named_labels)
         caller = Caller(
             tenant=identity.tenant,
             key=key,
             agent=agent,
-            model=f"{call.provider}/{call.model}",
+            model=model,
             session=session,
             task=task,
             labels=named_labels,
@@ -233,6 +262,10 @@ class Budgets:
             now = self._clock()
             seconds = now - self._holds.began((f"run:{run.run_id}", "", "calls"), now)
         actions.check(budget, made, seconds=seconds, iteration=iteration, depth=depth)
+
+
+def _tag(span_id: bytes) -> int:
+    return int.from_bytes(span_id, "big", signed=True)
 
 
 def _no_limits(environment: str) -> Book:
