@@ -25,7 +25,7 @@ from lockgate.versions.registry.shelf import Shelf
 
 Repository = Annotated[str, InPath(max_length=128)]
 Name = Annotated[str, InPath(max_length=160)]
-_CODES = {Unauthenticated: "UNAUTHORIZED", Refused: "DENIED", NotFound: "NAME_UNKNOWN"}
+_CODES: dict[type[LockgateError], str] = {Unauthenticated: "UNAUTHORIZED", Refused: "DENIED", NotFound: "NAME_UNKNOWN"}
 
 
 def pull_routes(fleet: Fleet, shelf: Shelf, member: Any) -> APIRouter:
