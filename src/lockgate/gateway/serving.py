@@ -168,7 +168,7 @@ def _hosts(versions: list[_Served], url: str) -> dict[str, Spec]:
     hosts: dict[str, Spec] = {}
     for version in versions:
         digest = version.effective_digest
-        arguments = ("host", "--digest", version.behaviour_digest, "--env", version.environment)
+        arguments: tuple[str, ...] = ("host", "--digest", version.behaviour_digest, "--env", version.environment)
         arguments += ("--effective", digest, "--parent", str(os.getpid()))
         name = f"host {version.agent} {digest.removeprefix('sha256:')[:12]}"
         hosts[name] = Spec(
