@@ -110,7 +110,7 @@ class Topics:
 
     def scan(self, text: str, start: int = 0) -> Iterator[Finding]:
         tokens = [(match[0].casefold(), match.start(), match.end()) for match in _TOKEN.finditer(text, start)]
-        if tokens and start and (text[start - 1].isalnum() or text[start - 1] in "_'") and tokens[0][1] == start:
+        if tokens and tokens[0][1] == start and _goes_on(text, start):
             tokens = tokens[1:]  # the end of a word that began before
         floor = start
         for number, (word, first, _) in enumerate(tokens):
@@ -148,6 +148,13 @@ class Topics:
             for prefix, parts, name in self._prefixes:
                 if word.startswith(prefix):
                     yield parts, name
+
+
+def _goes_on(text: str, place: int) -> bool:
+    """Whether a word that began before goes on here."""
+    before = text[max(0, place - 2) : place]
+    before = before.removesuffix("'") if len(before) > 1 else before
+    return bool(before) and (before[-1].isalnum() or before[-1] == "_")
 
 
 def _matches(tokens: Sequence[tuple[str, int, int]], number: int, parts: tuple[str, ...], text: str) -> int:

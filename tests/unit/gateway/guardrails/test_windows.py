@@ -47,6 +47,7 @@ def in_pieces(text: str, sizes: list[int]) -> str:
 
 @settings(max_examples=300, deadline=None)
 @given(texts, st.lists(st.integers(1, 20), min_size=1, max_size=6))
+@example("'law suits", [1])
 @example("Bearer abcdefghijklmnop12344111 1111 1111 1111 12/27\n", [1])
 def test_pieces_become_what_the_whole_becomes(text: str, sizes: list[int]) -> None:
     assert in_pieces(text, sizes) == redacted(text, DETECTORS)[0]
