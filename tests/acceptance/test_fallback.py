@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.acceptance.judging import Models, call, write_project
 
+from lockgate.bootstrap import open_app
+from lockgate.evals.store import last_of_kind
 from lockgate.fleet.fallbacks import Slice, fallback_command
 from lockgate.testing import FakeModelServer
 from lockgate.testing.replies import ModelRequest
+from lockgate.ticks import fallbacks
 
 AGENT = """\
 agent:
@@ -83,3 +87,28 @@ def test_the_control_planes_process_says_the_verdict_by_its_exit_code(project: P
     assert subprocess.run(fallback_command(one), capture_output=True, timeout=60).returncode == 0
     models.in_order = False
     assert subprocess.run(fallback_command(one), capture_output=True, timeout=60).returncode == 1
+
+
+def test_the_control_plane_runs_the_slice_of_what_serves_and_keeps_one_alert(project: Path, models: Backup) -> None:
+    agent = project / "agents/support.v3.yaml"
+    agent.write_text(AGENT.replace("{every: 7d, cases: 6}", "{every: 1s, cases: 4, environment: dev}"))
+    call("lock")
+    call("deploy", "support@3", "--env", "dev")
+    opened = open_app()
+    watch = fallbacks(opened)
+
+    def once() -> list[str]:
+        watch.tick()
+        while watch._running is not None:
+            time.sleep(0.05)
+            watch.tick()
+        return [alert.message for alert in opened.alerts.list()]
+
+    models.in_order = False
+    [message] = once()
+    assert "the backup model of support in dev does not pass its slice" in message
+    assert last_of_kind(opened.control, "support", "fallback")[1] == "fail"
+    models.in_order = True
+    time.sleep(1.1)
+    assert once() == []
+    assert models.asked == ["backup-2026-01-01"] * 8
