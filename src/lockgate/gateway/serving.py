@@ -131,6 +131,7 @@ def _wanted(
     def wanted() -> dict[str, Spec]:
         nonlocal served
         if everything:
+            app.project_file.refresh()  # a local model that is new there is started
             try:
                 versions = _versions(app)
                 served = {**_hosts(versions, url), **_local_models(app, versions)}
