@@ -61,7 +61,8 @@ class Connection(asyncio.Protocol):
                 return
             self.buffer = self.buffer[end + 4 + size :]
             if head.startswith(b"get"):
-                seen = {"calls": len(self.seen), "first": min(self.seen, default=0.0), "most": Connection.most}
+                first, last = min(self.seen, default=0.0), max(self.seen, default=0.0) + self.latency
+                seen = {"calls": len(self.seen), "first": first, "last": last, "most": Connection.most}
                 self.write(json.dumps(seen).encode())
                 Connection.seen, Connection.most = [], 0
                 continue
@@ -306,6 +307,7 @@ def measured(name: str, url: str, options: argparse.Namespace) -> dict[str, floa
             "seconds": took,
             "cpu_ms": 1000 * max(cpu, usage.ru_utime + usage.ru_stime) / options.cases,
             "first_call": model["first"] - began,
+            "calling": model["last"] - model["first"],
             "megabytes": usage.ru_maxrss / 1024,
             "calls": model["calls"],
             "most": model["most"],
@@ -348,7 +350,7 @@ def main() -> None:
             against = f", {found['seconds'] / ours:5.1f}× Lockgate's time" if ours and name != "lockgate" else ""
             print(
                 f"{name:10} {found['seconds']:6.2f} s: {found['seconds'] / ideal:5.2f}× ideal{against}; "
-                f"CPU {found['cpu_ms']:5.2f} ms a case, first call after {found['first_call']:.2f} s, "
+                f"CPU {found['cpu_ms']:5.2f} ms a case, first call after {found['first_call']:.2f} s, all answered {found['calling']:.2f} s later, "
                 f"{found['megabytes']:.0f} MB, {found['calls']:.0f} calls, {found['most']:.0f} at once",
                 flush=True,
             )

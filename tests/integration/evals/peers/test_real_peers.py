@@ -201,6 +201,18 @@ def test_promptfoo_assertions_give_their_own_scores(app: App) -> None:
     )
 
 
+def test_an_assertion_about_json_is_not_held_against_the_expected_text(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ANSWERS, "right", RunResult(status="completed", output={"amount": 3}))
+    schema = {"type": "object", "required": ["total"]}
+    held(
+        app,
+        {"promptfoo:is-json": 0.5, "totals": {"metric": "promptfoo:is-json", "value": schema, "min": 0.5}},
+        {"promptfoo:is-json": (1, 0), "totals": (0, 0)},
+    )
+
+
 def test_inspect_scorers_give_their_own_values(app: App) -> None:
     held(
         app,

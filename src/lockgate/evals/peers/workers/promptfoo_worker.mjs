@@ -11,6 +11,9 @@ const send = (message) => write(JSON.stringify(message) + '\n');
 
 // Assertions that start another program or call out: a rubric names those as scorers of the project's own.
 const REFUSED = /^(not-)?(python|ruby|webhook)$/;
+// Assertions that hold the answer against a text: without a value, against the case's expected output.
+const EXPECTS =
+  /^(not-)?(equals|i?contains(-any|-all)?|starts-with|levenshtein|rouge-n|bleu|gleu|meteor|similar|factuality|context-recall)$/;
 // What promptfoo says of a grader it could not read: no word on the answer.
 const UNREADABLE = /malformed response|did not match expected format|Could not extract JSON|produced a malformed|No output/i;
 
@@ -80,7 +83,10 @@ function assertionOf(request) {
 async function score(request) {
   const { sample } = request;
   const assertion = assertionOf(request);
-  if (assertion.value === undefined && sample.expected !== null) assertion.value = sample.expected;
+  if (assertion.value === undefined && EXPECTS.test(assertion.type)) {
+    if (sample.expected === null) return { skip: 'the case has no expected_output, and the metric no value' };
+    assertion.value = /-(any|all)$/.test(assertion.type) ? [sample.expected].flat() : [sample.expected].flat()[0];
+  }
   const provider = providerOf(request);
   const vars = { query: sample.input, input: sample.input, context: sample.contexts ?? [], ...sample.metadata.vars };
   const result = await promptfoo.assertions.runAssertion({
