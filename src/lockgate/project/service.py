@@ -128,12 +128,12 @@ def _check(document: Document, config: ProjectConfig, root: Path) -> None:
                 ((*group, name, "upstreams", number, "api_key"), further.api_key)
                 for number, further in enumerate(given.upstreams)
             ]
-            for place, key in keys:
+            for at, reference in keys:
                 try:
-                    if key is not None:
-                        check_reference(key)
+                    if reference is not None:
+                        check_reference(reference)
                 except InputError as wrong:
-                    raise document.error(place, wrong.message, remedy=wrong.remedy) from None
+                    raise document.error(at, wrong.message, remedy=wrong.remedy) from None
     for key in ("prices", "deprecations"):
         named = getattr(config, key)
         if named is not None and not (root / named).is_file():

@@ -15,6 +15,8 @@ import pytest
 
 from lockgate.results import Usage
 from lockgate.testing import FakeModelServer, Reply, ToolCall, failing
+from lockgate.testing.protocols import WIRES
+from lockgate.testing.replies import ModelRequest
 
 if TYPE_CHECKING:
     from conftest import RunningGateway
@@ -368,3 +370,54 @@ def test_what_cannot_be_bounded_is_refused_under_a_cap_and_passes_without(
     assert status == 400
     assert f"'{named}'" in json.loads(answer)["error"]["message"]
     assert model.requests == []
+
+
+# --- upstreams that lie ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", "/v1/responses"])
+def test_a_stream_that_ends_anywhere_is_settled_and_leaves_the_worker_alive(
+    gateway: RunningGateway, model: FakeModelServer, path: str
+) -> None:
+    name = CLAUDE if path == "/v1/messages" else OPENAI
+    body = {"model": name, "max_tokens": 50, "messages": ASK, "input": "x", "stream": True}
+    if path == "/v1/chat/completions":
+        del body["input"]
+    asked = ModelRequest(path=path, headers={}, body={**body, "stream_options": {"include_usage": True}})
+    make = WIRES[path].stream
+    assert make is not None
+    stream = b"".join(make(asked, Reply(text="one two three", usage=USED)))
+    seen = 0
+    for cut in range(0, len(stream), max(1, len(stream) // 12)):
+        model.respond = lambda _, cut=cut: Reply(events=(stream[:cut],) if cut else ())
+        status, _, received = post(gateway, path, body)
+        assert status == 200
+        assert len(received) <= len(stream)
+        spans = gateway.spans()
+        assert len(spans) == (seen := seen + 1)
+        assert spans[-1].cost_nano > 0
+        assert settled(gateway) == sum(span.cost_nano for span in spans)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Reply(body=b"<html>busy</html>"),
+        Reply(body=b"<html>busy</html>", headers={"content-type": "text/html"}),
+        Reply(body=b"\x00\xff" * 99),
+        Reply(events=(b'data: {"type": "error", "error": {"message": "out of memory"}}\n\n',)),
+        Reply(failure="nonsense"),
+        Reply(failure="close"),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_is_no_answer_is_an_error_in_the_clients_shape(
+    gateway: RunningGateway, model: FakeModelServer, answer: Reply, stream: bool
+) -> None:
+    model.respond = lambda _: answer
+    body = {"model": CLAUDE, "max_tokens": 50, "messages": ASK, "stream": stream}
+    status, _, received = post(gateway, "/v1/messages", body)
+    assert status == 502
+    assert json.loads(received)["type"] == "error"
+    model.respond = lambda _: Reply(text="well again")
+    assert post(gateway, "/v1/messages", {**body, "stream": False})[0] == 200

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,12 +14,12 @@ import openai
 import pytest
 from sqlalchemy import select
 
-from lockgate.results import Usage
+from lockgate.results import RunResult, Usage
 from lockgate.storage.schema import alerts
 from lockgate.testing import FakeModelServer, Reply, closing, cut, failing, hanging, rate_limited
 
 if TYPE_CHECKING:
-    from conftest import RunningGateway
+    from conftest import FakeHost, RunningGateway
 
 ASK: Any = [{"role": "user", "content": "hi"}]
 USED = Usage(input_tokens=1000, output_tokens=500)
@@ -345,3 +345,24 @@ def _open_alerts(gateway: RunningGateway, count: int) -> list[str]:
         if len(rows) == count or time.monotonic() > deadline:
             return rows
         time.sleep(0.02)
+
+
+# --- agents ---------------------------------------------------------------------------------------------------
+
+
+def test_the_fallback_agent_answers_while_an_agents_runs_keep_failing(
+    gateway: RunningGateway, hosts: Callable[[str], FakeHost]
+) -> None:
+    breaker = {"failure_threshold": 2, "reset_timeout": 100.0, "fallback": "human"}
+    gateway.route(settings={"breaker": breaker})
+    gateway.route(agent="human", stable_effective="sha256:" + "c" * 64)
+    failing_host, human = hosts("b"), hosts("c")
+    failing_host.respond = lambda _: RunResult(status="failed", error_type="model_error", error="no")
+    human.respond = lambda _: RunResult(status="completed", output="a person looks at it")
+    for _ in range(2):
+        with pytest.raises(openai.UnprocessableEntityError):
+            ask(gateway, "agent:triage")
+    assert text(ask(gateway, "agent:triage")) == "a person looks at it"
+    assert len(failing_host.requests) == 2
+    assert human.requests[0].agent == "human"
+    assert _open_alerts(gateway, 1) == ["breaker_open"]

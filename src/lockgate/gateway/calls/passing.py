@@ -183,8 +183,8 @@ class Passing:
     ) -> tuple[bytes, str] | None:
         call, exchange = attempt.call, attempt.call.exchange
         kind = answer.header("content-type") or ""
-        if kind.startswith("text/html"):
-            raise UpstreamError(f"provider {attempt.target.provider.name!r} answered with HTML", sent=True)
+        if kind and not kind.startswith("text/event-stream"):  # no stream: a whole answer, or something else
+            return await self._pass_answer(attempt, answer, keep)
         guard = self._guards.on_stream(call) if self._guards is not None else None
         stream = Stream(attempt, answer, self._metrics, guard, may_switch=may_switch, keep=keep)
         first_token = attempt.target.provider.first_token_timeout
