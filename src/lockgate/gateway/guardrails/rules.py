@@ -105,10 +105,14 @@ class Topics:
                     self._prefixes.append((parts[0][:-1], parts, rule.name))
                 else:
                     self._exact.setdefault(parts[0], []).append((parts, rule.name))
+        self._firsts = (*self._exact, *(prefix for prefix, _, _ in self._prefixes))
         self._starts = tuple(prefix for prefix, _, _ in self._prefixes)
         self.longest = self._most * (_LONGEST_WORD + 3) + 2
 
     def scan(self, text: str, start: int = 0) -> Iterator[Finding]:
+        folded = text[start:].casefold()
+        if not any(first in folded for first in self._firsts):
+            return
         tokens = [(match[0].casefold(), match.start(), match.end()) for match in _TOKEN.finditer(text, start)]
         if tokens and tokens[0][1] == start and _goes_on(text, start):
             tokens = tokens[1:]  # the end of a word that began before
