@@ -350,7 +350,8 @@ def main() -> None:
             against = f", {found['seconds'] / ours:5.1f}× Lockgate's time" if ours and name != "lockgate" else ""
             print(
                 f"{name:10} {found['seconds']:6.2f} s: {found['seconds'] / ideal:5.2f}× ideal{against}; "
-                f"CPU {found['cpu_ms']:5.2f} ms a case, first call after {found['first_call']:.2f} s, all answered {found['calling']:.2f} s later, "
+                f"CPU {found['cpu_ms']:5.2f} ms a case, first call after {found['first_call']:.2f} s, "
+                f"all answered {found['calling']:.2f} s later, "
                 f"{found['megabytes']:.0f} MB, {found['calls']:.0f} calls, {found['most']:.0f} at once",
                 flush=True,
             )
