@@ -226,3 +226,16 @@ def test_the_gate_checks_itself_on_the_versions_own_trials(evals: Evals) -> None
     assert check.catch_rate == 1
     assert check.not_tried == ["tools not called: the agent calls none"]
     assert evals.last() is None  # nothing of it stands as an evaluation of the version
+
+
+def test_two_stored_evaluations_are_compared_from_what_they_saw(evals: Evals) -> None:
+    first = evaluate(evals, contender(right, "sha256:old"))
+    second = evaluate(evals, contender(lambda case: wrong(case) if case.id in ("c1", "c2") else right(case)))
+    card = evals.compare_runs(first.id, second.id)
+    assert {change.case_id for change in card.broken} == {"c1", "c2"}
+    assert card.metric("exact_match").difference == pytest.approx(-0.04)  # type: ignore[union-attr]
+    assert (card.kind, card.baseline_label, card.cases) == ("compare", first.label, 50)
+    rubric = parse_rubric({"thresholds": {"exact_match": 0.8}}, Path())
+    assert evals.whole_run("sha256:new", GOLDEN.cases, rubric) == second
+    stricter = parse_rubric({"thresholds": {"exact_match": 0.9}}, Path())
+    assert evals.whole_run("sha256:new", GOLDEN.cases, stricter) is None
