@@ -1,23 +1,28 @@
-"""Push and pull against a real registry (Debian's docker-registry), with and without a password."""
+"""Push and pull against a real registry (Debian's docker-registry): without a login, with a password, with tokens."""
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import shutil
 import socket
 import subprocess
+import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from tests.integration.versions.token_server import ISSUER, SERVICE, TokenServer
 
 from lockgate.bootstrap import App
 from lockgate.errors import Conflict, Corrupt, NotFound, Refused, Unauthenticated, Unavailable
 from lockgate.project.service import load_project
-from lockgate.versions.registry.client import Registry, open_registry
+from lockgate.versions.registry.client import INDEX, Registry, fallback_tag, open_registry
 from lockgate.versions.registry.credentials import Credentials
 from lockgate.versions.registry.reference import Reference, parse
 from lockgate.versions.registry.service import pull_version, push_version
@@ -218,3 +223,151 @@ def test_a_registry_with_a_password_wants_it(tmp_path: Path, app: App, monkeypat
         assert push_version(app.versions, "triage", at(server)).uploaded == 0
     finally:
         server.stop()
+
+
+@pytest.fixture
+def tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Server, TokenServer]]:
+    """A registry that believes a token server: anybody may pull, ``me`` may push too."""
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
+    giver = TokenServer(
+        tmp_path,
+        users={"me": "planted-canary", "guest": "guest-password"},
+        rights={"": ["pull"], "guest": ["pull"], "me": ["pull", "push"]},
+        refresh="planted-identity",
+    )
+    told = f"realm: '{giver.realm}', service: {SERVICE}, issuer: {ISSUER}, rootcertbundle: {giver.certificate}"
+    server = Server(tmp_path, f"auth: {{token: {{{told}}}}}\n")
+    yield server, giver
+    server.stop()
+    giver.stop()
+
+
+def test_a_token_is_asked_for_with_the_scope_that_is_needed(
+    tokens: tuple[Server, TokenServer], app: App, elsewhere: App
+) -> None:
+    server, giver = tokens
+    me = Credentials(username="me", password="planted-canary")
+    digest = push_version(app.versions, "triage", at(server), credentials=me).digest
+    assert ("GET", "repository:team/triage:pull,push", "me") in [
+        (method, scope.replace("push,pull", "pull,push"), who) for method, scope, who in giver.asked
+    ]
+    giver.asked.clear()
+    assert pull_version(elsewhere.versions, at(server)).digest == digest  # nobody in particular
+    assert giver.asked == [("GET", "repository:team/triage:pull", "")]
+
+
+def test_a_token_that_does_not_suffice_or_is_not_given_is_a_clear_refusal(
+    tokens: tuple[Server, TokenServer], app: App
+) -> None:
+    server, _ = tokens
+    with pytest.raises((Refused, Unauthenticated)) as caught:
+        push_version(
+            app.versions, "triage", at(server), credentials=Credentials(username="guest", password="guest-password")
+        )
+    assert "guest-password" not in str(caught.value)
+    with pytest.raises(Unauthenticated, match="gave no token") as caught:
+        push_version(
+            app.versions, "triage", at(server), credentials=Credentials(username="me", password="wrong-canary")
+        )
+    assert "wrong-canary" not in str(caught.value)
+
+
+def test_an_identity_token_of_a_docker_login_is_traded_for_one(
+    tokens: tuple[Server, TokenServer], app: App, tmp_path: Path
+) -> None:
+    server, giver = tokens
+    (tmp_path / "docker").mkdir()
+    entry = {"auth": "bWU6", "identitytoken": "planted-identity"}
+    (tmp_path / "docker/config.json").write_text(json.dumps({"auths": {server.host: entry}}))
+    push_version(app.versions, "triage", at(server))
+    assert {method for method, _, _ in giver.asked} == {"POST"}
+
+
+def test_the_command_takes_the_password_from_standard_input(
+    tokens: tuple[Server, TokenServer], app: App, elsewhere: App
+) -> None:
+    server, _ = tokens
+
+    def command(root: Path, *arguments: str, typed: str) -> subprocess.CompletedProcess[str]:
+        words = [sys.executable, "-m", "lockgate", *arguments, "--username", "me"]
+        return subprocess.run(words, cwd=root, input=typed, capture_output=True, text=True, timeout=60, check=False)
+
+    where = str(at(server))
+    done = command(app.project.root, "push", "triage", where, typed="planted-canary\n")
+    assert done.returncode == 0, done.stderr
+    refused = command(app.project.root, "push", "triage", where, typed="wrong-canary\n")
+    assert refused.returncode != 0
+    assert "canary" not in refused.stderr + refused.stdout
+    assert "no password came" in command(app.project.root, "push", "triage", where, typed="").stderr
+    got = command(elsewhere.project.root, "pull", where, "--json", typed="planted-canary\n")
+    assert json.loads(got.stdout)["digest"] == app.versions.find("triage")
+
+
+class Referring(BaseHTTPRequestHandler):
+    """A registry in memory with the referrers API of OCI 1.1, as it is specified, and no tag in its place."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        kind, name = self.path.split("/")[-2:]
+        held: dict[str, bytes] = self.server.held  # type: ignore[attr-defined]
+        if kind == "referrers":
+            named = [json.loads(data) | {"digest": key} for key, data in held.items() if data.startswith(b"{")]
+            found = [
+                {"mediaType": "application/vnd.oci.image.manifest.v1+json", "artifactType": one["artifactType"]}
+                | {"digest": one["digest"], "size": len(held[one["digest"]])}
+                for one in named
+                if one["digest"].startswith("sha256:") and one.get("subject", {}).get("digest") == name
+            ]
+            body = json.dumps({"schemaVersion": 2, "mediaType": INDEX, "manifests": found}).encode()
+            self._send(200, body, {"content-type": INDEX})
+        elif name in held:
+            self._send(200, held[name], {})
+        else:
+            self._send(404, b"{}", {})
+
+    do_HEAD = do_GET
+
+    def do_POST(self) -> None:
+        self._send(202, b"", {"location": f"{self.path}here"})
+
+    def do_PUT(self) -> None:
+        data = self.rfile.read(int(self.headers.get("content-length", 0)))
+        digest = "sha256:" + hashlib.sha256(data).hexdigest()
+        held: dict[str, bytes] = self.server.held  # type: ignore[attr-defined]
+        held[digest] = data
+        headers = {"docker-content-digest": digest}
+        if "/manifests/" in self.path:
+            held[self.path.rpartition("/")[2]] = data
+            subject = json.loads(data).get("subject")
+            headers |= {"oci-subject": subject["digest"]} if subject else {}
+        self._send(201, b"", headers)
+
+    def _send(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        for key, value in {**headers, "content-length": str(len(body))}.items():
+            self.send_header(key, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_where_there_is_a_referrers_api_no_tag_stands_in_for_it(app: App, elsewhere: App) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Referring)
+    server.held = {}  # type: ignore[attr-defined]
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        where = parse(f"oci://127.0.0.1:{server.server_port}/team/triage:v1")
+        ref = app.versions.ref("triage", "prod")
+        app.versions.attest("triage", ref.behaviour_digest, ref.effective_digest, "sha256:g", "sha256:r", "pass", {})
+        assert push_version(app.versions, "triage", where).referrers == 2
+        assert fallback_tag(ref.behaviour_digest) not in server.held  # type: ignore[attr-defined]
+        got = pull_version(elsewhere.versions, where)
+        assert (got.digest, len(got.envelopes), got.file_version) == (ref.behaviour_digest, 1, 1)
+        assert elsewhere.versions.settings(got.digest) == app.versions.settings(got.digest)
+    finally:
+        server.shutdown()
+        server.server_close()
