@@ -14,7 +14,8 @@ demo: $(VENV)/.demo  ## Watch the whole loop on a real local model.
 test: $(VENV)/.dev  ## Unit, integration and acceptance tests.
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not integration_only" $(ARGS)
 
-test-integrations: $(VENV)/.integrations peers  ## Real frameworks, real models, other tools, a browser, fault tests.
+test-integrations: $(VENV)/.integrations  ## Real frameworks, real models, other tools, a browser, fault tests.
+	@$(MAKE) --no-print-directory -j4 peers
 	$(BIN)/python -m pytest -m integration_only $(ARGS)
 
 lint: $(VENV)/.dev  ## Formatting, lint, types, and which room may import which.
@@ -61,7 +62,7 @@ $(PEERS:%=.venv-peers/%/.done): .venv-peers/%/.done: constraints/peer-%.txt
 	@echo "Installing promptfoo into .venv-peers/promptfoo …"
 	@mkdir -p $(@D)
 	cp $^ $(@D)
-	cd $(@D) && npm ci --omit=optional --ignore-scripts --no-audit --no-fund --loglevel=error
+	cd $(@D) && npm install --omit=optional --ignore-scripts --no-audit --no-fund --loglevel=error
 	@touch $@
 
 lock:  ## Resolve the constraint files anew (needs uv). They name no index host.
