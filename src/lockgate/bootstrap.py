@@ -307,14 +307,15 @@ class App:
         from lockgate.evals.rubric import parse_rubric
         from lockgate.versions.lockfile import read_lock
 
-        digest = next((entry.digest for entry in read_lock(self.project.root) if entry.file == file), None)
-        if digest is None or not (self.home / "control.db").exists():
+        entry = next((entry for entry in read_lock(self.project.root) if entry.file == file), None)
+        if entry is None or not (self.home / "control.db").exists():
             return None
         try:
-            settings = self.versions.settings(digest)
+            settings = self.versions.settings(entry.digest)
         except NotFound:
             return None
-        return self.judges.uncalibrated(parse_rubric(settings.evals, self.project.root, where=f"{file}: evals"))
+        rubric = parse_rubric(settings.evals, self.project.root, where=f"{file}: evals")
+        return self.judges.uncalibrated(rubric, entry.agent)
 
     def run_result(self, run_id: str) -> RunResult:
         """What a run of the gateway answered, with its tool calls, as a scorer is given it."""

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.acceptance.judging import Models, call, write_project
+from typer.testing import CliRunner
 
 from lockgate.bootstrap import open_app
+from lockgate.cli import app
 from lockgate.testing import FakeModelServer
 
 A = ("--agent", "support", "--metric", "helpfulness")
@@ -156,3 +159,23 @@ def test_exported_grades_calibrate_as_those_of_the_queue(project: Path) -> None:
     for name in ("kappa", "labels", "agreement", "annotators", "mean_error"):
         assert from_file[name] == from_queue[name]
     assert from_queue["position_bias"] is None
+
+
+def test_an_agents_judged_mean_is_corrected_by_labels_of_its_own_answers_only(project: Path) -> None:
+    call("annotate", "sample", *A, "--count", "60", "--double", "0")
+    grade_all("ana", wrong=12)  # people say otherwise of twelve answers
+    call("annotate", "export", "--to", "labels.jsonl")
+    call("judge", "calibrate", "--metric", "helpfulness", "--judge", "fake:judge-2026-01-01", "--labels",
+         "labels.jsonl", "--pairs", "0", code=1)  # fmt: skip
+    metric = scored_helpfulness()
+    assert (metric["judge_mean"], metric["labels"], metric["mean"]) == (None, 0, 1.0)
+    call("judge", "calibrate", *A, "--pairs", "0", code=1)
+    metric = scored_helpfulness()
+    assert metric["judge_mean"] == 1.0
+    assert metric["labels"] > 20
+    assert metric["mean"] < 1.0
+
+
+def scored_helpfulness() -> dict[str, Any]:
+    card = json.loads(CliRunner().invoke(app, ["eval", "--agent", "support@2", "--baseline", "none", "--json"]).stdout)
+    return next(metric for metric in card["metrics"] if metric["name"] == "helpfulness")

@@ -114,7 +114,7 @@ class Evals:
         judged = needs_judge(rubric)
         if judged and open_judge is None:
             raise _no_judge(judged)
-        calibrations = self._calibrations(rubric, judged)
+        calibrations = self._calibrations(rubric, judged, candidate.agent)
         _check_strict(rubric, calibrations)
         card_id, started = new_id("eval"), self._clock()
         effective = _kept_under(candidate, model_override)
@@ -170,7 +170,7 @@ class Evals:
                 planned(full, known, buy_trials, early=kind == "quality" and not rubric.whole),
                 run,
                 others,
-                labels=_labels(calibrations),
+                labels=_labels(calibrations, candidate.agent),
                 check=_check_ran,
             )
         decision, outcome, other, cases = seen.decision, seen.candidate, seen.baseline, known
@@ -305,10 +305,10 @@ class Evals:
                 found.append(_mutant_card(mutant.name, mutant.what, decision, outcome.ran))
         return msgspec.structs.replace(check, mutants=found, not_tried=skipped)
 
-    def _calibrations(self, rubric: Rubric, judged: Sequence[str]) -> Calibrations:
+    def _calibrations(self, rubric: Rubric, judged: Sequence[str], agent: str) -> Calibrations:
         known = Judges(self._control, self._clock)
         return {
-            metric.name: None if rubric.judge is None else known.calibration(rubric.judge, metric)
+            metric.name: None if rubric.judge is None else known.calibration(rubric.judge, metric, agent)
             for metric in rubric.metrics
             if metric.name in judged
         }
@@ -386,8 +386,9 @@ def _mutant_card(name: str, what: str, decision: Decision, ran: int) -> MutantCa
     return MutantCard(name=name, what=what, verdict=decision.verdict, reason=reason, trials_run=ran)
 
 
-def _labels(calibrations: Calibrations) -> dict[str, Labels]:
-    """What people said of answers that the judge has scored too, by metric: enough of it, and of this very judge."""
+def _labels(calibrations: Calibrations, agent: str) -> dict[str, Labels]:
+    """What people said of answers that the judge has scored too, by metric: enough of it, of this very judge, and of
+    this agent's answers. What a judge is off by on another's says nothing of what it is off by here."""
     return {
         name: Labels(
             judge=np.array([pair[0] for pair in found.pairs]),
@@ -395,7 +396,7 @@ def _labels(calibrations: Calibrations) -> dict[str, Labels]:
             weight=np.array(found.weights or [1.0] * len(found.pairs)),
         )
         for name, found in calibrations.items()
-        if found is not None and len(found.pairs) >= FEWEST
+        if found is not None and found.agent == agent and len(found.pairs) >= FEWEST
     }
 
 

@@ -53,6 +53,7 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
     human_kappa: float | None = None  # how far people agree with one another
     pairs: list[tuple[float, float]] = []  # judge and human, answer by answer: a gate's mean is corrected from them
     weights: list[float] = []  # of the pairs: answers that each stands for
+    agent: str = ""  # whose answers were graded; empty: not said
     spent_nano: int = 0
     created_at: float = 0.0
 

@@ -72,7 +72,9 @@ def calibrate(
 
     async def run() -> Calibration:
         async with app.judge(settings, env) as ask:
-            return await app.judges.calibrate(settings, found, given, ask, root, max_usd=limit, pairs=pairs)
+            return await app.judges.calibrate(
+                settings, found, given, ask, root, max_usd=limit, pairs=pairs, agent=name or ""
+            )
 
     record = asyncio.run(run())
     emit(record, json, lambda: _draw([record]))

@@ -51,6 +51,7 @@ class Judges:
         *,
         max_usd: float | None = None,
         pairs: int = PAIRS,
+        agent: str = "",
     ) -> Calibration:
         """Ask the judge about every labelled answer, and store how far it agrees.
 
@@ -109,38 +110,38 @@ class Judges:
         ]
         swapped = [one for one in compared if one is not None]
         found = calibrate(graded, settings, metric, now=self._clock(), swapped=swapped, people=people)
-        found = msgspec.structs.replace(found, spent_nano=spend.nano)
+        found = msgspec.structs.replace(found, agent=agent, spent_nano=spend.nano)
         store.save(self._control, found)
         return found
 
-    def calibration(self, settings: JudgeSettings, metric: Metric) -> Calibration | None:
-        """The newest calibration of exactly this judge on this metric."""
-        return store.last(self._control, judge_digest(settings, metric))
+    def calibration(self, settings: JudgeSettings, metric: Metric, agent: str = "") -> Calibration | None:
+        """The newest calibration of exactly this judge on this metric: on the agent's answers, else on any."""
+        return store.last(self._control, judge_digest(settings, metric), agent)
 
     def export(self) -> list[Calibration]:
-        """The newest calibration of each judge on each metric: what another database has to know."""
-        newest: dict[str, Calibration] = {}
+        """The newest calibration of each judge on each metric and agent: what another database has to know."""
+        newest: dict[tuple[str, str], Calibration] = {}
         for one in store.listed(self._control, limit=10_000):
-            newest.setdefault(one.digest, one)
-        return sorted(newest.values(), key=lambda one: (one.metric, one.model, one.digest))
+            newest.setdefault((one.digest, one.agent), one)
+        return sorted(newest.values(), key=lambda one: (one.metric, one.model, one.agent, one.digest))
 
     def take(self, found: Sequence[Calibration]) -> int:
         """Keep calibrations of another database; those that are not newer than what is here stay out. How many are."""
         taken = 0
         for one in found:
-            known = store.last(self._control, one.digest)
-            if known is None or known.created_at < one.created_at:
+            known = store.last(self._control, one.digest, one.agent)
+            if known is None or known.agent != one.agent or known.created_at < one.created_at:
                 store.save(self._control, one)
                 taken += 1
         return taken
 
-    def uncalibrated(self, rubric: Rubric) -> list[str]:
+    def uncalibrated(self, rubric: Rubric, agent: str = "") -> list[str]:
         """The rubric's judged metrics without a good calibration of exactly this judge, each with why where it was
         tried."""
         found = []
         for metric in rubric.metrics:
             if metric.name in needs_judge(rubric):
-                known = None if rubric.judge is None else self.calibration(rubric.judge, metric)
+                known = None if rubric.judge is None else self.calibration(rubric.judge, metric, agent)
                 if known is None:
                     found.append(metric.name)
                 elif not known.good:

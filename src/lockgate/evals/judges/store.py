@@ -10,6 +10,9 @@ from lockgate.ids import new_id
 from lockgate.storage.engine import Database
 from lockgate.storage.schema import calibrations
 
+KNOWN = 100
+"""Calibrations of one judge that are looked through for an agent's own."""
+
 
 def save(control: Database, found: Calibration) -> str:
     """Keep a calibration; returns its id."""
@@ -27,12 +30,13 @@ def save(control: Database, found: Calibration) -> str:
     return row_id
 
 
-def last(control: Database, judge_digest: str) -> Calibration | None:
-    """The newest calibration of exactly this judge."""
+def last(control: Database, judge_digest: str, agent: str = "") -> Calibration | None:
+    """The newest calibration of exactly this judge: on this agent's answers, else on any."""
     query = select(calibrations.c.record).where(calibrations.c.judge_digest == judge_digest)
     with control.read() as connection:
-        row = connection.execute(query.order_by(calibrations.c.created_at.desc()).limit(1)).first()
-    return None if row is None else msgspec.convert(row[0], Calibration)
+        rows = connection.execute(query.order_by(calibrations.c.created_at.desc()).limit(KNOWN)).all()
+    found = [msgspec.convert(row[0], Calibration) for row in rows]
+    return next((one for one in found if one.agent == agent), found[0] if found else None)
 
 
 def listed(control: Database, limit: int = 50) -> list[Calibration]:
