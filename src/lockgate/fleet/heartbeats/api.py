@@ -71,7 +71,9 @@ def _read(body: bytes, shape: type[Shape]) -> Shape:
     try:
         return msgspec.json.decode(body, type=shape)
     except msgspec.DecodeError as wrong:
-        raise InputError(f"the body is wrong: {wrong}", remedy='send {"agent": …, "instance": …, "version": …}') from wrong
+        raise InputError(
+            f"the body is wrong: {wrong}", remedy='send {"agent": …, "instance": …, "version": …}'
+        ) from wrong
 
 
 def _pull(request: Request) -> str | None:
