@@ -10,13 +10,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import openai
 import pytest
 from sqlalchemy import select
 
+from lockgate.gateway.model import RunClaims
+from lockgate.gateway.tokens import sign
 from lockgate.results import RunResult, Usage
 from lockgate.storage.schema import alerts
 from lockgate.testing import FakeModelServer, Reply, closing, cut, failing, hanging, rate_limited
+from lockgate.versions.model import ModelRef
 
 if TYPE_CHECKING:
     from conftest import FakeHost, RunningGateway
@@ -199,6 +203,30 @@ def test_a_fallback_the_key_may_not_call_is_refused(gateway: RunningGateway, mod
             model="fake/fake-model", messages=ASK, extra_headers={"x-lockgate-fallbacks": "spare/fake-model"}
         )
     assert model.requests == []
+
+
+def test_a_run_falls_back_as_its_version_says_unless_its_loop_does_so_itself(
+    gateway: RunningGateway, model: FakeModelServer, second: FakeModelServer
+) -> None:
+    gateway.version = msgspec.structs.replace(
+        gateway.version, fallbacks=(ModelRef(provider="spare", name="fake-model"),)
+    )
+    claims = RunClaims(
+        run_id="run_1", agent="triage", environment="dev", tenant="acme", behaviour_digest="sha256:fb",
+        effective_digest="sha256:" + "b" * 64, arm="stable", trace_id="1" * 32, depth=0, expires_at=time.time() + 60,
+        max_usd_nano=None, max_llm_calls=50, max_tokens=500_000,
+    )  # fmt: skip
+    model.respond = lambda _: failing(404)
+    with openai.OpenAI(
+        base_url=gateway.url + "/v1", api_key=sign(claims, gateway.app.secret), max_retries=0, timeout=10
+    ) as client:
+        answer = client.chat.completions.create(model="fake/fake-model", messages=ASK)
+        assert text(answer) == "from the second"
+        with pytest.raises(openai.NotFoundError):
+            client.chat.completions.create(
+                model="fake/fake-model", messages=ASK, extra_headers={"x-lockgate-fallbacks": "off"}
+            )
+    assert len(second.requests) == 1
 
 
 def test_what_the_fallback_cannot_be_asked_leaves_the_first_error(
