@@ -91,6 +91,7 @@ class HoldTable:
         parts: list[int] = []
         short: list[tuple[Account, int]] = []
         empty: Refusal | None = None
+        refused: Balance | None = None
         with self._file:
             for account in accounts:
                 unit, cap = account.unit, account.cap
@@ -126,11 +127,11 @@ class HoldTable:
                             tokens=tokens,
                             standings=tuple(taking.standings),
                         )
-        if short:
-            raise LeaseNeeded(tuple(short))
+        if refused is not None:
+            raise budget_exceeded(refused, needed, now)
         if empty is not None:
             raise rate_refused(empty, tokens)
-        raise budget_exceeded(refused, needed, now)
+        raise LeaseNeeded(tuple(short))
 
     def mark_sent(self, hold: Hold) -> None:
         """Say that the call is about to leave: from here on, if this process dies, the hold is charged in full."""

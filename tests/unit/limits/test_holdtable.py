@@ -13,7 +13,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 from lockgate.errors import Corrupt, InputError, LimitExceeded
 from lockgate.limits import tablefile
 from lockgate.limits.holdtable import STALE_SECONDS, HoldTable
-from lockgate.limits.model import Account, Balance, Hold
+from lockgate.limits.model import Account, Balance, Charged, Hold, LeaseNeeded, Rate
 
 NOW = 1_795_000_000.0
 DAY = "2026-11-18"
@@ -275,11 +275,16 @@ def test_a_restart_of_the_machine_charges_what_was_sent(tmp_path: Path, monkeypa
     after.close()
 
 
+LEASED = Account(name="project:prod", window=DAY, cap=3000, leased=True)
+SLOTS = Account(name="key:prod:k", window="", cap=3, unit="concurrent")
+RATE = Rate(name="key:prod:k", per_minute=60.0)
+
+
 class Machine(RuleBasedStateMachine):
     """Any sequence of calls leaves the table where a table of plain dictionaries would be."""
 
     holds: Bundle[tuple[Hold, tuple[Account, ...], int]] = Bundle("holds")
-    accounts = st.lists(st.sampled_from([AGENT, TENANT, RUN]), min_size=1, unique=True).map(tuple)
+    accounts = st.lists(st.sampled_from([AGENT, TENANT, RUN, LEASED]), min_size=1, unique=True).map(tuple)
     amounts = st.integers(0, 500)
 
     def __init__(self) -> None:
@@ -291,6 +296,11 @@ class Machine(RuleBasedStateMachine):
         self.settled: dict[str, int] = {}
         self.held: dict[str, int] = {}
         self.open: set[int] = set()
+        self.granted = -1  # nothing was ever leased
+        self.under_way = 0
+        self.calls = 0
+        self.leased = False
+        self.entries: dict[int, tuple[Hold, tuple[Account, ...], int]] = {}
         self.done: list[Hold] = []
 
     def teardown(self) -> None:
@@ -303,31 +313,85 @@ class Machine(RuleBasedStateMachine):
             return self.settled.get(account.name, 0) + self.held.get(account.name, 0)
 
         fits = all(used(account) + amount <= (account.cap or 0) for account in accounts)
+        fits &= self.under_way < 3
+        leased = LEASED not in accounts or used(LEASED) + amount <= self.granted
         try:
-            hold = self.table.hold(accounts, amount, now=NOW)
-        except LimitExceeded:
+            hold = self.table.hold([*accounts, SLOTS], amount, now=NOW, rates=[RATE])
+        except LeaseNeeded as needed:
+            assert fits
+            assert not leased
+            assert needed.short == ((LEASED, used(LEASED) + amount),)  # noqa: PT017
+            return (Hold(slot=0, generation=-1, amount=0), (), 0)
+        except LimitExceeded as refused:
+            if refused.limit == RATE.name and self.under_way < 3:  # its bucket: sixty calls, and it is always now
+                assert self.calls >= 60
+                return (Hold(slot=0, generation=-1, amount=0), (), 0)
             assert not fits
             return (Hold(slot=0, generation=-1, amount=0), (), 0)
         assert fits
+        assert leased
+        self.under_way += 1
+        self.calls += 1
         for account in accounts:
             self.held[account.name] = self.held.get(account.name, 0) + amount
         self.open.add(hold.generation)
+        self.entries[hold.generation] = (hold, accounts, amount)
         return (hold, accounts, amount)
 
     @rule(entry=consumes(holds), share=st.floats(0, 1), sent=st.booleans())
     def settle(self, entry: tuple[Hold, tuple[Account, ...], int], share: float, sent: bool) -> None:
         hold, accounts, amount = entry
         actual = int(amount * share)
+        if hold.generation not in self.open:
+            assert not self.table.settle(hold, actual)
+            return
         if sent:
             self.table.mark_sent(hold)
-        assert self.table.settle(hold, actual) == (hold.generation in self.open)
+        assert self.table.settle(hold, actual)
         self._end(hold, accounts, amount, actual)
 
     @rule(entry=consumes(holds))
     def release(self, entry: tuple[Hold, tuple[Account, ...], int]) -> None:
         hold, accounts, amount = entry
-        assert self.table.release(hold) == (hold.generation in self.open)
+        if hold.generation not in self.open:
+            assert not self.table.release(hold)
+            return
+        assert self.table.release(hold)
+        self.calls -= 1  # what was never sent counts in no rate
         self._end(hold, accounts, amount, 0)
+
+    @rule(amount=st.integers(0, 3000))
+    def lease(self, amount: int) -> None:
+        self.leased = True
+        self.granted = max(amount, self.settled.get(LEASED.name, 0) + self.held.get(LEASED.name, 0))
+        self.table.grant(LEASED.key, self.granted)
+
+    @rule(amount=st.integers(0, 3000))
+    def give_back(self, amount: int) -> None:
+        used = self.settled.get(LEASED.name, 0) + self.held.get(LEASED.name, 0)
+        lowered = self.table.lower_grant(LEASED.key, amount)
+        if self.leased:
+            self.granted = min(self.granted, max(amount, used))
+            assert lowered == self.granted
+
+    @rule(change=st.integers(-300, 0))
+    def correct(self, change: int) -> None:
+        if self.table.adjust(AGENT.key, change):
+            self.settled[AGENT.name] = max(0, self.settled.get(AGENT.name, 0) + change)
+
+    @rule(marked=st.booleans())
+    def everybody_dies(self, marked: bool) -> None:
+        """An hour passes, or the processes died: what was sent is charged in full, the rest is given back."""
+        if marked:
+            for generation in self.open:
+                self.table.mark_sent(self.entries[generation][0])
+        charged: list[Charged] = []
+        assert self.table.reap(NOW + STALE_SECONDS + 1, charged) == len(self.open)
+        assert len(charged) == (len(self.open) if marked else 0)
+        for generation in list(self.open):
+            hold, accounts, amount = self.entries[generation]
+            self.calls -= not marked
+            self._end(hold, accounts, amount, amount if marked else 0)
 
     @rule()
     def settle_again(self) -> None:
@@ -349,7 +413,7 @@ class Machine(RuleBasedStateMachine):
     @invariant()
     def agrees(self) -> None:
         got = {balance.account: (balance.settled, balance.held) for balance in self.table.balances()}
-        for account in (AGENT, TENANT, RUN):
+        for account in (AGENT, TENANT, RUN, LEASED):
             expected = (self.settled.get(account.name, 0), self.held.get(account.name, 0))
             assert got.get(account.name, (0, 0)) == expected
             assert sum(expected) <= (account.cap or 0)
@@ -360,6 +424,7 @@ class Machine(RuleBasedStateMachine):
 
     def _end(self, hold: Hold, accounts: tuple[Account, ...], amount: int, actual: int) -> None:
         self.open.discard(hold.generation)
+        self.under_way -= 1
         self.done.append(hold)
         for account in accounts:
             self.held[account.name] -= amount

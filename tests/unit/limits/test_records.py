@@ -12,12 +12,15 @@ import pytest
 
 from lockgate.limits import records, tablefile
 from lockgate.limits.holdtable import HoldTable
-from lockgate.limits.model import Account
+from lockgate.limits.model import Account, Rate
 
 NOW = 1_795_000_000.0
 TRIAGE = Account(name="agent:prod:triage", window="2026-11-18", cap=1000)
 ACME = Account(name="tenant:prod:acme", window="2026-11-18", cap=None)
 CALLS = Account(name="run:r1", window="", cap=10, unit="calls")
+SLOTS = Account(name="key:prod:k1", window="", cap=4, unit="concurrent")
+RATE = Rate(name="key:prod:k1", per_minute=60.0, member="x")
+TOKENS = Rate(name="key:prod:k1", per_minute=600.0, unit="tokens")
 IDLE = Account(name="run:idle", window="", cap=None)
 NEW = Account(name="run:r2", window="", cap=1000)
 
@@ -105,7 +108,7 @@ class Prepared:
         self.table.settle(self.table.hold([TRIAGE, ACME, CALLS], 100, now=NOW), 70)
         self.table.settle(self.table.hold([IDLE], 5, now=NOW), 5)
         self.table.hold([TRIAGE], 40, now=NOW)
-        self.hold = self.table.hold([TRIAGE, ACME, CALLS], 300, now=NOW)
+        self.hold = self.table.hold([TRIAGE, ACME, CALLS, SLOTS], 300, tokens=9, rates=[TOKENS], now=NOW)
         raw = self.table._records.raw
         ends = ((0, tablefile.ACCOUNTS_AT * 8 + 32 * 512), (tablefile.SLOTS_AT * 8, tablefile.SLOTS_AT * 8 + 32 * 512))
         self.kept = [(slice(*end), bytes(raw[slice(*end)])) for end in ends]
@@ -126,6 +129,7 @@ def prepared(tmp_path: Path) -> Iterator[Prepared]:
 CHANGES: dict[str, Callable[[HoldTable, Any], Any]] = {
     "hold": lambda table, hold: table.hold([TRIAGE, ACME, CALLS], 20, now=NOW),
     "hold on a new account": lambda table, hold: table.hold([TRIAGE, NEW], 20, now=NOW),
+    "hold with a rate": lambda table, hold: table.hold([TRIAGE, SLOTS], 20, tokens=5, rates=[RATE, TOKENS], now=NOW),
     "settle": lambda table, hold: table.settle(hold, 250),
     "release": lambda table, hold: table.release(hold),
     "drop": lambda table, hold: table.drop(table.balances("run:idle")),

@@ -1,0 +1,79 @@
+"""What a run has done is read out of its conversation, in every protocol's words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lockgate.errors import LimitExceeded
+from lockgate.limits.actions import ActionBudget, check, may_hold_calls, offered_tools, tool_calls
+
+BUDGET = ActionBudget("r1", max_tool_calls=3, max_iterations=2, max_seconds=60.0, max_depth=1, max_repeats=2)
+
+CHAT = [
+    {"role": "user", "content": "hi"},
+    {"role": "assistant", "tool_calls": [{"function": {"name": "look", "arguments": '{"b": 1, "a": 2}'}}]},
+]
+USE = {"type": "tool_use", "name": "look", "input": {"a": 2, "b": 1}}
+MESSAGES = [{"role": "assistant", "content": [{"type": "text"}, USE]}]
+CALL = {"type": "function_call", "name": "look", "arguments": '{"a":2,"b":1}'}
+RESPONSES = [CALL, {"type": "message", "content": "x"}]
+
+
+@pytest.mark.parametrize("conversation", [CHAT, MESSAGES, RESPONSES], ids=["chat", "messages", "responses"])
+def test_tool_calls_are_found_with_their_arguments_in_one_form(conversation: Any) -> None:
+    assert tool_calls(conversation) == [("look", '{"a":2,"b":1}')]
+
+
+@given(
+    st.recursive(
+        st.none() | st.integers() | st.text(),
+        lambda inner: (
+            st.lists(inner)
+            | st.dictionaries(
+                st.sampled_from(["type", "tool_calls", "content", "function", "name", "arguments", "input"]), inner
+            )
+        ),
+    )
+)
+def test_no_conversation_breaks_it(conversation: Any) -> None:
+    tool_calls(conversation)
+    offered_tools(conversation)
+
+
+def test_arguments_that_are_no_json_are_compared_as_they_are() -> None:
+    calls = tool_calls([{"tool_calls": [{"function": {"name": "look", "arguments": "{broken"}}]}])
+    assert calls == [("look", "{broken")]
+
+
+def test_a_conversation_without_calls_is_not_decoded() -> None:
+    assert not may_hold_calls(b'[{"role": "user", "content": "tool"}]')
+    assert may_hold_calls(b'[{"tool_calls": []}]')
+
+
+@pytest.mark.parametrize(
+    ("calls", "more", "reason"),
+    [
+        ([("look", "{}")] * 2, {}, "loop_detected"),
+        ([("look", str(number)) for number in range(4)], {}, "tool_calls_exceeded"),
+        ([], {"iteration": 3}, "iterations_exceeded"),
+        ([], {"seconds": 61.0}, "time_exceeded"),
+        ([], {"depth": 2}, "depth_exceeded"),
+    ],
+)
+def test_a_run_ends_with_its_reason_and_waiting_does_not_help(calls: Any, more: Any, reason: str) -> None:
+    with pytest.raises(LimitExceeded, match="the run 'r1'") as ended:
+        check(BUDGET, calls, **more)
+    assert (ended.value.reason, ended.value.retry_after) == (reason, None)
+
+
+def test_what_is_within_its_limits_goes_on() -> None:
+    check(BUDGET, [("look", "1"), ("look", "2"), ("ask", "1")], seconds=60.0, iteration=2, depth=1)
+
+
+def test_offered_tools_have_names_in_every_protocol() -> None:
+    tools = [{"type": "function", "function": {"name": "a"}}, {"name": "b"}, {"type": "web_search"}]
+    assert offered_tools(tools) == ["a", "b", "web_search"]
