@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractAsyncContextManager
 from functools import cached_property
 from pathlib import Path
@@ -300,22 +300,25 @@ class App:
             (run.environment, run.agent, run.behaviour_digest, run.effective_digest) for run in resumable(self.control)
         }
 
-    def uncalibrated(self, file: str) -> list[str] | None:
-        """The metrics of the version locked from this agent file whose judge was not held against people, or does not
-        agree with them. None where nothing is known of it yet."""
+    def uncalibrated(self, files: Collection[str]) -> dict[str, list[str]]:
+        """By agent file, the metrics of the version locked from it whose judge was not held against people, or does
+        not agree with them. Files of which nothing is known yet are left out."""
         from lockgate.errors import NotFound
         from lockgate.evals.rubric import parse_rubric
         from lockgate.versions.lockfile import read_lock
 
-        entry = next((entry for entry in read_lock(self.project.root) if entry.file == file), None)
-        if entry is None or not (self.home / "control.db").exists():
-            return None
-        try:
-            settings = self.versions.settings(entry.digest)
-        except NotFound:
-            return None
-        rubric = parse_rubric(settings.evals, self.project.root, where=f"{file}: evals")
-        return self.judges.uncalibrated(rubric, entry.agent)
+        found: dict[str, list[str]] = {}
+        if not files or not (self.home / "control.db").exists():
+            return found
+        for entry in read_lock(self.project.root):
+            if entry.file in files:
+                try:
+                    settings = self.versions.settings(entry.digest)
+                except NotFound:
+                    continue
+                rubric = parse_rubric(settings.evals, self.project.root, where=f"{entry.file}: evals")
+                found[entry.file] = self.judges.uncalibrated(rubric, entry.agent)
+        return found
 
     def run_result(self, run_id: str) -> RunResult:
         """What a run of the gateway answered, with its tool calls, as a scorer is given it."""

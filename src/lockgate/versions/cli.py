@@ -62,10 +62,10 @@ def _with_calibrations(result: LockResult) -> LockResult:
 
     from lockgate.bootstrap import open_app
 
-    app = open_app()
+    known = open_app().uncalibrated({finding.path or "" for finding in result.warnings if finding.kind == "judge"})
     warnings = []
     for finding in result.warnings:
-        metrics = app.uncalibrated(finding.path or "") if finding.kind == "judge" else None
+        metrics = known.get(finding.path or "") if finding.kind == "judge" else None
         if metrics:
             finding = msgspec.structs.replace(finding, message=f"{finding.message}: {', '.join(metrics)}")
         if metrics != []:

@@ -43,7 +43,8 @@ def doctor(
         done = doctors.repair(notes)
         if done:
             notes = doctors.examine(doctors.read(app.project, app.versions, app.clock, online=not offline))
-    notes = [note for note in notes if note.kind != "judge" or app.uncalibrated(note.path or "") != []]
+    known = app.uncalibrated({note.path or "" for note in notes if note.kind == "judge"})
+    notes = [note for note in notes if note.kind != "judge" or known.get(note.path or "") != []]
     if fix:
         emit({"done": done, "findings": [note.data() for note in notes]}, json, lambda: _draw(notes, done))
     else:
