@@ -47,7 +47,29 @@ agent:
   system_prompt: prompts/clerk.1.md
   tools: [look]
 """
+GRAPHER = SORTER.replace("sorter\n", "grapher\n").replace(
+    'kind: python, entrypoint: "app.sorter:run"', 'kind: langgraph, entrypoint: "app.grapher:app"'
+)
 FILES = {
+    "agents/grapher.yaml": GRAPHER,
+    "app/grapher.py": """\
+from openai import AsyncOpenAI
+
+from lockgate.runtime import current_run
+
+
+class Graph:
+    async def ainvoke(self, state):
+        run = current_run()
+        found = await run.tool("look", {"order": "A-1"})
+        async with AsyncOpenAI(base_url=run.base_url, api_key=run.api_key) as client:
+            answer = await client.chat.completions.create(messages=state["messages"], model=run.model)
+        said = answer.choices[0].message.content
+        return {"messages": [], "structured_response": {"said": said, "found": found["state"]}}
+
+
+app = Graph()
+""",
     "prices.yaml": "fake: {fake-model: {input: 1.0, output: 2.0}}\n",
     "agents/sorter.yaml": SORTER,
     "app/sorter.py": """\
@@ -131,6 +153,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
             ("deploy", "clerk@2", "--env", "staging"),
             ("deploy", "sorter", "--env", "prod"),
             ("deploy", "sorter", "--env", "staging"),
+            ("deploy", "grapher", "--env", "prod"),
         ):
             done = lockgate(root, *command)
             assert done.returncode == 0, done.stderr
@@ -376,7 +399,7 @@ def test_without_the_role_nobody_reports_or_pulls(shop: Shop) -> None:
     assert ask(shop.url, "/api/v1/heartbeats", shop.key, {"agent": "../x", "instance": ""})[0] == 400
 
 
-@pytest.mark.parametrize("agent", ["clerk", "sorter"])
+@pytest.mark.parametrize("agent", ["clerk", "sorter", "grapher"])
 def test_a_run_recorded_through_the_gateway_is_replayed_exactly_without_it(
     shop: Shop, agent: str, tmp_path: Path
 ) -> None:
