@@ -85,7 +85,7 @@ class Book:
             *(("label", spec.labels, label, known(label), caller.tenant) for label in caller.labels),
         ]
         if caller.key_limits and caller.key:
-            yield f"key:{environment}:{caller.key}", "", Allowance.model_construct(**dict(caller.key_limits))
+            yield f"key:{environment}:{caller.key}", "", Allowance().model_copy(update=dict(caller.key_limits))
         for kind, named, name, shown, member in wanted:
             if not name or (kind == "key" and caller.key_limits):
                 continue
@@ -133,7 +133,7 @@ class Book:
         if kind == "project":
             allowance = self._spec.project
         else:
-            named: Mapping[str, Allowance] = getattr(self._spec, f"{kind}s", None) or {}
+            named = getattr(self._spec, f"{kind}s", None)
             allowance = of(named, name) if isinstance(named, Mapping) else None
         if allowance is None:
             return None

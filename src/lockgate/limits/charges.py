@@ -67,7 +67,7 @@ class Charges:
             here |= {row.key for row in store.in_windows(connection, self._clock(), self._ledger.machine)}
             zones = {window.partition(" ")[2] or "UTC" for _, window, _ in here if window}
             for call in calls:
-                windows = {window_of(call.at, period, zone) for zone in zones for period in ("day", "month")}  # type: ignore[arg-type]
+                windows = {window_of(call.at, period, zone) for zone in zones for period in ("day", "month")}
                 names = [*call.names(), *([f"run:{call.run_id}"] if call.run_id else [])]
                 keys = [(name, window, "usd") for name in names for window in ("", *sorted(windows))]
                 parts = tuple((key, call.cost_nano) for key in keys if key in here)

@@ -136,7 +136,7 @@ def charges(json: JsonFlag = False) -> None:
     app = open_app()
     app.accounting.note()
     found = app.charges.open()
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "id": charge.id,
             "at": charge.at,

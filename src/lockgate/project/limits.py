@@ -76,9 +76,10 @@ class LimitSpec(Strict):
             return {**getattr(other, name), **getattr(self, name)}
 
         scopes = ("tenants", "agents", "keys", "models", "sessions", "tasks", "labels")
-        return LimitSpec.model_construct(
-            time_zone=self.time_zone or other.time_zone,
-            project=self.project or other.project,
-            runs=self.runs or other.runs,
+        changed = {
+            "time_zone": self.time_zone or other.time_zone,
+            "project": self.project or other.project,
+            "runs": self.runs or other.runs,
             **{name: both(name) for name in scopes},
-        )
+        }
+        return self.model_copy(update=changed)
