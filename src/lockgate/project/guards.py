@@ -12,6 +12,12 @@ from lockgate.project.strict import Strict
 
 PERSONAL = ("email", "phone", "card", "iban", "ssn", "national_id", "birth_date", "ip", "person", "place")
 SECRETS = ("key", "private_key", "credential", "high_entropy")
+TOPICS = (
+    "self_harm", "weapons", "violence", "drugs", "malware", "medical_advice", "legal_advice", "financial_advice",
+)  # fmt: skip
+"""Rules that come with Lockgate."""
+MAX_WORDS = 8
+"""Words of a phrase."""
 OPTIONS: dict[str, frozenset[str]] = {
     "pii": frozenset(("kinds",)),
     "secrets": frozenset(("kinds",)),
@@ -19,7 +25,7 @@ OPTIONS: dict[str, frozenset[str]] = {
     "topics": frozenset(("rules",)),
     "canary": frozenset(("tokens",)),
     "max_length": frozenset(("characters",)),
-    "schema": frozenset(("repair", "schema_file")),
+    "schema": frozenset(("repair",)),
 }
 """The options of each guard, beside its action."""
 ACTIONS: dict[str, tuple[str, ...]] = {
@@ -99,6 +105,11 @@ class GuardSpec(Strict):
         for kind in self.kinds or ():
             if kind not in known:
                 raise _wrong(f"{kind!r} is no kind of {self.guard!r}", f"there are {', '.join(known)}")
+        for rule in self.rules or ():
+            if isinstance(rule, str) and rule not in TOPICS:
+                raise _wrong(f"there is no built-in rule {rule!r}", f"there are {', '.join(TOPICS)}; or write one")
+            if not isinstance(rule, str) and any(not 0 < len(one.split()) <= MAX_WORDS for one in rule.any):
+                raise _wrong(f"a phrase of the rule {rule.name!r} has more than {MAX_WORDS} words", "shorten it")
         if self.guard == "topics" and not self.rules:
             raise _wrong("'topics' has no rules", "name one, such as `rules: [self_harm]`")
         if self.guard == "max_length" and self.characters is None:

@@ -14,8 +14,6 @@ from lockgate.gateway.guardrails.model import Detector, Finding
 
 _TOKEN = re.compile(r"\w+(?:'\w+)*")
 _LONGEST_WORD = 64
-MAX_WORDS = 8
-"""Words of a phrase."""
 
 
 class Rule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
