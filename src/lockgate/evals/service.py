@@ -9,22 +9,29 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import msgspec
-import numpy as np
 
 from lockgate.clock import Clock
-from lockgate.errors import InputError, LockgateError, NotFound, Unavailable
+from lockgate.errors import NotFound, Unavailable
 from lockgate.evals import golden, peers, store
 from lockgate.evals.comparing import compare_cards, compare_tables, paired
 from lockgate.evals.gate import Decision, decide
 from lockgate.evals.grid import Grid
 from lockgate.evals.inputs import check_inputs
-from lockgate.evals.judges.calibration import Calibration
-from lockgate.evals.judges.correction import FEWEST
 from lockgate.evals.judges.service import Judges
 from lockgate.evals.looking import Run, kept_open, planned, until_settled
-from lockgate.evals.measuring import Labels
-from lockgate.evals.model import Case, Metric, MetricCard, MutantCard, Rubric, Scorecard, SelfCheck, Subject
+from lockgate.evals.model import Case, Metric, MutantCard, Rubric, Scorecard, SelfCheck, Subject
 from lockgate.evals.operations import costs_by_tag, quantiles
+from lockgate.evals.remarks import (
+    COULD_NOT,
+    Calibrations,
+    check_ran,
+    check_strict,
+    could_not,
+    labels_of,
+    no_judge,
+    warnings_of,
+    with_calibration,
+)
 from lockgate.evals.rubric import check_decides, make_scorer, needs_judge, with_field_metrics
 from lockgate.evals.runner import Outcome, Progress, Trials, run_trials
 from lockgate.evals.running.meter import Caps, Spend, counted
@@ -34,12 +41,9 @@ from lockgate.evals.selfcheck import MUTATIONS, Mutation, false_blocks
 from lockgate.evals.store import CHUNK, TrialStore
 from lockgate.evals.tables import CaseTable, key_of, pack, unpack
 from lockgate.ids import new_id
-from lockgate.money import show_usd, to_nano
+from lockgate.money import to_nano
 from lockgate.results import RunResult
 from lockgate.storage.engine import Database
-
-COULD_NOT = 0.5
-"""From this share of trials lost to a failing provider on, there is no verdict at all."""
 
 
 class Contender(NamedTuple):
@@ -67,8 +71,6 @@ class GoldenSet(NamedTuple):
     cases: Sequence[Case]
 
 
-Calibrations = dict[str, Calibration | None]
-"""The newest calibration of the judge on each metric that it scores."""
 OpenAsk = Callable[[], AbstractAsyncContextManager[Ask]]
 Watch = Callable[[str, Progress], None]
 """Told how far the trials of one version (by its label) are."""
@@ -113,9 +115,9 @@ class Evals:
         check_inputs(rubric, dataset.cases, lambda metric: make_scorer(metric, root))
         judged = needs_judge(rubric)
         if judged and open_judge is None:
-            raise _no_judge(judged)
+            raise no_judge(judged)
         calibrations = self._calibrations(rubric, judged, candidate.agent)
-        _check_strict(rubric, calibrations)
+        check_strict(rubric, calibrations)
         card_id, started = new_id("eval"), self._clock()
         effective = _kept_under(candidate, model_override)
         row: dict[str, Any] = {
@@ -170,8 +172,8 @@ class Evals:
                 planned(full, known, buy_trials, early=kind == "quality" and not rubric.whole),
                 run,
                 others,
-                labels=_labels(calibrations, candidate.agent),
-                check=_check_ran,
+                labels=labels_of(calibrations, candidate.agent),
+                check=check_ran,
             )
         decision, outcome, other, cases = seen.decision, seen.candidate, seen.baseline, known
         if len(seen.rows) < len(cases):
@@ -198,7 +200,7 @@ class Evals:
             costs=costs_by_tag(cases, outcome, other),
             verdict=decision.verdict,
             reasons=decision.reasons,
-            metrics=[_with_calibration(metric, calibrations) for metric in decision.metrics],
+            metrics=[with_calibration(metric, calibrations) for metric in decision.metrics],
             baseline_label=baseline.label if baseline else None,
             slices=decision.slices,
             broken=decision.broken,
@@ -215,7 +217,7 @@ class Evals:
             model_override=model_override,
             warnings=[
                 *notes,
-                *_warnings(
+                *warnings_of(
                     rubric, known if kind in ("quality", "compare") else (), outcome, other, calibrations, spend
                 ),
             ],
@@ -270,7 +272,7 @@ class Evals:
 
             healthy = await run(candidate.label, own, twice.trials, candidate.open)
             if healthy.not_the_agent >= COULD_NOT * healthy.total:
-                raise _could_not(healthy)
+                raise could_not(healthy)
             if healthy.stopped:
                 raise Unavailable("max_usd was reached before each case had two trials", remedy="raise max_usd")
             check = false_blocks(full, dataset.cases, healthy.grids)
@@ -386,25 +388,6 @@ def _mutant_card(name: str, what: str, decision: Decision, ran: int) -> MutantCa
     return MutantCard(name=name, what=what, verdict=decision.verdict, reason=reason, trials_run=ran)
 
 
-def _labels(calibrations: Calibrations, agent: str) -> dict[str, Labels]:
-    """What people said of answers that the judge has scored too, by metric: enough of it, of this very judge, and of
-    this agent's answers. What a judge is off by on another's says nothing of what it is off by here."""
-    return {
-        name: Labels(
-            judge=np.array([pair[0] for pair in found.pairs]),
-            human=np.array([pair[1] for pair in found.pairs]),
-            weight=np.array(found.weights or [1.0] * len(found.pairs)),
-        )
-        for name, found in calibrations.items()
-        if found is not None and found.agent == agent and len(found.pairs) >= FEWEST
-    }
-
-
-def _check_ran(outcome: Outcome) -> None:
-    if outcome.not_the_agent >= COULD_NOT * outcome.total:
-        raise _could_not(outcome)
-
-
 def _kept_under(candidate: Contender, model_override: str | None) -> str:
     """Trials on another model are kept apart: they say nothing of the version's own."""
     if model_override is None:
@@ -415,75 +398,6 @@ def _kept_under(candidate: Contender, model_override: str | None) -> str:
 def _caps(rubric: Rubric) -> Caps:
     usd = rubric.trial_max_usd
     return Caps(nano=None if usd is None else to_nano(usd), tokens=rubric.trial_max_tokens)
-
-
-def _warnings(
-    rubric: Rubric,
-    cases: Sequence[Case],
-    outcome: Outcome,
-    other: Outcome | None,
-    calibrations: Calibrations,
-    spend: Spend,
-) -> list[str]:
-    found = golden.warnings(cases) if cases else []
-    if rubric.judge is not None and (open_ := _uncalibrated(calibrations)):
-        found.append(f"the judge {rubric.judge.model} is not calibrated against human labels: {', '.join(open_)}")
-    if outcome.stopped or (other is not None and other.stopped):
-        found.append(f"stopped at max_usd: {show_usd(spend.nano)} spent; run again with a higher max_usd to go on")
-    if outcome.not_the_agent:
-        found.append(f"{outcome.not_the_agent} trials met a failing provider; the same command tries them again")
-    if other is not None and other.not_the_agent:
-        found.append(f"{other.not_the_agent} of the baseline's trials met a failing provider and were left out")
-    behind = outcome.left_behind + (other.left_behind if other else 0)
-    if behind:
-        found.append(f"{behind} trials did not end when they were cancelled")
-    return found
-
-
-def _uncalibrated(calibrations: Calibrations) -> list[str]:
-    """The metrics whose judge is not calibrated, each with why where it was tried."""
-    return [
-        name if found is None else f"{name} ({found.why_not})"
-        for name, found in calibrations.items()
-        if found is None or not found.good
-    ]
-
-
-def _check_strict(rubric: Rubric, calibrations: Calibrations) -> None:
-    """No trial is run for a verdict that a judge would decide of whom nobody knows whether it agrees with people."""
-    everywhere = rubric.calibrated_judges
-    strict = {metric.name for metric in rubric.metrics if metric.blocking and (metric.strict or everywhere)}
-    refused = _uncalibrated({name: found for name, found in calibrations.items() if name in strict})
-    if refused:
-        judge = "the judge" if rubric.judge is None else f"the judge {rubric.judge.model}"
-        raise Unavailable(
-            f"could not evaluate: {judge} is not calibrated against human labels, and may not decide "
-            f"{'blocking metrics in this environment' if everywhere else 'strict metrics'}: {', '.join(refused)}",
-            remedy="lockgate judge calibrate, or let them only advise (blocking: false)",
-        )
-
-
-def _with_calibration(card: MetricCard, calibrations: Calibrations) -> MetricCard:
-    if card.name not in calibrations:
-        return card
-    found = calibrations[card.name]
-    good, kappa = (False, None) if found is None else (found.good, found.kappa)
-    return msgspec.structs.replace(card, calibrated=good, kappa=kappa)
-
-
-def _could_not(outcome: Outcome) -> LockgateError:
-    kinds = ", ".join(f"{count} × {kind}" for kind, count in outcome.failures.most_common(3))
-    return Unavailable(
-        f"could not evaluate: {outcome.not_the_agent} of {outcome.total} trials met a failing provider ({kinds})",
-        remedy="is the model server up and its key right? Finished trials are kept: run the same command again",
-    )
-
-
-def _no_judge(judged: list[str]) -> LockgateError:
-    return InputError(
-        f"{', '.join(judged)} need a judge, and none is named",
-        remedy="add evals.judge to the agent file, or --judge provider:name",
-    )
 
 
 @asynccontextmanager
