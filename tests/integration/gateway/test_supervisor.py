@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -152,3 +153,69 @@ def _state(pid: int) -> str:
 
 def test_commands_are_of_this_interpreter() -> None:
     assert python("lockgate", "control") == (sys.executable, "-m", "lockgate", "control")
+
+
+WAITS = (sys.executable, "-c", "import sys, time; open('told', 'w').write(sys.stdin.readline()); time.sleep(60)")
+
+
+@pytest.fixture
+def spare(supervise: Callable[..., Supervisor], monkeypatch: pytest.MonkeyPatch) -> tuple[Supervisor, Wanted]:
+    monkeypatch.setattr(supervisor, "SPARE_REST", 0.0)
+    wanted = Wanted({"spare": Spec(command=WAITS, spare=True)})
+    one = supervise(wanted)
+    step_until(one, lambda: "spare" in one.pids())
+    return one, wanted
+
+
+def test_a_spare_becomes_the_child_that_is_wanted_next_and_another_takes_its_place(
+    spare: tuple[Supervisor, Wanted], tmp_path: Path
+) -> None:
+    one, wanted = spare
+    before = one.pids()["spare"]
+    wanted.specs["a"] = Spec(command=FAIL, becomes=("host", "--digest", "x"))
+    step_until(one, lambda: one.pids().get("a") == before)
+    step_until(one, lambda: (tmp_path / "told").exists() and (tmp_path / "told").read_text())
+    assert json.loads((tmp_path / "told").read_text()) == ["host", "--digest", "x"]
+    step_until(one, lambda: one.pids().get("spare") not in (None, before))
+    os.kill(before, signal.SIGKILL)  # it is the child's process now: that is what starts again
+    step_until(one, lambda: one.pids().get("a") not in (None, before))
+
+
+def test_without_a_living_spare_a_child_starts_by_itself(spare: tuple[Supervisor, Wanted]) -> None:
+    one, wanted = spare
+    pid = one.pids()["spare"]
+    os.kill(pid, signal.SIGKILL)
+    wanted.specs["a"] = Spec(command=SLEEP, becomes=("host",))
+    step_until(one, lambda: "a" in one.pids())
+    assert one.pids()["a"] != pid
+
+
+def test_a_spare_ends_when_nobody_can_tell_it_anything_any_more(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "lockgate.gateway.spare"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, cwd=tmp_path) as process:
+        assert process.stdin is not None
+        process.stdin.close()
+        assert process.wait(30) == 0
+
+
+def test_a_spare_goes_on_as_the_command_it_is_told(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "lockgate.gateway.spare"]
+    done = subprocess.run(
+        command, input='["--version"]\n', cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout.split()[0]) == (0, "lockgate")
+
+
+def test_a_change_is_looked_at_before_the_next_round_is_due(
+    supervise: Callable[..., Supervisor], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(supervisor, "REFRESH", 1000.0)
+    wanted, changes = Wanted({}), [False, False, True]
+    one = Supervisor(wanted, cwd=tmp_path, changed=lambda: changes.pop(0))
+    one.step(100.0)
+    wanted.specs = {"a": Spec(command=SLEEP)}
+    one.step(100.1)
+    assert one.pids() == {}
+    one.step(100.2)
+    assert "a" in one.pids()
+    one._end()
