@@ -57,6 +57,7 @@ class Worker:
             index,
             refresh=lambda: metrics.spans_dropped.set(app.spans.dropped),
         )
+        self._unpacked: dict[str, AgentVersion] = {}
         self._fallbacks_of: dict[str, dict[str, list[str]]] = {}
         self._notices = Notices(app.alerts.raise_alert, app.alerts.resolve)
         tenants = Tenants(app.project)
@@ -117,7 +118,18 @@ class Worker:
         self._gateway: Gateway | None = None
 
     def _version(self, digest: str) -> AgentVersion:
-        return self._app.versions.load(digest)
+        """The version with this behaviour digest; from its bundle alone while the store is away."""
+        from sqlalchemy.exc import SQLAlchemyError
+
+        from lockgate.errors import Unavailable
+        from lockgate.versions.bundle import unpack
+
+        try:
+            return self._app.versions.load(digest)
+        except (SQLAlchemyError, Unavailable):
+            if digest not in self._unpacked:
+                self._unpacked[digest] = unpack(digest, self._app.blobs.get)
+            return self._unpacked[digest]
 
     def _fallbacks(self, run: RunClaims) -> dict[str, list[str]]:
         """What takes the place of the models of a run's version."""

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from lockgate.gateway.worker import Worker
 from lockgate.testing import FakeModelServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from conftest import FakeHost, RunningGateway
 
@@ -92,6 +94,30 @@ def test_agents_are_served_from_the_last_snapshot(
         assert gateway.ask(key, model="agent:triage")[0] == 200
     finally:
         store.back()
+
+
+def test_a_version_that_a_worker_has_not_seen_yet_is_read_from_its_bundle(
+    gateway: RunningGateway, project_folder: Path, store: Store
+) -> None:
+    """Its guardrails hold also then."""
+    for folder in ("agents", "prompts"):
+        (project_folder / folder).mkdir()
+    (project_folder / "prompts" / "kind.md").write_text("Be kind.")
+    (project_folder / "agents" / "kind.v1.yaml").write_text(
+        "agent:\n  name: kind\n  version: 1\n  owner: x\n  model: {provider: fake, name: fake-model}\n"
+        "  system_prompt: prompts/kind.md\n  guardrails: {pii_redaction: true, output: [canary]}\n"
+    )
+    digest = gateway.app.versions.lock(None).versions[0].digest
+    gateway.app.versions._loaded.clear()
+    worker = gateway.worker
+    assert worker is not None
+    store.leave()
+    try:
+        version = Worker._version(worker, digest)
+    finally:
+        store.back()
+    assert version.guardrails.pii_redaction
+    assert version.guardrails.output == ({"guard": "canary", "action": "block"},)
 
 
 def test_liveness_does_not_ask_the_store(gateway: RunningGateway, store: Store) -> None:
