@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import insert, update
 from sqlalchemy.exc import OperationalError
 
+from lockgate.gateway import store
 from lockgate.gateway.directory import INTERVAL, Directory
 from lockgate.gateway.keys import Keys
 from lockgate.storage.engine import Database
@@ -96,3 +97,20 @@ def test_the_thread_keeps_reading_until_it_is_stopped(control: Database) -> None
         time.sleep(INTERVAL / 10)
     directory.stop()
     assert directory.read_at == 1000.0
+
+
+def test_a_written_route_is_a_change_once_and_a_store_that_is_away_is_none(
+    control: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed = store.watch(control)
+    assert not changed()  # whoever begins has read everything
+    with control.write() as connection:
+        connection.execute(insert(routes).values(**ROW))
+    assert changed()
+    assert not changed()
+    with control.write() as connection:
+        connection.execute(update(routes).values(revision=routes.c.revision + 1, weight=50.0))
+    with monkeypatch.context() as away:
+        away.setattr(control, "read", lambda: (_ for _ in ()).throw(OperationalError("away", {}, Exception())))
+        assert not changed()
+    assert changed()
