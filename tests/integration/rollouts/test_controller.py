@@ -306,3 +306,27 @@ def test_a_stable_version_that_changed_under_it_aborts_the_rollout(world: Any) -
     world.controller.tick()
     assert world.rollouts.get(rollout.id).status == "aborted"
     assert world.route().stable == world.ref(3)
+
+
+def test_a_direct_rollout_ends_as_soon_as_its_host_is_there_and_a_staged_one_is_left_to_the_full_tick(
+    world: Any,
+) -> None:
+    world.rollouts.deploy("triage@1", "dev")
+    world.serve(1)
+    direct = world.rollouts.deploy("triage@2", "dev", direct=True).rollout
+    world.controller.tick_direct()
+    assert world.rollouts.get(direct.id).live  # nobody serves it yet
+    world.serve(2)
+    paused = world.rollouts.pause(direct.id, reason="wait", by="test")
+    world.controller.tick_direct()
+    assert world.rollouts.get(paused.id).live
+    world.rollouts.resume(direct.id, by="test")
+    world.controller.tick_direct()
+    assert world.rollouts.get(direct.id).status == "promoted"
+    assert world.route().stable == world.ref(2)
+
+    world.serve(3)
+    staged = world.rollouts.deploy("triage@3", "dev").rollout
+    before = world.events(staged)
+    world.controller.tick_direct()
+    assert world.events(staged) == before
