@@ -54,6 +54,7 @@ def test_an_instance_is_behind_since_the_deploy_that_it_has_not_followed() -> No
     assert behind_since(KNOWN, WANTED) is None
     assert behind_since(old, WANTED) == 1000.0
     assert behind_since(old, None) is None
+    assert behind_since(msgspec.structs.replace(old, version=""), WANTED) is None  # it does not say what it runs
 
 
 def test_an_instance_that_came_later_is_behind_since_it_came_and_what_was_noted_stays() -> None:

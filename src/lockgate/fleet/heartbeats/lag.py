@@ -29,8 +29,9 @@ def runs(said: str, wanted: Wanted) -> bool:
 
 
 def behind_since(known: Reported, wanted: Wanted | None) -> float | None:
-    """Since when it runs another version than it should; None when it does not, or nothing is deployed there."""
-    if wanted is None or runs(known.version, wanted):
+    """Since when it runs another version than it should; None when it does not, or says nothing of its version, or
+    nothing is deployed there."""
+    if wanted is None or not known.version or runs(known.version, wanted):
         return None
     if known.behind_since is not None:
         return known.behind_since

@@ -52,7 +52,7 @@ class Fleet:
             config_version=wanted.behaviour_digest,
             effective_digest=wanted.effective_digest,
             file_version=wanted.file_version,
-            up_to_date=since is None,
+            up_to_date=lag.runs(beat.version, wanted),
             lag_seconds=0.0 if since is None else max(0.0, now - since),
             pull=None if pull is None else f"{pull}{beat.agent.lower()}@{wanted.behaviour_digest}",
         )
@@ -185,8 +185,7 @@ def _wrong(known: Reported, wanted: Wanted | None, now: float) -> dict[str, tupl
         found[_key(MISSING, *place)] = (MISSING, subject, message)
     since = lag.behind_since(known, wanted)
     if wanted is not None and since is not None and known.status != "stopping" and lag.lags(known, since, now):
-        runs = known.version or "a version it does not name"
-        message = f"runs {runs} and should run {_short(wanted.behaviour_digest)} for {_span(now - since)}"
+        message = f"runs {known.version} and should run {_short(wanted.behaviour_digest)} for {_span(now - since)}"
         found[_key(LAG, *place)] = (LAG, subject, message)
     return found
 
