@@ -15,7 +15,7 @@ _HEX = re.compile(r"[0-9a-f]{12,64}")
 
 
 def runs(said: str, wanted: Wanted) -> bool:
-    """Whether a version as an instance names it is the wanted one: ``agent@sha256:…``, 12 hex of a digest, ``3``, ``v3``.
+    """Whether a version as an instance names it is the wanted one: ``agent@sha256:…``, 12 hex of it, ``3`` or ``v3``.
 
     A version that is not named, or by too little, is not.
     """
