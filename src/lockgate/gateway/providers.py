@@ -40,13 +40,13 @@ _GRACE = 30.0
 """Seconds for which calls take the key they know while a store on the network is asked again."""
 
 
-class Target:
 def workers() -> int:
     """How many workers of this machine share a provider's keys."""
     told = os.environ.get(WORKERS_VARIABLE, "")
     return int(told) if told.isdecimal() and int(told) else 1
 
 
+class Target:
     """A provider as requests need it: full URLs, and the headers that carry its key."""
 
     __slots__ = ("_base", "_urls", "headers", "host", "key", "provider")
@@ -124,6 +124,13 @@ class Providers:
     def names(self) -> list[str]:
         return provider_names(self._project)
 
+    def known(self, environment: str, name: str, agent: str | None, version: str | None) -> Group | None:
+        """As :meth:`group`, without waiting for anything; None when it has to be looked up."""
+        known = self._groups.get((environment, name, agent, version))
+        if known is None or self._clock() - known[0] >= _LASTS or known[2] is not self._project.config:
+            return None
+        return known[1]
+
     async def group(self, environment: str, name: str, agent: str | None = None, version: str | None = None) -> Group:
         """The provider's upstreams as ``agent``'s runs, or plain callers, use them.
 
@@ -131,10 +138,10 @@ class Providers:
 
         Raises InputError for an unknown provider, Unavailable when its secret or its server is not there.
         """
+        known = self.known(environment, name, agent, version)
+        if known is not None:
+            return known
         now = self._clock()
-        known = self._groups.get((environment, name, agent, version))
-        if known is not None and now - known[0] < _LASTS and known[2] is self._project.config:
-            return known[1]
         config = self._project.config
         group = await self._resolve(environment, name, agent, version)
         self._groups[environment, name, agent, version] = (now, group, config)

@@ -138,13 +138,14 @@ class Attempts:
         if call.attempts or model != call.model or provider != call.provider or call.was_routed:
             self._permit(call.identity, f"{provider}/{model}")  # another than was asked for, or killed meanwhile
         version = None if call.identity.run is None else call.identity.run.effective_digest
-        group = await self._providers.group(call.identity.environment, provider, call.agent, version)
+        asked = call.identity.environment, provider, call.agent, version
+        group = self._providers.known(*asked) or await self._providers.group(*asked)
         kind, dialect = group.provider.kind, call.request.dialect
         passage = passage_to(dialect, kind)
         price = FREE if dialect.is_free else self._prices.price(kind, provider, model)
         if call.request.references and not group.provider.private_urls:
             check_links(call.request)
-        endpoint = await group.pool.take(without)
+        endpoint = group.pool.take_at_once() or await group.pool.take(without)
         target = group.targets.get(endpoint.id)
         if target is None:  # the project file changed while this call waited for its place
             group.pool.leave(endpoint)

@@ -114,7 +114,7 @@ class Attempt:
         """Hold the most that this attempt can cost."""
         request = self.call.request
         extra = request.references * REFERENCE_TOKENS
-        price = self._price_of(request.units)
+        price = self.price if request.units == 1 else self._price_of(request.units)
         self.hold = self.meter.hold(self.call, price, request.size, self.max_tokens, request.n, extra)
         return self.hold
 
@@ -135,7 +135,8 @@ class Attempt:
         self.settled = True
         usage = self.outcome.usage
         if usage is not None:
-            self.cost = self._price_of(self.outcome.units).cost(usage)
+            price = self.price if self.outcome.units == 1 else self._price_of(self.outcome.units)
+            self.cost = price.cost(usage)
             self.meter.settle(self.call, self.hold, self.cost, usage.total_tokens)
         elif self.sent:
             self.cost = self.hold.amount
@@ -146,6 +147,6 @@ class Attempt:
 
     def _price_of(self, units: int) -> Price:
         """The price with what is due by the request counted as often as it is due."""
-        if units == 1 or not self.price.request:
+        if not self.price.request:
             return self.price
         return msgspec.structs.replace(self.price, request=self.price.request * units)

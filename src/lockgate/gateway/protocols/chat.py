@@ -19,8 +19,9 @@ from lockgate.gateway.protocols.model import Outcome, Request, Text, put_all
 from lockgate.gateway.protocols.sse import Events, data_of
 from lockgate.results import Usage
 
-_REFERENCES = (b'"image_url"', b'"input_image"', b'"file"', b'"input_audio"', b'"video_url"')
+_REFERENCES = (b'"image_url"', b'"input_image"', b'"file"', b'"input_audio"', b'"audio_url"', b'"video_url"')
 _REASONING = re.compile(r"(o\d|gpt-[5-9])")
+_BOUNDS = ("max_completion_tokens", "max_tokens")
 _BOUNDED_TOOLS = frozenset(("function", "custom"))
 _OTHER_MODELS = ("models", "fallbacks")  # of gateways as upstreams: another model than the one that was checked
 _LOOKED_AT = frozenset((*_OTHER_MODELS, "web_search_options", "prediction", "service_tier", "tools"))
@@ -45,10 +46,8 @@ class Chat(Dialect):
         messages = fields.get("messages")
         if messages is None:
             raise InputError("'messages' is missing", remedy="send a list of messages")
-        stream_options = f.field(fields, "stream_options", dict[str, Any] | None)
-        limits = [
-            limit for name in ("max_completion_tokens", "max_tokens") if (limit := f.count(fields, name)) is not None
-        ]
+        stream_options = "stream_options" in fields and f.field(fields, "stream_options", dict[str, Any] | None)
+        limits = [limit for name in _BOUNDS if name in fields and (limit := f.count(fields, name)) is not None]
         return Request(
             dialect=self,
             fields=fields,
@@ -57,7 +56,7 @@ class Chat(Dialect):
             stream=f.flag(fields, "stream"),
             wants_usage=bool(stream_options and stream_options.get("include_usage")),
             max_tokens=max(limits) if limits else None,
-            n=f.count(fields, "n") or 1,
+            n=(f.count(fields, "n") or 1) if "n" in fields else 1,
             references=f.mentions(messages, _REFERENCES),
             unbounded=_unbounded(fields),
         )

@@ -77,7 +77,7 @@ def _links(value: Any, depth: int) -> Iterator[str]:
         for key, item in value.items():
             if key in _KEYS and isinstance(item, str):
                 yield item
-            else:
+            elif key != "input" or value.get("type") != "tool_use":  # what a model asked a tool for is not fetched
                 yield from _links(item, depth + 1)
     elif isinstance(value, list):
         for item in value:

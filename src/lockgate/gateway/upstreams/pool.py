@@ -78,16 +78,20 @@ class Pool:
     def waiting(self) -> int:
         return len(self._waiting)
 
+    def take_at_once(self) -> Endpoint | None:
+        """The only upstream, where it is well and takes any number of calls; None where there is more to think of."""
+        alone = self._alone
+        if alone is None or alone.breaker.failures:
+            return None
+        alone.load.busy += 1
+        return alone
+
     async def take(self, without: Endpoint | None = None) -> Endpoint:
         """The upstream to ask; its place has to be given back (:meth:`leave`).
 
         ``without``: one that just failed, taken only when there is no other. Raises :class:`Busy` when all are
         switched off by their breakers, the queue is full, or a place did not become free in time.
         """
-        alone = self._alone
-        if alone is not None and alone.breaker.failures == 0:
-            alone.load.busy += 1
-            return alone
         endpoint = None if self._waiting else self._choose(without)  # who waits already goes first
         return endpoint or await self._wait(without)
 

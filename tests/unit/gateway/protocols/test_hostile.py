@@ -170,6 +170,15 @@ def test_an_address_is_found_wherever_it_stands(dialect: Dialect, message: dict[
         check_links(request)
 
 
+def test_what_a_model_asked_a_tool_for_is_no_address_to_fetch() -> None:
+    content = [
+        {"type": "tool_use", "id": "t", "name": "get", "input": {"url": "http://10.0.0.1/"}},
+        {"type": "image", "source": {"type": "url", "url": "https://example.com/a.png"}},
+    ]
+    body = {"model": "a/b", "max_tokens": 5, "messages": [{"role": "assistant", "content": content}]}
+    check_links(MESSAGES.read(json.dumps(body).encode()))
+
+
 @given(st.text(max_size=40))
 def test_no_address_crashes_the_check(url: str) -> None:
     trouble_with(url)
