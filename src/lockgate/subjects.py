@@ -41,7 +41,8 @@ async def open_subject(
 ) -> AsyncIterator[Subject]:
     """Make the version ready to run in this process, and its providers ready to be asked.
 
-    ``model_override`` is ``provider:name``, ``system_prompt`` a text in place of the version's own. A provider of kind ``local`` is started, or joined when it runs already.
+    ``model_override`` is ``provider:name``, ``system_prompt`` a text in place of the version's own. A provider of kind
+    ``local`` is started, or joined when it runs already.
     """
     from lockgate.gateway.offline import governed
     from lockgate.runtime.local import LocalRunner
@@ -188,7 +189,12 @@ async def _open_member(app: App, settings: JudgeSettings, named: str, environmen
             async def metered(body: dict[str, Any]) -> Completion:
                 meter = METER.get()
                 if meter is None:
-                    return await client.complete(model, body, timeout=JUDGE_SECONDS)
+                    try:
+                        return await client.complete(model, body, timeout=JUDGE_SECONDS)
+                    except TimeoutError:
+                        raise Unavailable(
+                            f"{named} did not answer in {JUDGE_SECONDS:g} s", remedy="try again, or name another model"
+                        ) from None
                 size = len(msgspec.json.encode(body))
                 answer: Completion = await meter.call(
                     lambda: client.complete(model, body, timeout=JUDGE_SECONDS),

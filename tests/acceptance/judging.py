@@ -52,7 +52,8 @@ def write_project(root: Path, server: FakeModelServer, *, cases: int = 40) -> No
     """Two versions, a kind one (v2) and one that is kind to every other case (v1)."""
     files = {
         "lockgate.yaml": f"project: p\nproviders: {{fake: {{kind: openai, base_url: '{server.base_url}'}}}}\n"
-        "prices: prices.yaml\nenvironments:\n  dev: {}\n  prod: {}\n  strict: {policy: {require_calibrated_judge: true}}\n",
+        "prices: prices.yaml\n"
+        "environments:\n  dev: {}\n  prod: {}\n  strict: {policy: {require_calibrated_judge: true}}\n",
         "prices.yaml": "fake:\n  agent-2026-01-01: {input: 1.0, output: 2.0}\n"
         "  judge-2026-01-01: {input: 1.0, output: 2.0}\n",
         "evals/golden/support.jsonl": "".join(

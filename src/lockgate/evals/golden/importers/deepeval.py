@@ -10,14 +10,18 @@ from lockgate.evals.golden.importers.rows import Row, Text, listed, rows, struct
 
 _READ = frozenset(
     {
-        *("input", "expected_output", "actual_output", "context", "retrieval_context", "expected_tools", "tools_called"),
+        *("input", "expected_output", "actual_output", "context", "retrieval_context"),
+        *("expected_tools", "tools_called"),
         *("scenario", "expected_outcome", "user_description", "turns", "tags", "name"),
     }
 )
 
 
+_TELLING = {"scenario", "actual_output", "retrieval_context", "expected_outcome", "additional_metadata"}
+
+
 def looks_like(columns: set[str]) -> bool:
-    return bool({_snake(name) for name in columns} & {"scenario", "actual_output", "retrieval_context", "expected_outcome", "additional_metadata"})
+    return not _TELLING.isdisjoint(_snake(name) for name in columns)
 
 
 def read(file: Text) -> Iterator[Row]:
