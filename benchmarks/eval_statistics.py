@@ -109,7 +109,9 @@ def claims(rng: np.random.Generator, count: int, cases: int, trials: int) -> tup
             rows = np.flatnonzero(place < round(stage.share * cases))
             some = values[rows, : stage.trials]
             grid = Grid(some, np.full(some.shape, SCORED, dtype=np.uint8))
-            found = decide(rubric, [known[row] for row in rows], {"score": grid}, None, at=stage.level).verdict
+            found = decide(
+                rubric, [known[row] for row in rows], {"score": grid}, None, at=stage.level, advise=False
+            ).verdict
             if found != "inconclusive":
                 break
         early += stage.early

@@ -7,7 +7,7 @@ those that are there. Trials cannot remove the scatter between cases, nor the do
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from lockgate.evals.measuring import Judged, room_bounds
 from lockgate.evals.model import Metric
@@ -21,12 +21,12 @@ MOST_CASES = 64.0
 """More than so many times the cases is no advice."""
 
 
-def what_helps(one: Judged) -> str:
-    """In words."""
-    assert one.room is not None
+def in_words(one: Judged, more: Mapping[str, int | None]) -> str:
+    """What would settle the metric against its baseline, where ``more`` is what :func:`needed` found."""
+    if one.room is None or one.metric.margin is None or one.room.low >= 0:
+        return ""
     if one.room.mean <= 0:
         return "as it stands it is worse: more cases would likely show that"
-    more = needed(one)
     if more.get("more_trials"):
         return f"run about {more['more_trials']} more trials a case (--buy-trials)"
     if more.get("more_cases"):

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from lockgate.evals.advice import needed, what_helps
+from lockgate.evals.advice import in_words, needed
 from lockgate.evals.figures import show, signed
 from lockgate.evals.findings import changes, flaky, slices
 from lockgate.evals.grid import Grid
@@ -56,11 +56,13 @@ def decide(
     *,
     at: Level = ONCE,
     labels: Mapping[str, Labels] | None = None,
+    advise: bool = True,
 ) -> Decision:
     """The verdict on ``candidate``, alone or against ``baseline`` (metric name → grid, a row for each of ``cases``).
 
     ``at``: what this look may err with, where it is one of several; ``labels``: people's scores of answers that the
-    judge has scored too, by metric.
+    judge has scored too, by metric; ``advise``: whether to say what would settle an open metric, which takes longer
+    than the verdict.
     """
     known = sorted_out(cases, rubric.slices)
     judged = [
@@ -79,7 +81,10 @@ def decide(
         verdict, reason = _judge(
             one, candidate[one.metric.name], cases, one.card.name in surely_worse | advisory_worse, at
         )
-        more = needed(one) if verdict == "inconclusive" else {}
+        more: dict[str, int | None] = {}
+        if verdict == "inconclusive" and advise:
+            more = needed(one)
+            reason = "; ".join(filter(None, (reason, in_words(one, more))))
         cards.append(msgspec.structs.replace(one.card, verdict=verdict, reason=reason, **more))
     varying = flaky(judged, cases, candidate)
     blocking = [card for card in cards if card.blocking]
@@ -217,7 +222,7 @@ def _against_baseline(one: Judged, worse: bool, at: Level) -> tuple[Verdict | No
         )
     if one.room.low >= 0:
         return "pass", f"surely within the margin {allowed} of the baseline: {moved}"
-    return "inconclusive", f"not settled within the margin {allowed}: {moved}; {what_helps(one)}"
+    return "inconclusive", f"not settled within the margin {allowed}: {moved}"
 
 
 def _stays_good(one: Judged, at: Level) -> bool:

@@ -79,7 +79,9 @@ async def until_settled(
         mine, theirs = part(outcome, rows, stage.trials), other and part(other, rows, stage.trials)
         stopped = outcome.stopped or (other is not None and other.stopped)
         before = theirs.grids if theirs else None
-        decision = decide(rubric, some, mine.grids, before, at=stage.level, labels=labels)
+        decision = decide(
+            rubric, some, mine.grids, before, at=stage.level, labels=labels, advise=stopped or not stage.early
+        )
         calls = outcome.ran + (other.ran if other else 0)
         looks.append(
             Look(

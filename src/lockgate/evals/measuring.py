@@ -19,6 +19,7 @@ from lockgate.evals.statistics import (
     by_cluster,
     detectable,
     estimate,
+    estimates,
     p_below_zero,
     spread,
     standard_error,
@@ -104,7 +105,7 @@ def measure(
         return Judged(metric, MetricCard(**known), means)
     bounds = (0.0, 1.0) if metric.bounded else None
     whole = by_cluster(means[kept], cases.clusters[kept], cases.emphasis[kept])
-    decides, fails, shown = (estimate(whole, bounds, alpha=level) for level in (at.holds, at.bound, at.shown))
+    decides, fails, shown = estimates(whole, bounds, (at.holds, at.bound, at.shown))
     shift = 0.0
     if labels is not None and metric.bounded and not metric.aggregate:
         known |= {"judge_mean": decides.mean, "labels": len(labels.human)}

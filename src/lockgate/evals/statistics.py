@@ -71,20 +71,28 @@ def by_cluster(values: Floats, clusters: Sequence[str] | NDArray[Any], weights: 
 
 def estimate(units: Units, bounds: tuple[float, float] | None, *, alpha: float = 0.05) -> Estimate:
     """The mean and its bounds. ``bounds`` is the range a value can have by theory; None: take the range seen."""
+    return estimates(units, bounds, [alpha])[0]
+
+
+def estimates(units: Units, bounds: tuple[float, float] | None, levels: Sequence[float]) -> list[Estimate]:
+    """The same at several levels, for the price of one."""
     mean = float(units.sums.sum() / units.sizes.sum())
     error = standard_error(units)
     lowest, highest = _range(units, bounds)
-    if alpha <= 0:
-        return Estimate(mean, lowest, highest, error, len(units.sums))
-    if len(units.sums) >= LARGE:
-        reach = NormalDist().inv_cdf(1 - alpha) * error
-        return Estimate(mean, max(lowest, mean - reach), min(highest, mean + reach), error, len(units.sums))
-    draws = _draw(units)
-    if alpha * len(draws.more) < 1:  # so far out nothing is known but what theory says
-        return Estimate(mean, lowest, highest, error, len(units.sums))
-    low = float(np.quantile(draws.means(lowest), alpha))
-    high = float(np.quantile(draws.means(highest), 1 - alpha))
-    return Estimate(mean, min(low, mean), max(high, mean), error, len(units.sums))
+    count = len(units.sums)
+    draws = None if count >= LARGE else _draw(units)
+    found = []
+    for alpha in levels:
+        if alpha <= 0 or (draws is not None and alpha * len(draws.more) < 1):
+            low, high = lowest, highest  # so far out nothing is known but what theory says
+        elif draws is None:
+            reach = NormalDist().inv_cdf(1 - alpha) * error
+            low, high = max(lowest, mean - reach), min(highest, mean + reach)
+        else:
+            low = float(np.quantile(draws.means(lowest), alpha))
+            high = float(np.quantile(draws.means(highest), 1 - alpha))
+        found.append(Estimate(mean, min(low, mean), max(high, mean), error, count))
+    return found
 
 
 def p_below_zero(units: Units, bounds: tuple[float, float] | None) -> float:
