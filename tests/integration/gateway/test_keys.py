@@ -17,7 +17,6 @@ from lockgate.storage.engine import Database
 from lockgate.storage.schema import api_keys
 from lockgate.testing import FakeClock
 
-
 NOW = 1_795_000_000.0
 
 
