@@ -12,7 +12,7 @@ import msgspec
 from lockgate.clock import Clock
 from lockgate.errors import Conflict, Corrupt, InputError, NotFound
 from lockgate.ids import new_id
-from lockgate.project.model import Project
+from lockgate.project.model import Project, ResolvedProvider
 from lockgate.project.service import WELL_KNOWN, resolve_provider
 from lockgate.project.yamlfile import did_you_mean
 from lockgate.storage.blobs import BlobStore
