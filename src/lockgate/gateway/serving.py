@@ -198,16 +198,16 @@ def _local_models(app: App, versions: list[_Served]) -> dict[str, Spec]:
     }
 
 
+def _resolved(app: App, version: _Served) -> dict[str, ResolvedProvider]:
+    return app.versions.providers(app.versions.load(version.behaviour_digest), version.environment)
+
+
 def _announce(url: str, supervisor: Supervisor) -> Callable[[], None]:
     """Says once that it is up, and what runs."""
     told = False
     began = time.monotonic()
 
     def each() -> None:
-def _resolved(app: App, version: _Served) -> dict[str, ResolvedProvider]:
-    return app.versions.providers(app.versions.load(version.behaviour_digest), version.environment)
-
-
         nonlocal told
         if told or not _answers(f"{url}/ready"):
             return
