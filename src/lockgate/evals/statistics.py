@@ -146,15 +146,6 @@ def detectable(error: float, units: int, *, bounded: bool, alpha: float = 0.05) 
     return max(effect, 1 - alpha ** (1 / units)) if bounded and units else effect
 
 
-def more_needed(error: float, units: int, gap: float, *, alpha: float = 0.05) -> int | None:
-    """How many more clusters would likely settle a difference ``gap`` away from its bound; None if none would."""
-    if gap <= 0 or error <= 0:
-        return None
-    normal = NormalDist()
-    reach = (normal.inv_cdf(1 - alpha) + normal.inv_cdf(POWER)) * error
-    return max(1, math.ceil(units * (reach / gap) ** 2) - units) if reach > gap else max(1, units // 10)
-
-
 def forecast(units: Units, *, noise: float = 1.0, more: float = 1.0) -> Units:
     """What the same clusters may look like with their scatter multiplied by ``noise``, and ``more`` times as many.
 

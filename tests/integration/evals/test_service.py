@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from sqlalchemy import func, select
 
 from lockgate.errors import InputError, NotFound, Unavailable
+from lockgate.evals.judges import store as calibrations
+from lockgate.evals.judges.calibration import Pair, calibrate
 from lockgate.evals.model import Case, Scorecard
 from lockgate.evals.rubric import parse_rubric
 from lockgate.evals.scorers.judge import Ask, JudgeReply
@@ -239,3 +243,34 @@ def test_two_stored_evaluations_are_compared_from_what_they_saw(evals: Evals) ->
     assert evals.whole_run("sha256:new", GOLDEN.cases, rubric) == second
     stricter = parse_rubric({"thresholds": {"exact_match": 0.9}}, Path())
     assert evals.whole_run("sha256:new", GOLDEN.cases, stricter) is None
+
+
+def test_a_judged_mean_is_corrected_by_what_people_said_of_this_agents_answers(evals: Evals, control: Database) -> None:
+    rubric = parse_rubric({"thresholds": {"helpfulness": 0.8}, "judge": {"provider": "p", "name": "m"}}, Path())
+    metric = rubric.metric("helpfulness")
+    assert metric is not None
+    assert rubric.judge is not None
+
+    @asynccontextmanager
+    async def kind() -> AsyncIterator[Ask]:
+        async def ask(messages: Any, schema: Any, *, member: int = 0) -> JudgeReply:
+            return JudgeReply(text=json.dumps({"verdict": "yes", "reason": "good"}))
+
+        yield ask
+
+    def gate() -> Any:
+        card = asyncio.run(
+            evals.evaluate(contender(right), rubric, GOLDEN, root=Path(), environment="prod", open_judge=kind)
+        )
+        return card.verdict, card.metric("helpfulness")
+
+    verdict, plain = gate()
+    assert (verdict, plain.mean, plain.labels) == ("pass", 1.0, 0)
+    pairs = [Pair(item=f"i{n}", human=float(n < 20), judge=1.0) for n in range(40)]
+    found = calibrate(pairs, rubric.judge, metric, now=1.0)
+    calibrations.save(control, msgspec.structs.replace(found, agent="another"))
+    assert gate()[1].labels == 0
+    calibrations.save(control, msgspec.structs.replace(found, agent="triage", created_at=2.0))
+    verdict, corrected = gate()
+    assert (verdict, corrected.labels, corrected.judge_mean) == ("fail", 40, 1.0)
+    assert corrected.mean == pytest.approx(0.5)

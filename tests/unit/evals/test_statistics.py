@@ -16,8 +16,9 @@ from lockgate.evals.statistics import (
     by_cluster,
     detectable,
     estimate,
+    estimates,
+    forecast,
     holm,
-    more_needed,
     p_below_zero,
     spread,
     standard_error,
@@ -107,9 +108,24 @@ def test_the_detectable_loss_is_never_below_what_so_few_cases_can_hold() -> None
     assert detectable(0.1, 60, bounded=True) == pytest.approx((1.6449 + 0.8416) * 0.1, abs=1e-3)
 
 
-def test_more_cases_are_asked_for_in_proportion_to_the_square_of_what_is_missing() -> None:
-    assert more_needed(0.04, 100, 0.05) == pytest.approx(296, abs=2)  # 100 · (2.4865 · .04/.05)² − 100
-    assert more_needed(0.04, 100, 0.0) is None
+def test_a_forecast_keeps_the_mean_and_has_less_scatter_or_more_clusters() -> None:
+    units = by_cluster(np.array([1.0, 0.0, 1.0, 1.0, 0.5, 0.0]), ["a", "a", "b", "c", "c", "d"])
+    mean = units.sums.sum() / units.sizes.sum()
+    for noise, more in ((0.5, 1.0), (1.0, 4.0), (0.0, 2.0)):
+        found = forecast(units, noise=noise, more=more)
+        assert len(found.sums) == 4 * more
+        assert found.sums.sum() / found.sizes.sum() == pytest.approx(mean)
+    assert standard_error(forecast(units, noise=0.5)) == pytest.approx(standard_error(units) / 2, rel=0.05)
+    assert standard_error(forecast(units, more=4.0)) < 0.6 * standard_error(units)
+
+
+@pytest.mark.parametrize("count", [40, LARGE])
+def test_bounds_at_several_levels_are_those_of_each_and_at_level_zero_only_theory_is_known(count: int) -> None:
+    units = alone([1.0] * (count - 5) + [0.0] * 5)
+    found = estimates(units, (0, 1), [0.05, 0.01, 0.0])
+    assert found[:2] == [estimate(units, (0, 1), alpha=alpha) for alpha in (0.05, 0.01)]
+    assert found[1].low < found[0].low
+    assert (found[2].low, found[2].high) == (0, 1)
 
 
 def test_holm_rejects_step_by_step() -> None:
