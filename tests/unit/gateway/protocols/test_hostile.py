@@ -75,8 +75,8 @@ def test_a_model_named_twice_is_one_model(dialect: Dialect) -> None:
 
 
 @given(st.sampled_from(sorted(GOOD)), st.dictionaries(st.sampled_from(
-    ["messages", "input", "tools", "tool_choice", "system", "stop", "response_format", "metadata", "documents", "stream",
-     "query", "max_tokens", "n", "output_config", "stop_sequences", "service_tier", "user", "instructions"]
+    ["messages", "input", "tools", "tool_choice", "system", "stop", "response_format", "metadata", "documents",
+     "stream", "query", "max_tokens", "n", "output_config", "stop_sequences", "service_tier", "user", "instructions"]
 ), ANYTHING, max_size=5))  # fmt: skip
 @settings(max_examples=300, deadline=None)
 def test_no_request_crashes_its_way_through(name: str, odd: dict[str, Any]) -> None:
