@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from lockgate.errors import Killed
 from lockgate.gateway.model import RunClaims
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
 MODEL = "fake/fake-model"
 
 
-def ask(gateway: RunningGateway, credential: str, *, model: str = MODEL, path: str = "/v1/chat/completions") -> Any:
+def ask(
+    gateway: RunningGateway, credential: str, *, model: str = MODEL, path: str = "/v1/chat/completions", **headers: str
+) -> Any:
     """``(status, headers, body)`` of one call."""
     body = {"model": model, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 5}
     if path.startswith("/api"):
@@ -31,7 +34,7 @@ def ask(gateway: RunningGateway, credential: str, *, model: str = MODEL, path: s
     request = urllib.request.Request(
         gateway.url + path,
         json.dumps(body).encode(),
-        {"content-type": "application/json", "authorization": f"Bearer {credential}"},
+        {"content-type": "application/json", "authorization": f"Bearer {credential}", **headers},
     )
     try:
         with urllib.request.urlopen(request, timeout=10) as answer:
@@ -119,13 +122,18 @@ def test_a_killed_agent_is_not_run_and_its_runs_under_way_call_no_model(
     assert ask(gateway, run_token(gateway, "other"))[0] == 200
 
 
-def test_a_switch_holds_while_the_store_is_away(gateway: RunningGateway, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lockgate.errors import Unavailable
+def test_a_call_that_names_a_killed_agent_by_its_header_is_refused(gateway: RunningGateway) -> None:
+    key = gateway.key()
+    put(gateway, "kill", True, agent="triage")
+    assert ask(gateway, key, **{"x-lockgate-agent": "triage"})[2]["error"]["code"] == "killed"
+    assert ask(gateway, key, **{"x-lockgate-agent": "other"})[0] == 200
 
+
+def test_a_switch_holds_while_the_store_is_away(gateway: RunningGateway, monkeypatch: pytest.MonkeyPatch) -> None:
     put(gateway, "kill", True, tenant="acme")
 
     def away() -> Any:
-        raise Unavailable("the store is away")
+        raise OperationalError("select", {}, Exception("the store is away"))
 
     key = gateway.key()
     assert ask(gateway, key)[0] == 403

@@ -16,6 +16,7 @@ import msgspec
 
 from lockgate.clock import Clock
 from lockgate.errors import InputError, LimitExceeded
+from lockgate.gateway import switches
 from lockgate.gateway.access import check_agent, check_tools
 from lockgate.gateway.calls.call import Call
 from lockgate.gateway.directory import Directory
@@ -192,6 +193,7 @@ class Budgets:
             if named is not None:
                 agent = _name("x-lockgate-agent", named)
                 check_agent(identity, agent)
+                switches.check(self._directory.settings, identity, agent=agent)
             own = headers.get("x-lockgate-run")
             if own is not None:
                 book = self._book(identity.environment)
