@@ -14,6 +14,7 @@ from lockgate.cli import app
 from lockgate.limits.model import Account
 from lockgate.limits.windows import day_of
 from lockgate.money import to_nano
+from lockgate.telemetry.model import CLIENT, OK, Span
 
 runner = CliRunner()
 
@@ -74,3 +75,58 @@ def test_a_project_that_never_ran_has_no_table_made_for_it(project: Path) -> Non
     shown = runner.invoke(app, ["budgets"])
     assert (shown.exit_code, shown.output) == (0, "Nothing is spent yet today.\n")
     assert not (project / ".lockgate" / "holds.table").exists()
+
+
+@pytest.fixture
+def recorded(project: Path) -> None:
+    """Ten calls of a tenant today, of a cent each, in the spans and in the ledger."""
+    (project / "lockgate.yaml").write_text("project: p\nlimits: {tenants: {acme: {daily_usd: 1.0}}}\n")
+    opened, now = open_app(), time.time()
+    account = Account(name="tenant:prod:acme", window=day_of(now), cap=to_nano(1))
+    for number in range(10):
+        opened.holds.settle(opened.holds.hold([account], to_nano("0.02"), now=now), to_nano("0.01"))
+        attributes = {
+            "lockgate.request_id": "r", "lockgate.environment": "prod", "lockgate.tenant": "acme", "lockgate.key": "k",
+        }  # fmt: skip
+        opened.spans.emit(
+            Span(
+                trace_id=bytes([number] * 16), span_id=bytes([number] * 8), parent_id=None, name="chat m", kind=CLIENT,
+                start_ns=int(now * 1e9), end_ns=int(now * 1e9), status=OK, agent="triage", model="fake/m",
+                cost_nano=to_nano("0.01"), attributes=attributes,
+            )
+        )  # fmt: skip
+    opened.spans.close()
+    opened.ledger.persist(opened.holds)
+    opened.holds.close()
+
+
+@pytest.mark.usefixtures("recorded")
+def test_twenty_times_the_traffic_says_the_bill_and_whom_the_cap_would_stop() -> None:
+    shown = runner.invoke(app, ["budgets", "simulate", "--traffic", "x20", "--iterations", "3", "--json"])
+    assert shown.exit_code == 1
+    bill = msgspec.json.decode(shown.output)
+    assert (bill["recorded_usd"], bill["uncapped_usd"], bill["asked_calls"]) == (0.1, 6.0, 600)
+    assert bill["capped_usd"] == pytest.approx(1.0, abs=0.03)
+    [stop] = bill["stops"]
+    assert (stop["account"], stop["tenant"], stop["agent"]) == ("tenant:prod:acme", "acme", "triage")
+    assert runner.invoke(app, ["budgets", "simulate", "--traffic", "x2"]).exit_code == 0
+    assert runner.invoke(app, ["budgets", "simulate", "--traffic", "much"]).exit_code == 2
+
+
+@pytest.mark.usefixtures("recorded")
+def test_the_ledger_agrees_with_the_spans_until_somebody_changes_it() -> None:
+    assert runner.invoke(app, ["budgets", "reconcile"]).exit_code == 0
+    opened = open_app()
+    [balance] = opened.holds.balances()
+    opened.holds.adjust(balance.key, to_nano(1))
+    opened.holds.close()
+    shown = runner.invoke(app, ["budgets", "reconcile"])
+    assert (shown.exit_code, "differs by $1.00" in shown.output) == (1, True)
+
+
+@pytest.mark.usefixtures("recorded")
+def test_a_budget_says_how_fast_it_empties() -> None:
+    rows = msgspec.json.decode(runner.invoke(app, ["budgets", "--json", "--tenant", "acme"]).output)
+    [row] = [row for row in rows if row["account"] == "tenant:prod:acme"]
+    assert row["cap_usd"] == 1.0
+    assert row["seconds_to_empty"] is None or row["seconds_to_empty"] > 0
