@@ -188,7 +188,6 @@ def test_no_cap_is_passed_and_in_the_end_only_what_was_used_is_spent(
         return Used(amount, amount)
 
     corrected = sum(machine.charges.correct_all(figure) for machine in machines)
-    assert corrected > 0
     print(f"{len(used)} calls used {sum(used.values())} of {cap}; {corrected} charges corrected; most seen {max(seen)}")
     for key in charged:
         assert sum(machine.totals()[key] for machine in machines) == sum(used.values()), key
