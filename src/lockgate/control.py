@@ -84,10 +84,11 @@ def make_api(app: App) -> FastAPI:
 def run() -> None:
     """Serve until SIGTERM or Ctrl-C. Raises :class:`Conflict` when a control plane listens there already."""
     from lockgate.process import die_with_parent
+    from lockgate.telemetry import logs
 
     if os.environ.get("LOCKGATE_GATEWAY_URL"):  # started by `lockgate up`, whose child it stays
         die_with_parent()
-    logging.basicConfig(level=logging.INFO, format="control: %(levelname)s %(message)s")
+    logs.configure("control")
     asyncio.run(serve(open_app()))
 
 

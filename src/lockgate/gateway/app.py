@@ -25,7 +25,7 @@ from lockgate.gateway.protocols.model import Request
 from lockgate.gateway.protocols.passages import CHAT, DIALECTS
 from lockgate.gateway.shared_metrics import SharedMetrics
 from lockgate.money import to_usd
-from lockgate.telemetry import otlp
+from lockgate.telemetry import logs, otlp
 from lockgate.telemetry.metrics import CONTENT_TYPE
 from lockgate.telemetry.model import Span
 
@@ -76,6 +76,7 @@ class Gateway:
         self._control = control
         self._metrics = metrics
         self._watchman = Watchman()
+        self._logs_requests = logs.logs_requests()
         self._emit = emit
         self._models: dict[tuple[str, str], tuple[float, list[str]]] = {}
         self._paths: dict[tuple[str, str], Handler] = {
@@ -93,6 +94,7 @@ class Gateway:
             protocol.close(None)
             return
         exchange = Exchange(scope, protocol, self._watchman)
+        logs.current.set((exchange.trace_id, exchange.request_id))
         try:
             handler = self._paths.get((exchange.method, exchange.path))
             if handler is None:
@@ -105,6 +107,9 @@ class Gateway:
         except Exception:  # the request's boundary: one request's bug must not be another's
             log.exception("request %s failed", exchange.request_id)
             exchange.fail(LockgateError(f"an internal error; request {exchange.request_id}"))
+        finally:
+            if self._logs_requests:
+                _log_request(exchange)
 
     async def close(self) -> None:
         await self._agents.close()
@@ -253,6 +258,15 @@ class Gateway:
 
     async def _render_metrics(self, exchange: Exchange) -> None:
         exchange.respond(200, [("content-type", CONTENT_TYPE)], self._metrics.render().encode())
+
+
+def _log_request(exchange: Exchange) -> None:
+    logs.current.set((exchange.trace_id, exchange.request_id))  # a run's token may have brought its own trace
+    took = (time.time_ns() - exchange.started_ns) / 1e6
+    log.info(
+        "%s %s %d in %.1f ms", exchange.method, exchange.path, exchange.status, took,
+        extra={"method": exchange.method, "path": exchange.path, "status": exchange.status, "ms": round(took, 3)},
+    )  # fmt: skip
 
 
 def _run_headers(ran: Ran) -> Headers:

@@ -45,7 +45,7 @@ class Exchange:
 
     __slots__ = (
         "answered", "headers", "method", "parent_id", "path", "protocol", "query", "reply_headers", "request_id",
-        "started_ns", "trace_id", "watchman",
+        "started_ns", "status", "trace_id", "watchman",
     )  # fmt: skip
 
     def __init__(self, scope: Any, protocol: Any, watchman: Watchman) -> None:
@@ -53,6 +53,7 @@ class Exchange:
         self.watchman = watchman
         self.answered = False
         """Whether a status has gone out to the client: from then on nobody else can answer."""
+        self.status = 0  # of the answer; 0 before there is one
         self.reply_headers: Headers = []
         """Sent with whatever the answer will be."""
         self.method: str = scope.method
@@ -107,6 +108,7 @@ class Exchange:
 
     def respond(self, status: int, headers: Headers, body: bytes) -> None:
         self.answered = True
+        self.status = status
         headers.append(("x-request-id", self.request_id))
         if self.reply_headers:
             headers += self.reply_headers
@@ -131,6 +133,7 @@ class Exchange:
 
     def stream(self, status: int, headers: Headers) -> Transport:
         self.answered = True
+        self.status = status
         headers.append(("x-request-id", self.request_id))
         if self.reply_headers:
             headers += self.reply_headers

@@ -25,11 +25,12 @@ from lockgate.gateway.serve import listen
 from lockgate.gateway.supervisor import WORKERS_VARIABLE, Spec, Supervisor, python
 from lockgate.project import lastgood
 from lockgate.project.service import resolve_provider
+from lockgate.telemetry import logs
 
 if TYPE_CHECKING:
     from lockgate.bootstrap import App
-
     from lockgate.project.model import ResolvedProvider
+
 log = logging.getLogger(__name__)
 
 GATEWAY_URL = "LOCKGATE_GATEWAY_URL"
@@ -41,8 +42,7 @@ HOST_LINGER = 60.0
 def start(app: App, host: str, port: int, *, workers: int, drain: float, everything: bool) -> None:
     """Run until SIGTERM or Ctrl-C. ``everything``: the control plane, hosts and local models too."""
     app.home.mkdir(parents=True, exist_ok=True)
-    logging.basicConfig(format="lockgate: %(message)s")
-    logging.getLogger("lockgate").setLevel(logging.INFO)
+    logs.configure("lockgate", levels=False)
     with _only_one(app.home), _listening(host, port) as listener:
         url = _url(listener)
         _prepare(app)
@@ -60,6 +60,12 @@ def start(app: App, host: str, port: int, *, workers: int, drain: float, everyth
             supervisor.run(each=_announce(url, supervisor))
         finally:
             place.unlink(missing_ok=True)
+
+
+def tell_children(*, log_format: str, log_requests: bool) -> None:
+    """How this process and all that it starts are to log."""
+    os.environ[logs.FORMAT_VARIABLE] = log_format
+    os.environ[logs.REQUESTS_VARIABLE] = "1" if log_requests else "0"
 
 
 def _prepare(app: App) -> None:

@@ -46,15 +46,15 @@ def host(
 
     Example: lockgate host --digest 3f1c9a0b7e21 --env prod
     """
-    import logging
 
     from lockgate.bootstrap import open_app
     from lockgate.process import die_with_parent
     from lockgate.runtime.hosting import serve
+    from lockgate.telemetry import logs
 
     if parent is not None:
         die_with_parent(parent=parent)
-    logging.basicConfig(level=logging.INFO, format="lockgate host: %(message)s")
+    logs.configure("host", levels=False)
     app = open_app()
     version = app.versions.load(digest)
     resolved = app.versions.effective_digest(version, environment)
