@@ -25,8 +25,9 @@ ALPHA = 0.05
 """What a verdict may err with, over all its looks."""
 SHOWN = 0.025
 """What each end of a shown interval may err with, over all looks: a 95 % interval."""
-FIRST_CLUSTERS = 30
-"""Clusters below which nothing is looked at: nothing but a catastrophe would show."""
+FIRST_CLUSTERS = 16
+"""Clusters below which nothing is looked at: a spread could not be told from so few. Of about so many, a catastrophe
+shows, and is what need not run to its end."""
 PASS_CLUSTERS = 60
 """Clusters below which early looks only say *fail*: a small set needs all of α to show that nothing is worse."""
 GROWTH = 1.5

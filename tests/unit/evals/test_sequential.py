@@ -17,7 +17,7 @@ def test_the_examples_are_true() -> None:
 
 
 def test_one_look_has_all_of_alpha() -> None:
-    (only,) = design(20, 3, 3)
+    (only,) = design(15, 3, 3)
     assert (only.share, only.trials, only.level.bound, only.level.shown) == (1.0, 3, ALPHA, 0.025)
     assert only.level.family(2) == ALPHA / 2
     assert not only.early
