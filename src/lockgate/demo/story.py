@@ -19,10 +19,10 @@ from lockgate.demo.traffic import Customers, read_messages
 
 DECISION_SECONDS = 120
 """How long one rollout may take before the demo goes on without a decision."""
-TRIAL_CALLS = 28
-"""The trial budget of chapter 5 is worth about so many answers."""
-TRIAL_MESSAGES = 17
-"""Customers of chapter 5 are brief: what is to be seen is a budget, not a model reading."""
+TRIAL_ANSWERS = 12
+"""The trial budget of chapter 5, in answers of the chapters before it."""
+TRIAL_MESSAGES = 8
+"""The trial's customer is brief, to be quick: what is to be seen is a budget, not a model reading."""
 
 
 class Story:
@@ -132,17 +132,17 @@ class Story:
         if cost <= 0:
             self.screen.fact("this model costs nothing, so there is no budget to reach (add it to prices.yaml)")
             return False
-        cap = cost * TRIAL_CALLS
+        cap = cost * TRIAL_ANSWERS
         self.screen.say(
-            f"\nVersion 4 also goes to staging, with a daily budget of ${cap:.6f}: about {TRIAL_CALLS} answers' worth. "
-            "A budget is a setting,\nnot behaviour: the digest stays."
+            f"\nVersion 4 also goes to staging, with a daily budget of ${cap:.6f}: what {TRIAL_ANSWERS} answers cost so "
+            "far. A budget is a setting,\nnot behaviour: the digest stays."
         )
         self.stage.set_daily_budget("v4", cap)
         self.stage.run("lock")
         self.stage.run("deploy", f"{AGENT}@4", "--env", "staging")
         key = self.stage.ask("keys", "create", "--tenant", "trial", "--env", "staging", "--name", "trial")["key"]
         brief = sorted(self.customers.messages, key=lambda message: len(message.message))[:TRIAL_MESSAGES]
-        trial = Customers(self.stage.url, key, AGENT, brief, at_once=2)
+        trial = Customers(self.stage.url, key, AGENT, brief, at_once=1)
         _first_answer(trial, trial.messages[0].message)
         seen: dict[str, str] = {}
 
