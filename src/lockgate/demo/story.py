@@ -134,8 +134,8 @@ class Story:
             return False
         cap = cost * TRIAL_ANSWERS
         self.screen.say(
-            f"\nVersion 4 also goes to staging, with a daily budget of ${cap:.6f}: what {TRIAL_ANSWERS} answers cost so "
-            "far. A budget is a setting,\nnot behaviour: the digest stays."
+            f"\nVersion 4 also goes to staging, with a daily budget of ${cap:.6f}: what {TRIAL_ANSWERS} answers "
+            "cost so far. A budget is a setting,\nnot behaviour: the digest stays."
         )
         self.stage.set_daily_budget("v4", cap)
         self.stage.run("lock")
