@@ -18,7 +18,9 @@ def test_a_planted_secret_is_in_no_bundle_scorecard_error_or_database(
 ) -> None:
     monkeypatch.chdir(acme)
     monkeypatch.setenv("ACME_KEY", CANARY)
-    (acme / "evals/golden/triage.jsonl").write_text('{"id": "c1", "input": "hello", "expected_output": {}}\n')
+    (acme / "evals/golden/triage.jsonl").write_text(
+        '{"id": "c1", "input": "hello", "expected_output": {"order": "1"}}\n'
+    )
     shown = []
     with FakeModelServer() as server:
         server.respond = lambda request: failing(401, f"no such key: {request.headers.get('authorization')}")

@@ -36,6 +36,7 @@ ERROR_TYPES: dict[str, str] = {
     "approval_rejected": "A person said no to the call.",
     "approval_expired": "Nobody decided on the call, or used the approval, in time.",
     "handler_failed": "The agent's handler raised an error.",
+    "no_fixture": "A trial asked a tool for what its case's fixtures do not answer; nothing real was called.",
     "outcome_unknown": "A write may or may not have happened; it will not be repeated. Check by hand.",
     # the run itself
     "input_invalid": "The input is neither text nor a list of messages.",

@@ -98,15 +98,15 @@ def test_the_baseline_is_run_on_the_same_cases_and_compared(evals: Evals) -> Non
         {"exact_match": {"margin": 0.05}},
         baseline=contender(right, "sha256:old", asked),
     )
-    assert (card.verdict, card.baseline_label, len(asked)) == ("fail", "triage@sha256:old", 50)
-    assert len(card.broken) == 50
+    assert (card.verdict, card.baseline_label, len(asked)) == ("fail", "triage@sha256:old", 25)
+    assert len(card.broken) == 25  # a look at half of the cases settles it
 
 
 def test_a_provider_that_is_down_is_no_verdict_and_leaves_no_scorecard(evals: Evals, control: Database) -> None:
     def down(case: Case) -> RunResult:
         return RunResult(status="failed", error_type="model_unavailable", error="refused")
 
-    with pytest.raises(Unavailable, match="50 of 50 trials met a failing provider") as failure:
+    with pytest.raises(Unavailable, match="25 of 25 trials met a failing provider") as failure:
         evaluate(evals, contender(down))
     assert failure.value.exit_code == 4
     assert evals.last() is None
@@ -171,7 +171,8 @@ def test_an_open_verdict_buys_trials_only_where_these_can_settle_it(evals: Evals
     assert card.metric("exact_match").more_cases  # type: ignore[union-attr]
     assert card.level < 0.05
     fine = evaluate(evals, contender(right), {"exact_match": {"margin": 0.2}}, baseline=contender(right, "sha256:old"))
-    assert (fine.verdict, fine.level, len(fine.looks)) == ("pass", 0.05, 1)
+    assert (fine.verdict, len(fine.looks)) == ("pass", 2)  # the first look may only fail
+    assert 0.04 < fine.level < 0.05
 
 
 MANY = GoldenSet("many.jsonl", [Case(id=f"m{n}", input=str(n), expected_output=str(n)) for n in range(200)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -139,10 +140,16 @@ class RunningGateway:
             connection.execute(insert(routes).values(**row))
         self.refresh()
 
-    def spans(self) -> list[Any]:
-        assert self.app.spans.flush()
-        with self.app.traces.read() as connection:
-            return list(connection.execute(select(spans).order_by(spans.c.start_ns)))
+    def spans(self, at_least: int = 0) -> list[Any]:
+        """What is recorded. A call is recorded when its client has its answer: name how many spans to wait for."""
+        deadline = time.monotonic() + 5
+        while True:
+            assert self.app.spans.flush()
+            with self.app.traces.read() as connection:
+                found = list(connection.execute(select(spans).order_by(spans.c.start_ns)))
+            if len(found) >= at_least or time.monotonic() > deadline:
+                return found
+            time.sleep(0.01)
 
 
 class FakeHost:

@@ -30,7 +30,9 @@ def field_match(*, fields: list[str] | None = None, tolerance: float = 1e-9) -> 
             return Mark(None, "the expected_output is not an object", "skipped")
         names = [name for name in fields or expected if field_of(expected, name) is not _ABSENT]
         if not names:
-            return Mark(None, f"the case does not say what {', '.join(fields or ())} should be", "skipped")
+            return Mark(
+                None, f"the case does not say what {', '.join(fields or ()) or 'any field'} should be", "skipped"
+            )
         try:
             answer = as_json(sample.output)
         except ValueError:
