@@ -8,6 +8,7 @@ reasoning, each block) is a text of its own. What cannot be read does not pass.
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -44,8 +45,8 @@ def _encoded(value: Any, name: str | None = None) -> bytes:
     return b"data: " + data + b"\n\n" if name is None else f"event: {name}\n".encode() + b"data: " + data + b"\n\n"
 
 
-class ChatStream:
-    """Chunks of chat completions."""
+class _Stream(ABC):
+    """What the protocols' streams have in common: events taken one by one, and what is held until the end."""
 
     def __init__(self, new: NewChain, whole: Whole, *, hold: bool = False, at_end: AtEnd | None = None) -> None:
         """``whole`` checks a text that is there as a whole. ``hold``: nothing goes out before the stream's end."""
@@ -54,13 +55,8 @@ class ChatStream:
         self._hold = hold
         self._at_end = at_end
         self._events = Events()
-        self._texts: dict[tuple[int, str], Chain] = {}
-        self._calls: dict[int, dict[int, dict[str, Any]]] = {}
-        self._ended: set[int] = set()
-        self._head: dict[str, Any] = {}
         self._said: list[str] = []
         self._held: list[bytes] = []
-        self._size = 0
 
     def feed(self, data: bytes) -> bytes:
         out = b"".join(self._event(event) for event in self._events.feed(data))
@@ -77,6 +73,25 @@ class ChatStream:
             self._at_end("".join(self._said))
         held, self._held = b"".join(self._held), []
         return held + out
+
+    @abstractmethod
+    def _event(self, event: bytes) -> bytes:
+        """What may go out once this event has come."""
+
+    def _close(self) -> bytes:
+        """What is left of texts that never said that they had ended."""
+        return b""
+
+
+class ChatStream(_Stream):
+    """Chunks of chat completions."""
+
+    def __init__(self, new: NewChain, whole: Whole, *, hold: bool = False, at_end: AtEnd | None = None) -> None:
+        super().__init__(new, whole, hold=hold, at_end=at_end)
+        self._texts: dict[tuple[int, str], Chain] = {}
+        self._calls: dict[int, dict[int, dict[str, Any]]] = {}
+        self._head: dict[str, Any] = {}
+        self._size = 0
 
     def _event(self, event: bytes) -> bytes:
         chunk, data = _decoded(event)
@@ -118,7 +133,6 @@ class ChatStream:
         if choice.get("logprobs"):
             checked["logprobs"] = None  # the same text again, token by token
         if choice.get("finish_reason") is not None:
-            self._ended.add(index)
             for name, text in self._rest(index).items():
                 delta[name] = (delta.get(name) or "") + text
             calls = self._whole_calls(index)
@@ -173,7 +187,6 @@ class ChatStream:
         return [{**tool_call(call, self._whole), "index": number} for number, call in sorted(calls.items())]
 
     def _close(self) -> bytes:
-        """What is left of choices that never said that they had finished."""
         choices = []
         for index in sorted({place[0] for place in self._texts} | set(self._calls)):
             delta: dict[str, Any] = dict(self._rest(index))
@@ -194,36 +207,14 @@ def _join(held: dict[str, Any], piece: dict[str, Any]) -> None:
             held[name] = value
 
 
-class MessagesStream:
+class MessagesStream(_Stream):
     """Events of Anthropic messages: blocks that start, grow and stop."""
 
     def __init__(self, new: NewChain, whole: Whole, *, hold: bool = False, at_end: AtEnd | None = None) -> None:
-        self._new = new
-        self._whole = whole
-        self._hold = hold
-        self._at_end = at_end
-        self._events = Events()
+        super().__init__(new, whole, hold=hold, at_end=at_end)
         self._texts: dict[int, tuple[str, Chain]] = {}
         self._inputs: dict[int, list[str]] = {}
-        self._said: list[str] = []
-        self._held: list[bytes] = []
         self._size = 0
-
-    def feed(self, data: bytes) -> bytes:
-        out = b"".join(self._event(event) for event in self._events.feed(data))
-        if self._hold:
-            self._held.append(out)
-            return b""
-        return out
-
-    def finish(self) -> bytes:
-        rest = self._events.finish()
-        out = self._event(rest) if rest.strip() else b""
-        out += b"".join(self._stop(index) for index in sorted({*self._texts, *self._inputs}))
-        if self._at_end is not None:
-            self._at_end("".join(self._said))
-        held, self._held = b"".join(self._held), []
-        return held + out
 
     def _event(self, event: bytes) -> bytes:
         value, _ = _decoded(event)
@@ -243,6 +234,9 @@ class MessagesStream:
         if kind == "content_block_stop":
             return self._stop(index) + _encoded(value, kind)
         return _encoded(value, kind if isinstance(kind, str) else None)
+
+    def _close(self) -> bytes:
+        return b"".join(self._stop(index) for index in sorted({*self._texts, *self._inputs}))
 
     def _note(self, text: str, name: str) -> str:
         if name == "text":
@@ -279,33 +273,12 @@ class MessagesStream:
         )
 
 
-class ResponsesStream:
+class ResponsesStream(_Stream):
     """Events of OpenAI responses, which say each text twice: in pieces, and again as a whole."""
 
     def __init__(self, new: NewChain, whole: Whole, *, hold: bool = False, at_end: AtEnd | None = None) -> None:
-        self._new = new
-        self._whole = whole
-        self._hold = hold
-        self._at_end = at_end
-        self._events = Events()
+        super().__init__(new, whole, hold=hold, at_end=at_end)
         self._texts: dict[tuple[Any, ...], Chain] = {}
-        self._said: list[str] = []
-        self._held: list[bytes] = []
-
-    def feed(self, data: bytes) -> bytes:
-        out = b"".join(self._event(event) for event in self._events.feed(data))
-        if self._hold:
-            self._held.append(out)
-            return b""
-        return out
-
-    def finish(self) -> bytes:
-        rest = self._events.finish()
-        out = self._event(rest) if rest.strip() else b""
-        if self._at_end is not None:
-            self._at_end("".join(self._said))
-        held, self._held = b"".join(self._held), []
-        return held + out
 
     def _event(self, event: bytes) -> bytes:
         value, _ = _decoded(event)
