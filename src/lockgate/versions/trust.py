@@ -93,7 +93,7 @@ def judge(
     Where the policy asks for the agent's ``own`` rubric and golden set, a verdict by others does not count, whatever
     it says: it neither opens nor closes.
     """
-    run = f"lockgate eval {ref} --env {environment}"
+    run = f"lockgate eval --agent {ref} --env {environment}"
     counted: list[Attestation] = []
     problems: list[GateRefusal] = []
     for envelope in envelopes:
@@ -104,7 +104,7 @@ def judge(
             problems.append(problem)
     answer = GateAnswer(environment=environment, effective_digest=effective_digest)
     if not counted:
-        nothing = GateRefusal(why="it has not been through the eval gate", remedy=run)
+        nothing = GateRefusal(why="it has not been through the eval gate, or that was inconclusive", remedy=run)
         return msgspec.structs.replace(answer, refusals=tuple(problems[:3]) or (nothing,))
     measured = [(one, _measured_otherwise(one, own)) for one in counted]
     if policy.require_own_rubric:

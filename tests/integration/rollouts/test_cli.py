@@ -114,7 +114,7 @@ def test_json_has_what_the_tables_have(shop: App) -> None:
 def test_what_the_policy_refuses_exits_1_with_the_remedy(shop: App) -> None:
     shown = call("deploy", "triage@1", "--env", "prod", code=1)
     assert "it has no owner; it has not been through the eval gate" in shown
-    assert "→ add owner: to the agent file; lockgate eval triage@" in " ".join(shown.split())
+    assert "→ add owner: to the agent file; lockgate eval --agent triage@" in " ".join(shown.split())
     assert "serves at once" in call("deploy", "triage@1", "--env", "prod", "--override", "first day")
 
 

@@ -24,7 +24,7 @@ def test_the_first_version_serves_at_once(world: Any) -> None:
 def test_prod_wants_a_passing_gate_for_exactly_this_version(world: Any) -> None:
     with pytest.raises(Refused, match="has not been through the eval gate") as caught:
         world.rollouts.deploy("triage@1", "prod")
-    assert "lockgate eval triage@" in (caught.value.remedy or "")
+    assert "lockgate eval --agent triage@" in (caught.value.remedy or "")
     world.attest(2, "pass")  # of another version
     with pytest.raises(Refused):
         world.rollouts.deploy("triage@1", "prod")
@@ -52,7 +52,7 @@ def test_an_override_is_audited_with_its_reason(world: Any) -> None:
     world.rollouts.deploy("triage@1", "prod", override_reason="incident 12", by="ann")
     (entry,) = world.rows(schema.audit)
     assert entry.details["override"] == "incident 12"
-    assert entry.details["overridden"] == ["it has not been through the eval gate"]
+    assert entry.details["overridden"] == ["it has not been through the eval gate, or that was inconclusive"]
 
 
 def test_an_unknown_environment_or_version_is_named(world: Any) -> None:
