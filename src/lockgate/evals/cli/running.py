@@ -106,9 +106,9 @@ def awaited(evaluation: Coroutine[Any, Any, T]) -> T:
 
     try:
         return asyncio.run(evaluation)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, asyncio.CancelledError) as stop:  # the latter when a timeout was being dealt with too
         console(stderr=True).print("interrupted: finished trials are kept, the same command goes on from there")
-        raise
+        raise KeyboardInterrupt from stop
 
 
 @contextmanager
