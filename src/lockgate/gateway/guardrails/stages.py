@@ -208,34 +208,21 @@ class Chain:
                 self._stages.append((made, outcome))
 
     def feed(self, piece: str) -> str:
-        began = perf_counter_ns()
-        for made, outcome in self._stages:
-            try:
-                piece = made.feed(piece)
-            finally:
-                ended = perf_counter_ns()
-                outcome.nanos += ended - began
-                began = ended
-        return piece
+        return self._through(piece, lambda made, text: made.feed(text))
 
     def finish(self) -> str:
-        out = ""
-        began = perf_counter_ns()
-        for made, outcome in self._stages:
-            try:
-                out = (made.feed(out) if out else "") + made.finish()
-            finally:
-                ended = perf_counter_ns()
-                outcome.nanos += ended - began
-                began = ended
-        return out
+        return self._through("", lambda made, text: (made.feed(text) if text else "") + made.finish())
 
     def whole(self, text: str) -> str:
         """A text that is there as a whole."""
+        return self._through(text, lambda made, text: made.whole(text))
+
+    def _through(self, text: str, step: Callable[[Stage, str], str]) -> str:
+        """Each stage takes what the one before it let out; its time is noted also when it blocks."""
         began = perf_counter_ns()
         for made, outcome in self._stages:
             try:
-                text = made.whole(text)
+                text = step(made, text)
             finally:
                 ended = perf_counter_ns()
                 outcome.nanos += ended - began

@@ -6,17 +6,16 @@ https://platform.openai.com/docs/api-reference/chat
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from lockgate.errors import InputError
 from lockgate.gateway.protocols import fields as f
-from lockgate.gateway.protocols import sse
+from lockgate.gateway.protocols.answers import InputDetails, OutputDetails, counted, said
 from lockgate.gateway.protocols.dialect import Dialect, Passage, Place
-from lockgate.gateway.protocols.model import Outcome, Request, Text, put_all
-from lockgate.gateway.protocols.sse import Events, data_of
+from lockgate.gateway.protocols.model import Outcome, Request, Text
+from lockgate.gateway.protocols.sse import Events
 from lockgate.results import Usage
 
 _REFERENCES = (b'"image_url"', b'"input_image"', b'"file"', b'"input_audio"', b'"audio_url"', b'"video_url"')
@@ -63,47 +62,6 @@ class Chat(Dialect):
 
     def texts(self, request: Request) -> list[Text]:
         return message_texts(request.decoded("messages"), ("messages",))
-
-    def answer_texts(self, body: bytes) -> list[Text]:
-        answer = document(body)
-        found = []
-        for index, choice in enumerate(_list(answer.get("choices"))):
-            message = f.obj(f.obj(choice).get("message"))
-            if isinstance(message.get("content"), str):
-                found.append(Text(("choices", index, "message", "content"), "assistant", message["content"]))
-        return found
-
-    def with_answer_texts(self, body: bytes, texts: Mapping[Place, str]) -> bytes:
-        answer = document(body)
-        put_all(answer, texts)
-        return f.encode(answer)
-
-    def delta(self, event: bytes) -> str | None:
-        if b'"content"' not in event:
-            return None
-        choices = f.dicts(document(data_of(event)).get("choices"))
-        parts = [text for choice in choices if isinstance(text := f.obj(choice.get("delta")).get("content"), str)]
-        return "".join(parts) if parts else None
-
-    def with_delta(self, event: bytes, text: str) -> bytes:
-        changed = document(data_of(event))
-        for choice in f.dicts(changed.get("choices")):
-            if isinstance(f.obj(choice.get("delta")).get("content"), str):
-                choice["delta"]["content"], text = text, ""
-        return sse.event(f.encode(changed))
-
-
-def document(body: bytes) -> dict[str, Any]:
-    """The JSON object, or an empty one where there is none."""
-    try:
-        decoded = msgspec.json.decode(body)
-    except f.UNREADABLE:
-        return {}
-    return decoded if isinstance(decoded, dict) else {}
-
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
 
 
 def message_texts(messages: Any, place: Place) -> list[Text]:
@@ -184,19 +142,11 @@ class ChatPassage(Passage):
         return ChatTap(hide_usage=not request.wants_usage)
 
 
-class _CachedTokens(msgspec.Struct):
-    cached_tokens: int | None = None
-
-
-class _ReasoningTokens(msgspec.Struct):
-    reasoning_tokens: int | None = None
-
-
 class _Usage(msgspec.Struct):
     prompt_tokens: int
     completion_tokens: int = 0
-    prompt_tokens_details: _CachedTokens | None = None
-    completion_tokens_details: _ReasoningTokens | None = None
+    prompt_tokens_details: InputDetails | None = None
+    completion_tokens_details: OutputDetails | None = None
 
 
 class _Choice(msgspec.Struct):
@@ -232,24 +182,11 @@ def read_answer(body: bytes) -> Outcome:
 
 
 def usage_of(usage: _Usage | None) -> Usage | None:
-    if usage is None or usage.prompt_tokens < 0 or usage.completion_tokens < 0:
+    if usage is None:
         return None
-    cached = usage.prompt_tokens_details and usage.prompt_tokens_details.cached_tokens
-    reasoning = usage.completion_tokens_details and usage.completion_tokens_details.reasoning_tokens
-    return Usage(
-        input_tokens=usage.prompt_tokens,
-        output_tokens=usage.completion_tokens,
-        cached_tokens=min(max(0, cached or 0), usage.prompt_tokens),
-        reasoning_tokens=max(0, reasoning or 0),
+    return counted(
+        usage.prompt_tokens, usage.completion_tokens, usage.prompt_tokens_details, usage.completion_tokens_details
     )
-
-
-def said(error: Any) -> str | None:
-    """The words of an error object inside an answer; None when there is none."""
-    if error is None:
-        return None
-    message = error.get("message") if isinstance(error, dict) else error
-    return str(message)[:500] if message else "an error without a message"
 
 
 _NULL_USAGE = re.compile(rb',\s*"usage":\s*null|"usage":\s*null\s*,\s*')
@@ -274,7 +211,7 @@ class ChatTap:
         """Take what came; returns what to pass on now (maybe nothing yet)."""
         passed: list[bytes] = []
         for one in self._events.feed(chunk):
-            if self._read(one) and self._hide:
+            if self.read(one) and self._hide:
                 continue
             if self._hide:
                 passed.append(_NULL_USAGE.sub(b"", one) if b'"usage":' in one else one)
@@ -283,10 +220,10 @@ class ChatTap:
     def finish(self) -> bytes:
         """What is left to pass on when the stream has ended without a final blank line."""
         rest = self._events.finish()
-        only_usage = bool(rest) and self._read(rest)
+        only_usage = bool(rest) and self.read(rest)
         return rest if self._hide and not only_usage else b""
 
-    def _read(self, event: bytes) -> bool:
+    def read(self, event: bytes) -> bool:
         """Note what the event tells; True when it carries usage and nothing else."""
         outcome = self.outcome
         if not self.begun and _OUTPUT.search(event):

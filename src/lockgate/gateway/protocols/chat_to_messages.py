@@ -15,8 +15,8 @@ import msgspec
 from lockgate.errors import InputError
 from lockgate.gateway.protocols import fields as f
 from lockgate.gateway.protocols import sse
-from lockgate.gateway.protocols.chat import document
-from lockgate.gateway.protocols.dialect import MALFORMED, Translation, garbage
+from lockgate.gateway.protocols.answers import document
+from lockgate.gateway.protocols.dialect import TranslatedStream, Translation
 from lockgate.gateway.protocols.messages import MessagesPassage, MessagesTap
 from lockgate.gateway.protocols.model import Outcome, Request
 from lockgate.results import Usage
@@ -227,37 +227,17 @@ def _tools(asked: dict[str, Any], sent: dict[str, Any]) -> None:
 # --- the stream -----------------------------------------------------------------------------------------------
 
 
-class MessagesAsChat:
+class MessagesAsChat(TranslatedStream):
     """A stream of Anthropic's events, given as chunks of a chat completion."""
 
     def __init__(self, *, wants_usage: bool) -> None:
-        self._read = MessagesTap()
-        self.outcome = self._read.outcome
+        super().__init__(MessagesTap())
         self._wants_usage = wants_usage
-        self._events = sse.Events()
         self._created = int(time.time())
         self._tools: dict[int, int] = {}  # content block → number of the tool call
         self._done = False
 
-    @property
-    def begun(self) -> bool:
-        return self._read.begun
-
-    def feed(self, chunk: bytes) -> bytes:
-        return b"".join([self._translated(event) for event in self._events.feed(chunk)])
-
-    def finish(self) -> bytes:
-        rest = self._events.finish()
-        return self._translated(rest) if rest else b""
-
-    def _translated(self, event: bytes) -> bytes:
-        try:
-            return self._event_of(event)
-        except MALFORMED as wrong:
-            raise garbage(wrong) from wrong
-
     def _event_of(self, event: bytes) -> bytes:
-        self._read.read(event)
         told = document(sse.data_of(event))
         kind = told.get("type")
         if kind == "message_start":

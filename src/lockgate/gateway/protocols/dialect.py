@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from lockgate.errors import InputError, LockgateError, UpstreamError
 from lockgate.gateway.problems import Response, openai_error
+from lockgate.gateway.protocols import fields as f
 from lockgate.gateway.protocols.model import Outcome, Request, Tap, Text
+from lockgate.gateway.protocols.sse import Events
 
 Place = tuple[str | int, ...]
 
@@ -38,27 +39,9 @@ class Dialect:
         """An error as the last event of a stream whose status has gone out already."""
         return b"data: " + openai_error(error)[2] + b"\n\n"
 
-    # --- for guards: the texts in it --------------------------------------------------------------------------
-
     def texts(self, request: Request) -> list[Text]:
-        """Every text of the input."""
+        """Every text of the input, for guards."""
         return []
-
-    def answer_texts(self, body: bytes) -> list[Text]:
-        """Every text that the model made."""
-        return []
-
-    def with_answer_texts(self, body: bytes, texts: Mapping[Place, str]) -> bytes:
-        """The answer with other texts at some places."""
-        return body
-
-    def delta(self, event: bytes) -> str | None:
-        """The output text that one event of a stream adds; None when it adds none."""
-        return None
-
-    def with_delta(self, event: bytes, text: str) -> bytes:
-        """The event with another text."""
-        return event
 
 
 class Passage:
@@ -74,7 +57,7 @@ class Passage:
 
         Raises InputError when the upstream has no way to say what the request asks.
         """
-        raise NotImplementedError
+        return f.encode({**request.fields, "model": f.raw(model)})
 
     def outcome(self, body: bytes) -> Outcome:
         """What a whole answer says about itself; empty when it is not what it should be."""
@@ -124,3 +107,62 @@ class Translation(Passage):
 def garbage(wrong: Exception) -> UpstreamError:
     """The upstream's answer is none of its protocol."""
     return UpstreamError(f"the provider's answer cannot be read: {wrong}", sent=True)
+
+
+class Listener:
+    """Reads the outcome out of a stream of which every byte passes as it came."""
+
+    def __init__(self) -> None:
+        self.outcome = Outcome()
+        self.begun = False
+        self._events = Events()
+
+    def feed(self, chunk: bytes) -> bytes:
+        for event in self._events.feed(chunk):
+            self.read(event)
+        return chunk
+
+    def finish(self) -> bytes:
+        self.read(self._events.finish())
+        return b""
+
+    def read(self, event: bytes) -> None:
+        """Note what one event tells."""
+        raise NotImplementedError
+
+
+class Reader(Tap, Protocol):
+    """A tap that can be given one event at a time."""
+
+    def read(self, event: bytes) -> object: ...
+
+
+class TranslatedStream:
+    """A stream of another protocol's events, each given as the client's own: none, one or several."""
+
+    def __init__(self, reader: Reader) -> None:
+        """``reader`` knows the upstream's protocol; it has read an event before that is translated."""
+        self.outcome = reader.outcome
+        self._reader = reader
+        self._events = Events()
+
+    @property
+    def begun(self) -> bool:
+        return self._reader.begun
+
+    def feed(self, chunk: bytes) -> bytes:
+        return b"".join([self._translated(event) for event in self._events.feed(chunk)])
+
+    def finish(self) -> bytes:
+        rest = self._events.finish()
+        return self._translated(rest) if rest else b""
+
+    def _translated(self, event: bytes) -> bytes:
+        try:
+            self._reader.read(event)
+            return self._event_of(event)
+        except MALFORMED as wrong:
+            raise garbage(wrong) from wrong
+
+    def _event_of(self, event: bytes) -> bytes:
+        raise NotImplementedError

@@ -11,7 +11,7 @@ import msgspec
 
 from lockgate.errors import InputError
 from lockgate.gateway.protocols import fields as f
-from lockgate.gateway.protocols.chat import said
+from lockgate.gateway.protocols.answers import said
 from lockgate.gateway.protocols.dialect import Dialect, Passage
 from lockgate.gateway.protocols.model import Outcome, Request, Tap, Text
 from lockgate.results import Usage
@@ -51,9 +51,6 @@ class EmbeddingsPassage(Passage):
     """To an upstream that speaks OpenAI's embeddings."""
 
     path = "/embeddings"
-
-    def forward(self, request: Request, model: str, max_tokens: int) -> bytes:
-        return f.encode({**request.fields, "model": f.raw(model)})
 
     def outcome(self, body: bytes) -> Outcome:
         try:

@@ -6,7 +6,6 @@ https://docs.anthropic.com/en/api/messages
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -15,9 +14,10 @@ from lockgate.errors import InputError, LockgateError
 from lockgate.gateway.problems import Response, anthropic_error
 from lockgate.gateway.protocols import fields as f
 from lockgate.gateway.protocols import sse
-from lockgate.gateway.protocols.chat import document, message_texts, said
-from lockgate.gateway.protocols.dialect import Dialect, Passage, Place
-from lockgate.gateway.protocols.model import Outcome, Request, Tap, Text, put_all
+from lockgate.gateway.protocols.answers import document, said
+from lockgate.gateway.protocols.chat import message_texts
+from lockgate.gateway.protocols.dialect import Dialect, Listener, Passage, Place
+from lockgate.gateway.protocols.model import Outcome, Request, Tap, Text
 from lockgate.results import Usage
 
 _REFERENCES = (b'"image"', b'"document"', b'"file"', b'"search_result"')
@@ -81,30 +81,6 @@ class Messages(Dialect):
                     found += _result_texts(part.get("content"), ("messages", index, "content", number, "content"))
         return found
 
-    def answer_texts(self, body: bytes) -> list[Text]:
-        found = []
-        content = document(body).get("content")
-        for index, part in enumerate(content if isinstance(content, list) else ()):
-            if f.obj(part).get("type") == "text" and isinstance(part.get("text"), str):
-                found.append(Text(("content", index, "text"), "assistant", part["text"]))
-        return found
-
-    def with_answer_texts(self, body: bytes, texts: Mapping[Place, str]) -> bytes:
-        answer = document(body)
-        put_all(answer, texts)
-        return f.encode(answer)
-
-    def delta(self, event: bytes) -> str | None:
-        if b"text_delta" not in event:
-            return None
-        text = f.obj(document(sse.data_of(event)).get("delta")).get("text")
-        return text if isinstance(text, str) else None
-
-    def with_delta(self, event: bytes, text: str) -> bytes:
-        changed = document(sse.data_of(event))
-        changed["delta"]["text"] = text
-        return sse.event(f.encode(changed), b"content_block_delta")
-
 
 class CountTokens(Messages):
     """``POST /v1/messages/count_tokens``: costs nothing."""
@@ -149,9 +125,6 @@ class MessagesPassage(Passage):
 
     path = "/messages"
     headers = _HEADERS
-
-    def forward(self, request: Request, model: str, max_tokens: int) -> bytes:
-        return f.encode({**request.fields, "model": f.raw(model)})
 
     def outcome(self, body: bytes) -> Outcome:
         try:
@@ -230,23 +203,12 @@ def usage_of(usage: AnthropicUsage | None) -> Usage | None:
     )
 
 
-class MessagesTap:
-    """Every byte passes as it came. What was used is known when the last ``message_delta`` has come, not before."""
+class MessagesTap(Listener):
+    """What was used is known when the last ``message_delta`` has come, not before."""
 
     def __init__(self) -> None:
-        self.outcome = Outcome()
-        self.begun = False
+        super().__init__()
         self._counted = AnthropicUsage()
-        self._events = sse.Events()
-
-    def feed(self, chunk: bytes) -> bytes:
-        for event in self._events.feed(chunk):
-            self.read(event)
-        return chunk
-
-    def finish(self) -> bytes:
-        self.read(self._events.finish())
-        return b""
 
     def read(self, event: bytes) -> None:
         if b"content_block" in event:

@@ -13,8 +13,9 @@ import msgspec
 from lockgate.errors import InputError
 from lockgate.gateway.protocols import fields as f
 from lockgate.gateway.protocols import sse
-from lockgate.gateway.protocols.chat import ChatPassage, ChatTap, bound_name, document
-from lockgate.gateway.protocols.dialect import MALFORMED, Translation, garbage
+from lockgate.gateway.protocols.answers import document
+from lockgate.gateway.protocols.chat import ChatPassage, ChatTap, bound_name
+from lockgate.gateway.protocols.dialect import TranslatedStream, Translation
 from lockgate.gateway.protocols.model import Outcome, Request
 from lockgate.results import Usage
 
@@ -229,38 +230,21 @@ def _tools(asked: dict[str, Any], sent: dict[str, Any]) -> None:
 # --- the stream -----------------------------------------------------------------------------------------------
 
 
-class ChatAsMessages:
+class ChatAsMessages(TranslatedStream):
     """A stream of chat-completion chunks, given as Anthropic's events."""
 
     def __init__(self) -> None:
-        self._read = ChatTap(hide_usage=False)
-        self.outcome = self._read.outcome
-        self._events = sse.Events()
+        super().__init__(ChatTap(hide_usage=False))
         self._started = False
         self._block = -1
         self._kind: object = None  # what the open block is: "text", or the number of a tool call
         self._stop: str | None = None
         self._ended = False
 
-    @property
-    def begun(self) -> bool:
-        return self._read.begun
-
-    def feed(self, chunk: bytes) -> bytes:
-        return b"".join([self._translated(event) for event in self._events.feed(chunk)])
-
     def finish(self) -> bytes:
-        rest = self._events.finish()
-        return (self._translated(rest) if rest else b"") + (self._end() if self._stop is not None else b"")
-
-    def _translated(self, event: bytes) -> bytes:
-        try:
-            return self._event_of(event)
-        except MALFORMED as wrong:
-            raise garbage(wrong) from wrong
+        return super().finish() + (self._end() if self._stop is not None else b"")
 
     def _event_of(self, event: bytes) -> bytes:
-        self._read._read(event)
         data = sse.data_of(event)
         if data == b"[DONE]":
             return self._end()

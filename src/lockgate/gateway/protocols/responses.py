@@ -5,7 +5,6 @@ https://platform.openai.com/docs/api-reference/responses
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -13,9 +12,10 @@ import msgspec
 from lockgate.errors import InputError
 from lockgate.gateway.protocols import fields as f
 from lockgate.gateway.protocols import sse
-from lockgate.gateway.protocols.chat import document, message_texts, said, unbounded_tools
-from lockgate.gateway.protocols.dialect import Dialect, Passage, Place
-from lockgate.gateway.protocols.model import Outcome, Request, Text, put_all
+from lockgate.gateway.protocols.answers import InputDetails, OutputDetails, counted, said
+from lockgate.gateway.protocols.chat import message_texts, unbounded_tools
+from lockgate.gateway.protocols.dialect import Dialect, Listener, Passage
+from lockgate.gateway.protocols.model import Outcome, Request, Text
 from lockgate.results import Usage
 
 _REFERENCES = (b'"input_image"', b'"input_file"', b'"input_audio"', b'"item_reference"')
@@ -70,32 +70,6 @@ class Responses(Dialect):
                     found.append(Text(("input", index, "output", number, "text"), "tool", part["text"]))
         return found
 
-    def answer_texts(self, body: bytes) -> list[Text]:
-        found = []
-        output = document(body).get("output")
-        for index, item in enumerate(output if isinstance(output, list) else ()):
-            content = f.obj(item).get("content")
-            for number, part in enumerate(content if isinstance(content, list) else ()):
-                if isinstance(f.obj(part).get("text"), str):
-                    found.append(Text(("output", index, "content", number, "text"), "assistant", part["text"]))
-        return found
-
-    def with_answer_texts(self, body: bytes, texts: Mapping[Place, str]) -> bytes:
-        answer = document(body)
-        put_all(answer, texts)
-        return f.encode(answer)
-
-    def delta(self, event: bytes) -> str | None:
-        if b"response.output_text.delta" not in event:
-            return None
-        text = document(sse.data_of(event)).get("delta")
-        return text if isinstance(text, str) else None
-
-    def with_delta(self, event: bytes, text: str) -> bytes:
-        changed = document(sse.data_of(event))
-        changed["delta"] = text
-        return sse.event(f.encode(changed), b"response.output_text.delta")
-
 
 class ResponsesPassage(Passage):
     """To an upstream that speaks the responses API too."""
@@ -119,19 +93,11 @@ class ResponsesPassage(Passage):
         return ResponsesTap()
 
 
-class _Cached(msgspec.Struct):
-    cached_tokens: int | None = None
-
-
-class _Reasoning(msgspec.Struct):
-    reasoning_tokens: int | None = None
-
-
 class _Usage(msgspec.Struct):
     input_tokens: int
     output_tokens: int = 0
-    input_tokens_details: _Cached | None = None
-    output_tokens_details: _Reasoning | None = None
+    input_tokens_details: InputDetails | None = None
+    output_tokens_details: OutputDetails | None = None
 
 
 class _Answer(msgspec.Struct):
@@ -153,20 +119,14 @@ _answer = msgspec.json.Decoder(_Answer).decode
 _event = msgspec.json.Decoder(_Event).decode
 
 
+def _counted(usage: _Usage) -> Usage | None:
+    return counted(usage.input_tokens, usage.output_tokens, usage.input_tokens_details, usage.output_tokens_details)
+
+
 def _outcome(answer: _Answer) -> Outcome:
     usage = answer.usage
-    counted = None
-    if usage is not None and usage.input_tokens >= 0 and usage.output_tokens >= 0:
-        cached = usage.input_tokens_details and usage.input_tokens_details.cached_tokens
-        reasoning = usage.output_tokens_details and usage.output_tokens_details.reasoning_tokens
-        counted = Usage(
-            input_tokens=usage.input_tokens,
-            output_tokens=usage.output_tokens,
-            cached_tokens=min(max(0, cached or 0), usage.input_tokens),
-            reasoning_tokens=max(0, reasoning or 0),
-        )
     return Outcome(
-        usage=counted,
+        usage=None if usage is None else _counted(usage),
         id=answer.id,
         model=answer.model,
         finish_reasons=[answer.status] if answer.status else [],
@@ -174,24 +134,10 @@ def _outcome(answer: _Answer) -> Outcome:
     )
 
 
-class ResponsesTap:
-    """Every byte passes as it came; the outcome stands in the events that carry the whole response."""
+class ResponsesTap(Listener):
+    """The outcome stands in the events that carry the whole response."""
 
-    def __init__(self) -> None:
-        self.outcome = Outcome()
-        self.begun = False
-        self._events = sse.Events()
-
-    def feed(self, chunk: bytes) -> bytes:
-        for event in self._events.feed(chunk):
-            self._read(event)
-        return chunk
-
-    def finish(self) -> bytes:
-        self._read(self._events.finish())
-        return b""
-
-    def _read(self, event: bytes) -> None:
+    def read(self, event: bytes) -> None:
         data = event[event.find(b"data:") :]
         if b".delta" in data[:200]:
             self.begun = True

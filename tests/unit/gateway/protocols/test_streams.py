@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lockgate.errors import LockgateError, UpstreamError
-from lockgate.gateway.protocols.chat import document
+from lockgate.gateway.protocols.answers import document
 from lockgate.gateway.protocols.chat_to_messages import MessagesAsChat
 from lockgate.gateway.protocols.messages import MessagesTap
 from lockgate.gateway.protocols.messages_to_chat import ChatAsMessages
