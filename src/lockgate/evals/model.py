@@ -54,9 +54,9 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         )
 
 
-def score_key(scorer_digest: str, case: Case) -> str:
-    """What a score of this case is kept under: the scorer, and what the answer was held against."""
-    return hashlib.sha256(f"{scorer_digest} {case.expectation_digest}".encode()).hexdigest()
+def score_key(scorer_digest: str, expectation_digest: str) -> str:
+    """What a score is kept under: the scorer, and what the answer was held against (``Case.expectation_digest``)."""
+    return hashlib.sha256(f"{scorer_digest} {expectation_digest}".encode()).hexdigest()
 
 
 Subject = Callable[[Case, int], Awaitable[RunResult]]

@@ -8,7 +8,6 @@ new cases.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import time
 from collections import Counter, deque
@@ -23,7 +22,7 @@ import numpy as np
 from lockgate import clock as clocks
 from lockgate.errors import InputError, LockgateError, Unavailable
 from lockgate.evals.grid import ERROR, MISSING, SCORED, SKIPPED, UNSCORED, Grid
-from lockgate.evals.model import Case, Status, Subject
+from lockgate.evals.model import Case, Status, Subject, score_key
 from lockgate.evals.running.meter import METER, Caps, Meter, Spend
 from lockgate.evals.running.pace import Pace
 from lockgate.evals.running.scoring import Scoring, score_trial
@@ -240,7 +239,7 @@ class Trials:
             some = new[start : start + CHUNK]
             digests = [self.digests[row] for row in some]
             results = await asyncio.to_thread(self.store.results, digests)
-            wanted = {self._score_digest(scoring, row) for scoring in slow for row in some}
+            wanted = {score_key(scoring.digest, self.expectations[row]) for scoring in slow for row in some}
             known = await asyncio.to_thread(self.store.scores, digests, wanted) if slow and results else {}
             for row in some:
                 for trial in range(trials):
@@ -396,7 +395,7 @@ class Trials:
             stored = True
         rows: list[tuple[str, float | None, str, str]] = []
         for scoring in self.scorings:
-            digest = self._score_digest(scoring, row)
+            digest = score_key(scoring.digest, self.expectations[row])
             found = known.get((self.digests[row], trial, digest))
             if found is not None:
                 value, status, reason = found
@@ -414,9 +413,6 @@ class Trials:
         self.unsaved.append(TrialRecord(self.digests[row], case.id, trial, kept, self.clock(), rows))
         if len(self.unsaved) >= BACKLOG:
             self.room.clear()
-
-    def _score_digest(self, scoring: Scoring, row: int) -> str:
-        return hashlib.sha256(f"{scoring.digest} {self.expectations[row]}".encode()).hexdigest()
 
     # --- storing ----------------------------------------------------------------------------------------------
 

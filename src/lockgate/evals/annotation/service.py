@@ -52,7 +52,7 @@ class Annotations:
         """
         by_digest = {case.digest: case for case in cases}
         strata: dict[str, list[Any]] = {}
-        kept_under = {digest: score_key(scorer_digest, case) for digest, case in by_digest.items()}
+        kept_under = {digest: score_key(scorer_digest, case.expectation_digest) for digest, case in by_digest.items()}
         for key, score in store.scored_trials(self._control, agent, kept_under):
             tags = by_digest[key[1]].tags
             strata.setdefault(", ".join([kind_of(score), *tags[:1]]), []).append(key)

@@ -308,7 +308,7 @@ def _around(agent: str, cases: list[Case]) -> Around:
         for scoring in prepare(rubric, lambda metric: lambda sample: None)  # type: ignore[arg-type,return-value]
         if scoring.metric.unit == "score" and scoring.metric.blocking
     ]
-    keys = {score_key(scorer, case) for scorer in deciding for case in cases}
+    keys = {score_key(scorer, case.expectation_digest) for scorer in deciding for case in cases}
     means, versions = case_means(app.control, [case.digest for case in cases], keys)
     return Around(
         prompts={f"the system prompt of {version.agent}": version.system_prompt} if version.system_prompt else {},

@@ -74,7 +74,7 @@ def failing(card: Scorecard, trials: Sequence[TrialView]) -> list[str]:
 
 
 def _trials(case: Case, results: Found, scores: Scores, digests: Mapping[str, str]) -> list[TrialView]:
-    keys = {name: score_key(digest, case) for name, digest in digests.items()}
+    keys = {name: score_key(digest, case.expectation_digest) for name, digest in digests.items()}
     numbers = sorted(trial for digest, trial in results if digest == case.digest)
     return [
         TrialView(

@@ -36,7 +36,7 @@ def views(control: Database, card: Scorecard, cases: Sequence[Case]) -> Iterator
     before = TrialStore(control, card.baseline_effective) if card.baseline_effective else None
     for some in _batches(cases):
         digests = [case.digest for case in some]
-        names = [score_key(digest, case) for digest in card.scorer_digests.values() for case in some]
+        names = [score_key(digest, case.expectation_digest) for digest in card.scorer_digests.values() for case in some]
         results, scores = now.results(digests), now.scores(digests, names)
         other = (before.results(digests), before.scores(digests, names)) if before else None
         for case in some:
