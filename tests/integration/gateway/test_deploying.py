@@ -405,10 +405,11 @@ def test_a_run_recorded_through_the_gateway_is_replayed_exactly_without_it(
 ) -> None:
     recorded = run(shop, "note another thing", agent=agent).result
     assert recorded["status"] == "completed"
-    noted = (shop.root / "noted.txt").read_bytes()
+    diary = shop.root / "noted.txt"  # what the live tools of these agents write into
+    noted = diary.read_bytes() if diary.exists() else None
     again = lockgate(shop.root, "replay", recorded["run_id"], "--recorded", "--json")
     assert again.returncode == 0, again.stdout + again.stderr
     found = json.loads(again.stdout)
     assert (found["exact"], found["output"]) == (True, recorded["output"])
     assert found["replayed"] == (5 if agent == "clerk" else 2)
-    assert (shop.root / "noted.txt").read_bytes() == noted
+    assert (diary.read_bytes() if diary.exists() else None) == noted
