@@ -127,19 +127,30 @@ def key(project: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def running_up(project: Path) -> Iterator[Up]:
-    started = Up(project)
-    yield started
-    started.stop()
+def started() -> Iterator[list[Up]]:
+    """The ones that serve the tests of this module, one after the other: a test may stop the last."""
+    ups: list[Up] = []
+    yield ups
+    for one in ups:
+        one.stop()
 
 
 @pytest.fixture
-def up(running_up: Up, model: FakeModelServer) -> Up:
+def up(started: list[Up], project: Path, key: str, model: FakeModelServer) -> Up:
     model.respond = lambda _: Reply(text="hello")
-    wait_until(lambda: len(running_up.pids("gateway-")) == 2, "two workers")
-    wait_until(lambda: running_up.pids("control"), "a control plane")
-    wait_until(lambda: running_up.pids("host"), "a host")
-    return running_up
+    if not started or started[-1].process.poll() is not None:
+        started.append(Up(project))
+    one = started[-1]
+    wait_until(lambda: len(one.pids("gateway-")) == 2, "two workers")
+    wait_until(lambda: one.pids("host"), "a host")
+    wait_until(lambda: ask(one.url, "/api/v1/rollouts", key)[0] == 200, "a control plane")
+    return one
+
+
+@pytest.fixture
+def none_up(started: list[Up]) -> None:
+    for one in started:
+        one.stop()
 
 
 def ask(url: str, path: str, key: str, body: Any = None, *, timeout: float = 20) -> tuple[int, Any]:
@@ -208,6 +219,7 @@ def test_after_its_host_was_killed_the_next_run_is_served_by_a_new_one(up: Up, k
 
 
 def test_a_killed_workers_hold_is_charged_and_not_lost(up: Up, key: str, project: Path, model: FakeModelServer) -> None:
+    assert chat(up, key) == 200
     table = HoldTable(project / ".lockgate" / "holds.table")
     before = next(one for one in table.balances("tenant:dev:acme"))
     model.respond = lambda _: hanging()
@@ -249,9 +261,8 @@ def test_a_port_in_use_is_refused_with_a_remedy(tmp_path: Path) -> None:
 
 
 def test_a_stop_lets_the_calls_under_way_end_and_leaves_nobody(
-    project: Path, key: str, model: FakeModelServer, running_up: Up
+    project: Path, key: str, model: FakeModelServer, none_up: None
 ) -> None:
-    running_up.stop()
     one = Up(project)
     pids = one.pids("gateway-") + one.pids("control") + one.pids("host")
     model.respond = lambda _: Reply(text="late", latency=1.0)
@@ -268,9 +279,8 @@ def test_a_stop_lets_the_calls_under_way_end_and_leaves_nobody(
 
 
 def test_the_gateway_alone_serves_models_and_says_that_there_is_no_control_plane(
-    project: Path, key: str, model: FakeModelServer, running_up: Up
+    project: Path, key: str, model: FakeModelServer, none_up: None
 ) -> None:
-    running_up.stop()
     model.respond = lambda _: Reply(text="hello")
     one = Up(project, command="gateway")
     try:
@@ -281,8 +291,7 @@ def test_the_gateway_alone_serves_models_and_says_that_there_is_no_control_plane
         one.stop()
 
 
-def test_a_killed_supervisor_leaves_no_orphan(project: Path, running_up: Up) -> None:
-    running_up.stop()
+def test_a_killed_supervisor_leaves_no_orphan(project: Path, none_up: None) -> None:
     one = Up(project)
     pids = one.pids("gateway-") + one.pids("control") + one.pids("host")
     one.process.kill()
