@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -154,11 +154,6 @@ def decide(
 
 def add_feedback(connection: Connection, record: FeedbackRecord) -> None:
     connection.execute(insert(feedback).values(**msgspec.structs.asdict(record)))
-
-
-def feedback_of(connection: Connection, run_id: str) -> Sequence[FeedbackRecord]:
-    query = select(feedback).where(feedback.c.run_id == run_id).order_by(feedback.c.created_at)
-    return [FeedbackRecord(**row) for row in connection.execute(query).mappings()]
 
 
 def _grouped(connection: Connection, where: ColumnElement[bool]) -> dict[str, Candidate]:

@@ -124,22 +124,6 @@ class Book:
         if self._spec.project is not None:
             yield from self._accounts(f"project:{self.environment}", self._spec.project, now)
 
-    def cap_of(self, account: str, window: str, unit: str, now: float) -> int | None:
-        """The cap of an account that was spent from, by its name; None when it has none (any more)."""
-        kind, _, rest = account.partition(":")
-        environment, _, name = rest.partition(":")
-        if environment != self.environment:
-            return None
-        if kind == "project":
-            allowance = self._spec.project
-        else:
-            named = getattr(self._spec, f"{kind}s", None)
-            allowance = of(named, name) if isinstance(named, Mapping) else None
-        if allowance is None:
-            return None
-        found = (one.cap for one in self._accounts(account, allowance, now) if (one.window, one.unit) == (window, unit))
-        return next(found, None)
-
 
 def of(named: Mapping[str, Allowance], name: str) -> Allowance | None:
     """The allowance of this name: its own, else what holds for each without one."""

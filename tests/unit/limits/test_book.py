@@ -82,13 +82,6 @@ def test_an_environment_says_over_the_project_by_name() -> None:
     assert caps(book, tenant="b")["tenant:prod:b", "2026-11-18", "usd"] == USD
 
 
-def test_the_cap_of_an_account_is_found_by_its_name() -> None:
-    book = Book("prod", SPEC)
-    assert book.cap_of("tenant:prod:zoo", "2026-11-19 Pacific/Auckland", "usd", NOON) == USD
-    assert book.cap_of("project:prod", "2026-11 Pacific/Auckland", "usd", NOON) == 100 * USD
-    assert book.cap_of("tenant:dev:zoo", "2026-11-18", "usd", NOON) is None
-
-
 def test_of_two_caps_the_smaller_holds() -> None:
     def account(cap: int | None) -> Account:
         return Account(name="a", window="", cap=cap)
