@@ -50,7 +50,8 @@ def show(value: float) -> str:
 
 def _harms(plan: Plan, situation: Situation) -> list[str]:
     limit = harm_threshold(plan)
-    bound = f"{show(limit)} = m/α ({max(1, plan.harm_meters)} meters, α {plan.alpha * 100:g} %)"
+    meters = f"{len(plan.metrics)} metrics" + (" and the fast path" if plan.catastrophe is not None else "")
+    bound = f"{show(limit)} = m/α ({meters}, α {plan.alpha * 100:g} %)"
     found = [
         f"harm {reading.metric} E = {show(reading.harm)} ≥ {bound}: {_means(reading)}"
         for reading in situation.readings

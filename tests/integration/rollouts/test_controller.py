@@ -51,7 +51,7 @@ def test_a_candidate_that_costs_three_times_as_much_is_rolled_back_and_held(worl
     done = drive(world, rollout, candidate={"cost_nano": 3000})
     assert done.status == "rolled_back"
     assert "harm cost_usd E = " in done.reason
-    assert "= m/α (4 meters, α 5 %)" in done.reason
+    assert "= m/α (3 metrics and the fast path, α 5 %)" in done.reason
     route = world.route()
     assert (route.stable, route.candidate) == (world.ref(1), None)
     (alert,) = world.alerts

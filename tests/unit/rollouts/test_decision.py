@@ -60,7 +60,7 @@ def test_a_rollback_says_its_arithmetic() -> None:
     decision = decide(PLAN, situation(cost=cost))
     assert decision.verdict == "rollback"
     assert decision.message == (
-        "harm cost_usd E = 71.2 ≥ 60 = m/α (3 meters, α 5 %): candidate 0.0042, baseline 0.0021 "
+        "harm cost_usd E = 71.2 ≥ 60 = m/α (2 metrics and the fast path, α 5 %): candidate 0.0042, baseline 0.0021 "
         "(30 + 40 units, 0 pairs)"
     )
 
