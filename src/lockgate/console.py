@@ -5,8 +5,10 @@ Rich is imported when something is drawn, not when a command is loaded.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
@@ -47,6 +49,16 @@ def user() -> str:
         return getpass.getuser()
     except (KeyError, OSError):
         return "unknown"
+
+
+def invocation(folder: Path) -> str:
+    """How someone who stands in ``folder`` calls this command: by its name where PATH has it, else by its path."""
+    import shutil
+
+    called = Path(sys.argv[0]).absolute()
+    if called.name != "lockgate" or shutil.which("lockgate"):
+        return "lockgate"
+    return os.path.relpath(called, folder.absolute())
 
 
 def emit(data: Any, json: bool, render: Callable[[], None]) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lockgate.console import console, table
+from lockgate.console import console, invocation, table
 
 
 def demo(
@@ -74,19 +74,20 @@ def _fetch_weights(model: str | None) -> None:
 
 def _look_around(folder: Path, url: str | None) -> None:
     out = console()
+    lockgate = invocation(folder)
     out.print("\nThe project, its databases and traces are yours to look at:\n")
     out.print(f"  cd {folder}", markup=False)
     for command, what in (
-        ("lockgate versions list", "every version and its digest"),
-        ("lockgate diff refund-triage@1 refund-triage@4", "what changed in behaviour"),
-        ("lockgate report", "the last scorecard"),
-        ("lockgate rollout list", "what went out, and what came back"),
-        ("lockgate rollout get refund-triage --env prod", "the evidence, and the arithmetic of the decision"),
-        ("lockgate runs list", "every run"),
-        ("lockgate trace --last", "one run, step by step"),
-        ("lockgate triage list", "failures that wait for a decision"),
-        ("lockgate up", "start it all again"),
+        ("versions list", "every version and its digest"),
+        ("diff refund-triage@1 refund-triage@4", "what changed in behaviour"),
+        ("report", "the last scorecard"),
+        ("rollout list", "what went out, and what came back"),
+        ("rollout get refund-triage --env prod", "the evidence, and the arithmetic of the decision"),
+        ("runs list", "every run"),
+        ("trace --last", "one run, step by step"),
+        ("triage list", "failures that wait for a decision"),
+        ("up", "start it all again"),
     ):
-        out.print(f"  {command:<48} # {what}", markup=False)
+        out.print(f"  {f'{lockgate} {command}':<{len(lockgate) + 40}} # {what}", markup=False)
     if url:
         out.print(f"\nIt is still up at {url}. To stop it: pkill -f 'lockgate up'", markup=False)

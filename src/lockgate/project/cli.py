@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lockgate.console import JsonFlag, console, emit
+from lockgate.console import JsonFlag, console, emit, invocation
 
 
 def init(
@@ -29,6 +29,7 @@ def init(
     def draw() -> None:
         for path in written:
             console().print(f"  {path}", markup=False)
-        console().print(f"\nNext: cd {target} && lockgate lock && lockgate eval", markup=False)
+        lockgate = invocation(target)
+        console().print(f"\nNext: cd {target} && {lockgate} lock && {lockgate} eval", markup=False)
 
     emit({"folder": str(target), "files": [str(path) for path in written]}, json, draw)
