@@ -43,6 +43,7 @@ def start(app: App, host: str, port: int, *, workers: int, drain: float, everyth
     """Run until SIGTERM or Ctrl-C. ``everything``: the control plane, hosts and local models too."""
     app.home.mkdir(parents=True, exist_ok=True)
     logs.configure("lockgate", levels=False)
+    app.prices.read()  # a mistake there is told here, not to those who call
     with _only_one(app.home), _listening(host, port) as listener:
         url = _url(listener)
         _prepare(app)

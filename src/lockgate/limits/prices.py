@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from lockgate import clock as clocks
-from lockgate.errors import InputError
+from lockgate.errors import InputError, Unavailable
 from lockgate.money import Nano, to_nano
 from lockgate.project.reload import stamp
 from lockgate.results import Usage
@@ -131,6 +131,13 @@ class Prices:
         self._set = {one.scope.model: _of_row(ModelPrice(**one.value)) for one in reversed(settings.all("price"))}
         self._found = {}
 
+    def read(self) -> None:
+        """Read the file now. Raises :class:`InputError` when it cannot be taken."""
+        from lockgate.limits.pricefile import read_prices
+
+        if self._path is not None:
+            self._rows = read_prices(self._path)
+
     def refresh(self, overrides: Path | None) -> bool:
         """Look whether the file was changed (or is another), and take it if it is good. True when it is in force now.
 
@@ -139,14 +146,15 @@ class Prices:
         from lockgate.limits.pricefile import read_prices
 
         now = None if overrides is None else stamp([overrides])
-        if now == self._seen and self._rows is not None:
+        if now == self._seen and (self._rows is not None or self.problem is not None):
             return False
         self._seen = now
         try:
             rows = {} if overrides is None else read_prices(overrides)
         except InputError as wrong:
             self.problem = wrong.message
-            log.warning("prices are not taken, the last good ones stay in force: %s", wrong.message)
+            kept = "the last good ones stay in force" if self._rows is not None else "models cannot be priced"
+            log.warning("prices are not taken, %s: %s", kept, wrong.message)
             return False
         first, self.problem = self._rows is None, None
         self._path, self._rows, self._found = overrides, rows, {}
@@ -180,10 +188,10 @@ class Prices:
         if self._path is None:
             return None
         if self._rows is None:
-            from lockgate.limits.pricefile import read_prices
-
-            self._rows = read_prices(self._path)
-        rows = self._rows.get(provider, {})
+            if self.problem is not None:  # no caller's fault
+                raise Unavailable("the prices of this gateway cannot be read", remedy="its log says what is wrong")
+            self.read()
+        rows = (self._rows or {}).get(provider, {})
         row = rows.get(model) or rows.get("*")
         return None if row is None else _of_row(row)
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lockgate.errors import InputError
+from lockgate.errors import InputError, Unavailable
 from lockgate.limits.prices import INPUT_OVERHEAD, Price, Prices, Rates
 from lockgate.results import Usage
 
@@ -162,3 +162,14 @@ def test_the_price_table_is_imported_only_when_it_is_needed() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+def test_a_wrong_file_is_told_once_and_is_no_callers_fault(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    prices = own(tmp_path, "vllm: 3\n")
+    with pytest.raises(InputError, match="not a mapping"):
+        prices.read()
+    for _ in range(3):
+        assert not prices.refresh(tmp_path / "prices.yaml")
+    assert len(caplog.records) == 1
+    with pytest.raises(Unavailable):
+        prices.price("openai", "vllm", "llama3.1:70b")
