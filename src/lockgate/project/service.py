@@ -16,10 +16,11 @@ from lockgate.project.model import (
     ResolvedProvider,
     ResolvedUpstream,
 )
+from lockgate.project.places import PROJECT_FILE as PROJECT_FILE
+from lockgate.project.places import find_root, home_of
 from lockgate.project.secrets import check_reference
 from lockgate.project.yamlfile import Document, did_you_mean, read_yaml, validate
 
-PROJECT_FILE = "lockgate.yaml"
 BASE_URLS = {
     "openai": "https://api.openai.com/v1",
     "anthropic": "https://api.anthropic.com/v1",
@@ -46,17 +47,15 @@ def load_project(start: Path | None = None, *, last_good: bool | None = None) ->
     last file that could be read when this one cannot (:mod:`lockgate.project.lastgood`); None: if the environment says
     so.
     """
-    folder = (start or Path.cwd()).resolve()
-    if folder.is_file():
-        folder = folder.parent
-    root = next((place for place in (folder, *folder.parents) if (place / PROJECT_FILE).is_file()), None)
+    start = start or Path.cwd()
+    root = find_root(start)
     if root is None:
+        folder = start.resolve()
         raise InputError(
-            f"no {PROJECT_FILE} in {str(folder)!r} or above it",
+            f"no {PROJECT_FILE} in {str(folder.parent if folder.is_file() else folder)!r} or above it",
             remedy="lockgate init NAME makes a project; or change into one",
         )
-    named = os.environ.get("LOCKGATE_HOME")
-    home = Path(named).expanduser().absolute() if named else root / ".lockgate"
+    home = home_of(root)
     try:
         document = read_yaml(root / PROJECT_FILE, shown_as=PROJECT_FILE)
         config = _with_files(validate(document, ProjectConfig), document, root)

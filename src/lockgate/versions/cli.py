@@ -29,23 +29,28 @@ versions = typer.Typer(
 def lock(
     files: Annotated[list[Path] | None, typer.Argument(help="Agent files; default: all below agents/.")] = None,
     check: Annotated[bool, typer.Option("--check", help="Write nothing; fail when the lock file is stale.")] = False,
+    same_number: Annotated[
+        bool, typer.Option("--same-number", help="Let a deployed version's number name another behaviour.")
+    ] = False,
     json: JsonFlag = False,
 ) -> None:
     """Turn each agent into one version with one digest, and write lockgate.lock.
 
     Example: lockgate lock --check
     """
+    from lockgate.project.places import find_root, home_of
     from lockgate.versions import unchanged
 
     now = unchanged.wall_clock()
-    where = None if files else unchanged.places(Path.cwd())
+    root = None if files else find_root(Path.cwd())
+    where = None if root is None else (root, home_of(root))
     result = None if where is None else unchanged.recall(*where, now)
     if result is None:
         from lockgate.bootstrap import open_app
 
         before = None if where is None else unchanged.look(*where, now)
         store = open_app().versions
-        result = store.lock(files or None, check=check)
+        result = store.lock(files or None, check=check, same_number=same_number)
         if where is not None and not result.asked and not (check and result.stale):
             unchanged.remember(*where, before, result, now)
     result = _with_calibrations(result)

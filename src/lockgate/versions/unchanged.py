@@ -94,20 +94,11 @@ def remember(root: Path, home: Path, before: State | None, result: LockResult, n
     after = look(root, home, now)
     if before is None or after is None or after.newest > before.newest or before.newest > now - RACY_SECONDS:
         return
-    kept = _Kept(after.digest, msgspec.structs.replace(result, changes=[], written=False))
+    told = [finding for finding in result.warnings if finding.kind != "number"]  # of that lock, not of this state
+    kept = _Kept(after.digest, msgspec.structs.replace(result, changes=[], warnings=told, written=False))
     temporary = home / f".{CACHE}.{os.getpid()}"
     temporary.write_bytes(msgspec.json.encode(kept))
     os.replace(temporary, home / CACHE)
-
-
-def places(start: Path) -> tuple[Path, Path] | None:
-    """The project's root and home, by the same rules as ``load_project``, without reading its file."""
-    folder = start.resolve()
-    root = next((place for place in (folder, *folder.parents) if (place / "lockgate.yaml").is_file()), None)
-    if root is None:
-        return None
-    home = os.environ.get("LOCKGATE_HOME")
-    return root, Path(home).expanduser().absolute() if home else root / ".lockgate"
 
 
 def _git_state(root: Path) -> str | None:
