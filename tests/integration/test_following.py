@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import select
+from tests.integration.suspended import suspended_run
 
 from lockgate.bootstrap import App
 from lockgate.following import Following
@@ -146,18 +147,7 @@ def test_a_setting_reaches_prices_and_budget_alerts(app: Any) -> None:
 
 def test_a_killed_agents_suspended_runs_wait(app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     ref = app.versions.ref("triage@1", "dev")
-    waiting = runtime.Resumable(
-        run_id="run_1",
-        agent="triage",
-        environment="dev",
-        tenant="acme",
-        behaviour_digest=ref.behaviour_digest,
-        effective_digest=ref.effective_digest,
-        arm="stable",
-        trace_id="0" * 32,
-        depth=0,
-        attempt=1,
-    )
+    waiting = suspended_run(ref)
     handed: list[str] = []
 
     async def take(home: Any, run: Any, token: str) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.integration.suspended import suspended_run
 
 from lockgate.bootstrap import App
 from lockgate.gateway.tokens import verify
@@ -89,18 +90,7 @@ def test_a_decided_run_is_handed_over_with_a_token_that_says_its_limits(
 ) -> None:
     app.versions.lock()
     ref = app.versions.ref("triage@1", "dev")
-    waiting = runtime.Resumable(
-        run_id="run_1",
-        agent="triage",
-        environment="dev",
-        tenant="acme",
-        behaviour_digest=ref.behaviour_digest,
-        effective_digest=ref.effective_digest,
-        arm="candidate",
-        trace_id="0" * 32,
-        depth=1,
-        attempt=1,
-    )
+    waiting = suspended_run(ref, arm="candidate", depth=1)
     handed: list[Any] = []
 
     async def take(home: Path, run: Any, token: str) -> None:
@@ -120,17 +110,6 @@ def test_a_decided_run_is_handed_over_with_a_token_that_says_its_limits(
 def test_a_run_without_a_host_waits_for_the_next_tick(app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     app.versions.lock()
     ref = app.versions.ref("triage@1", "dev")
-    waiting = runtime.Resumable(
-        run_id="run_1",
-        agent="triage",
-        environment="dev",
-        tenant="acme",
-        behaviour_digest=ref.behaviour_digest,
-        effective_digest=ref.effective_digest,
-        arm="stable",
-        trace_id="0" * 32,
-        depth=0,
-        attempt=1,
-    )
+    waiting = suspended_run(ref)
     monkeypatch.setattr(runtime, "resumable", lambda control: [waiting])
     assert resume_approved(app) == 0  # no socket, no host
