@@ -9,7 +9,7 @@ from lockgate.money import show_usd
 WARN_PERCENT = 70
 
 
-def used_percent(balance: Balance) -> float | None:
+def taken_percent(balance: Balance) -> float | None:
     """What is settled and held, in percent of the cap; None without a cap. A cap of zero is used up."""
     if balance.cap is None:
         return None
@@ -21,7 +21,7 @@ def crossing(balance: Balance, warn: float = WARN_PERCENT) -> float | None:
 
     Holds count, because what is held may be spent.
     """
-    percent = used_percent(balance)
+    percent = taken_percent(balance)
     if percent is None:
         return None
     if percent >= 100 or balance.refused:
@@ -30,15 +30,17 @@ def crossing(balance: Balance, warn: float = WARN_PERCENT) -> float | None:
 
 
 def alert_message(balance: Balance) -> str:
-    """One line for the alert: ``agent:prod:triage (2026-11-21) has used 71 % of $50.00: spent $34.10, held $1.40``."""
+    """One line for the alert: ``agent:prod:triage (2026-11-21): 71 % of $50.00 is spent or held: $34.10 and $1.40``."""
     when = f" ({balance.window})" if balance.window else ""
-    percent = used_percent(balance)
+    percent = taken_percent(balance)
     if balance.unit == "usd":
         cap, spent, held = show_usd(balance.cap or 0), show_usd(balance.settled), show_usd(balance.held)
     else:
         cap, spent, held = f"{balance.cap or 0:,} {balance.unit}", f"{balance.settled:,}", f"{balance.held:,}"
     refused = f", {balance.refused:,} calls refused" if balance.refused else ""
-    return f"{balance.account}{when} has used {percent or 0:.0f} % of {cap}: spent {spent}, held {held}{refused}"
+    taken = "spent or held" if balance.held else "spent"
+    parts = f"{spent} and {held}" if balance.held else spent
+    return f"{balance.account}{when}: {percent or 0:.0f} % of {cap} is {taken}: {parts}{refused}"
 
 
 def reconcile_message(line: Line) -> str:

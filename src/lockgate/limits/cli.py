@@ -10,7 +10,7 @@ import typer
 
 from lockgate.console import JsonFlag, console, emit, table
 from lockgate.errors import InputError
-from lockgate.limits.alerts import used_percent
+from lockgate.limits.alerts import taken_percent
 from lockgate.limits.model import Balance
 from lockgate.money import show_usd, to_nano, to_usd
 
@@ -209,7 +209,7 @@ def _row(balance: Balance, burn: float) -> dict[str, Any]:
     )
     return row | {
         "seconds_to_empty": time_to_empty(balance, burn),
-        "used_percent": used_percent(balance),
+        "spent_or_held_percent": taken_percent(balance),
         "refused": balance.refused,
     }
 
@@ -226,11 +226,11 @@ def _draw(rows: list[tuple[Balance, float]]) -> None:
         return
 
     def percent(balance: Balance) -> str:
-        used = used_percent(balance)
-        return "" if used is None else f"{used:.0f} %"
+        taken = taken_percent(balance)
+        return "" if taken is None else f"{taken:.0f} %"
 
     table(
-        ("budget", "window", "spent", "held", "left", "cap", "used", "an hour", "empty in", "refused"),
+        ("budget", "window", "spent", "held", "left", "cap", "spent or held", "an hour", "empty in", "refused"),
         (
             (
                 balance.account,

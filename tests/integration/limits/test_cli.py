@@ -54,7 +54,7 @@ def test_json_is_in_usd_or_in_the_accounts_unit(today: str) -> None:
     by_account = {row["account"]: row for row in rows}
     agent = by_account["agent:prod:triage"]
     assert [agent[f"{name}_usd"] for name in ("cap", "settled", "held", "left")] == [50.0, 34.1, 1.4, 14.5]
-    assert agent["used_percent"] == pytest.approx(71.0)
+    assert agent["spent_or_held_percent"] == pytest.approx(71.0)
     run = by_account["run:run_1"]
     assert (run["unit"], run["cap"], run["settled"], run["left"]) == ("calls", 10, 1, 9)
 

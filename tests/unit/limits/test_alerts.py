@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lockgate.limits.alerts import alert_message, crossing, used_percent
+from lockgate.limits.alerts import alert_message, crossing, taken_percent
 from lockgate.limits.model import Balance
 
 
@@ -38,14 +38,14 @@ def test_the_line_crossed(given: Balance, line: int | None) -> None:
     assert crossing(given) == line
 
 
-def test_used_percent_counts_holds() -> None:
-    assert used_percent(balance(40, held=31)) == 71.0
-    assert used_percent(balance(1, cap=None)) is None
+def test_taken_percent_counts_holds() -> None:
+    assert taken_percent(balance(40, held=31)) == 71.0
+    assert taken_percent(balance(1, cap=None)) is None
 
 
 def test_the_message_has_the_arithmetic() -> None:
     nano = balance(34_100_000_000, held=1_400_000_000, cap=50_000_000_000, refused=2)
     assert alert_message(nano) == (
-        "agent:prod:triage (2026-11-18) has used 71 % of $50.00: spent $34.10, held $1.40, 2 calls refused"
+        "agent:prod:triage (2026-11-18): 71 % of $50.00 is spent or held: $34.10 and $1.40, 2 calls refused"
     )
-    assert "spent 80, held 0" in alert_message(balance(80, unit="tokens"))
+    assert "80 % of 100 tokens is spent: 80" in alert_message(balance(80, unit="tokens"))
