@@ -6,6 +6,7 @@ import asyncio
 import logging
 import re
 import time
+from collections.abc import AsyncIterator
 from random import getrandbits
 from typing import Any, Protocol
 
@@ -103,6 +104,28 @@ class Exchange:
             raise InputError(f"the body did not come within {BODY_SECONDS:g} seconds") from late
         except RuntimeError as gone:  # what RSGI raises when the connection breaks
             raise ClientGone from gone
+
+    async def chunks(self, limit: int) -> AsyncIterator[bytes]:
+        """The body as it comes; raises as :meth:`body` does, the deadline being each chunk's."""
+        declared = self.headers.get("content-length")
+        if declared is not None and declared.isdecimal() and int(declared) > limit:
+            raise TooLarge(f"the body has {declared} bytes; at most {limit} are taken")
+        parts = aiter(self.protocol)
+        taken = 0
+        while True:
+            try:
+                with self.watchman.expect(BODY_SECONDS):
+                    part = await anext(parts)
+            except StopAsyncIteration:
+                return
+            except TimeoutError as late:
+                raise InputError(f"the body stopped coming for {BODY_SECONDS:g} seconds") from late
+            except RuntimeError as gone:  # as in body()
+                raise ClientGone from gone
+            taken += len(part)
+            if taken > limit:
+                raise TooLarge(f"the body has more than {limit} bytes")
+            yield bytes(part)
 
     # --- the response -----------------------------------------------------------------------------------------
 

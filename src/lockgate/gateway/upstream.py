@@ -7,7 +7,7 @@ request may have left this machine. Why aiohttp: ``docs/decisions/upstream-clien
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from pathlib import Path
 
 import aiohttp
@@ -90,7 +90,7 @@ class Upstream:
         url: URL,
         *,
         headers: Mapping[str, str],
-        body: bytes | None = None,
+        body: bytes | AsyncIterable[bytes] | None = None,
         timeout: float,
         stream: bool = False,
         confirm: bool = False,
@@ -99,7 +99,8 @@ class Upstream:
 
         ``timeout`` is seconds for all of it, or for a stream between two chunks. Raises :class:`UpstreamError`
         with ``sent=False`` only when surely nothing left this machine. ``confirm`` sends the body when the other
-        side has said that it is there (HTTP's ``100 Continue``): a process that dies before has not got it.
+        side has said that it is there (HTTP's ``100 Continue``): a process that dies before has not got it; it takes
+        a body that is whole. One that comes in parts is sent as they come.
         """
         session = self._session
         if session is None:
@@ -109,7 +110,7 @@ class Upstream:
             connect=min(CONNECT_SECONDS, timeout / 2),
             sock_read=timeout if stream else None,
         )
-        held = _Held(body or b"") if confirm else None
+        held = _Held(body or b"") if confirm and not isinstance(body, AsyncIterable) else None
         if held is not None:
             headers = {**headers, "content-length": str(len(held.body))}
         try:

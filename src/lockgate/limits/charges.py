@@ -15,6 +15,7 @@ from lockgate.limits import store
 from lockgate.limits.holdtable import HoldTable
 from lockgate.limits.model import Charged, Key
 from lockgate.limits.reconcile import Paid
+from lockgate.limits.refusals import SAME
 from lockgate.limits.service import Ledger
 from lockgate.limits.windows import window_of
 from lockgate.money import Nano
@@ -27,7 +28,7 @@ class Charge(NamedTuple):
 
     id: str
     at: float
-    reason: str  # died | no_usage
+    reason: str  # died | no_usage | batch (one that has not ended yet)
     parts: tuple[tuple[Key, int], ...]
     tokens: int
 
@@ -56,13 +57,13 @@ class Charges:
             with self._control.write() as connection:
                 for one in charged:
                     name = (one.tag & (2**64 - 1)).to_bytes(8, "big").hex() if one.tag else secrets.token_hex(8)
-                    self._keep(connection, Charge(name, one.created_at, "died", one.parts, one.tokens))
+                    self.keep(connection, Charge(name, one.created_at, "died", one.parts, one.tokens))
         return ended
 
     def note(self, calls: Iterable[Paid]) -> int:
         """Write down the calls whose spans say that they were charged at their bound. Returns how many were new."""
         new = 0
-        here = {balance.key for balance in self._table.balances()}
+        here = {balance.key for balance in self._table.balances() if not balance.window.startswith(SAME)}
         with self._control.write() as connection:
             here |= {row.key for row in store.in_windows(connection, self._clock(), self._ledger.machine)}
             zones = {window.partition(" ")[2] or "UTC" for _, window, _ in here if window}
@@ -72,7 +73,7 @@ class Charges:
                 keys = [(name, window, "usd") for name in names for window in ("", *sorted(windows))]
                 parts = tuple((key, call.cost_nano) for key in keys if key in here)
                 if call.is_bound and parts:
-                    new += self._keep(connection, Charge(call.span_id, call.at, "no_usage", parts, call.tokens))
+                    new += self.keep(connection, Charge(call.span_id, call.at, "no_usage", parts, call.tokens))
         return new
 
     def open(self) -> list[Charge]:
@@ -90,7 +91,9 @@ class Charges:
                 for account, window, unit, charged in row.parts:
                     if unit == "usd":
                         stands = charged if row.corrected_at is None else row.used_nano
-                        traced = 0 if row.reason == "died" else charged
+                        # A batch's span is made when it has ended, and tells what it used.
+                        ended = stands if row.corrected_at is not None else 0
+                        traced = {"died": 0, "batch": ended}.get(row.reason, charged)
                         found.append(((account, window, unit), stands - traced))
         return found
 
@@ -129,7 +132,8 @@ class Charges:
                 done += 1
         return done
 
-    def _keep(self, connection: Connection, charge: Charge) -> int:
+    def keep(self, connection: Connection, charge: Charge) -> int:
+        """Write one down, unless it is there. Returns how many were new."""
         insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
         row = {
             "id": charge.id,

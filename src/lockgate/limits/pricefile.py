@@ -26,6 +26,7 @@ class PriceRow(Strict):
     output: Usd = Field(description="USD per million output tokens, reasoning included.")
     cached: Usd | None = Field(None, description="USD per million input tokens read from a cache; default: as input.")
     request: Usd = Field(0.0, description="USD for each request, whatever its tokens.")
+    batch: float = Field(1.0, gt=0, le=1, description="The share of it that requests of batches cost; OpenAI's: 0.5.")
 
 
 class PriceFile(RootModel[dict[str, dict[str, PriceRow]]]):

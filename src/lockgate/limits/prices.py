@@ -126,6 +126,16 @@ class Prices:
             known[key] = price  # of what was in force when it was looked up
         return price
 
+    def batch_price(self, provider_kind: str, provider_name: str, model: str) -> Price:
+        """The model's price for the requests of a batch; where none is known for batches, its ordinary one."""
+        row = None if self._as_set(provider_name, model) else self._row(provider_name, model)
+        if row is not None:
+            return _of_row(row, share=row.batch)
+        ordinary = self.price(provider_kind, provider_name, model)
+        if self._as_set(provider_name, model):
+            return ordinary
+        return self._bundled(provider_kind, provider_name, model, {"processing": "batch"}) or ordinary
+
     def use(self, settings: Snapshot) -> None:
         """Let the prices that people set go before the files'."""
         self._set = {one.scope.model: _of_row(ModelPrice(**one.value)) for one in reversed(settings.all("price"))}
@@ -185,6 +195,10 @@ class Prices:
         return self._set.get(f"{provider}/{model}") or self._set.get(f"{provider}/*")
 
     def _own(self, provider: str, model: str) -> Price | None:
+        row = self._row(provider, model)
+        return None if row is None else _of_row(row)
+
+    def _row(self, provider: str, model: str) -> PriceRow | None:
         if self._path is None:
             return None
         if self._rows is None:
@@ -192,10 +206,11 @@ class Prices:
                 raise Unavailable("the prices of this gateway cannot be read", remedy="its log says what is wrong")
             self.read()
         rows = (self._rows or {}).get(provider, {})
-        row = rows.get(model) or rows.get("*")
-        return None if row is None else _of_row(row)
+        return rows.get(model) or rows.get("*")
 
-    def _bundled(self, kind: str, provider: str, model: str) -> Price | None:
+    def _bundled(
+        self, kind: str, provider: str, model: str, context: dict[str, str] | None = None
+    ) -> Price | None:
         if kind == "local" or provider == OWN_MACHINES:
             return FREE
         from genai_prices.data_snapshot import get_snapshot
@@ -206,22 +221,23 @@ class Prices:
                 _, found = snapshot.find_provider_model(model, None, provider_id, None)
             except LookupError:
                 continue
-            return _compiled(found, datetime.fromtimestamp(self._clock(), UTC))
+            return _compiled(found, datetime.fromtimestamp(self._clock(), UTC), context)
         return None
 
 
-def _of_row(row: PriceRow | ModelPrice) -> Price:
-    rate_in, rate_out = to_nano(row.input), to_nano(row.output)
-    cached = rate_in if row.cached is None else to_nano(row.cached)
-    return Price(Rates(0, rate_in, cached, rate_out, max(rate_in, cached), rate_out), request=to_nano(row.request))
+def _of_row(row: PriceRow | ModelPrice, share: float = 1.0) -> Price:
+    rate_in, rate_out = to_nano(row.input * share), to_nano(row.output * share)
+    cached = rate_in if row.cached is None else to_nano(row.cached * share)
+    request = to_nano(row.request * share)
+    return Price(Rates(0, rate_in, cached, rate_out, max(rate_in, cached), rate_out), request=request)
 
 
-def _compiled(model: Any, at: datetime) -> Price | None:
+def _compiled(model: Any, at: datetime, context: dict[str, str] | None = None) -> Price | None:
     """A ``genai_prices`` model as integers; at the dearest hour of the day where the hour matters."""
     from genai_prices.types import ConditionalPrice, TimeOfDateConstraint
 
-    choices = [model.get_prices(at)]
-    if not hasattr(model.prices, "calc_price"):
+    choices = [model.get_prices(at, context)]
+    if context is None and not hasattr(model.prices, "calc_price"):
         conditional: list[ConditionalPrice] = model.prices
         choices += [row.prices for row in conditional if isinstance(row.constraint, TimeOfDateConstraint)]
     compiled = [price for price in map(_one, choices) if price is not None]

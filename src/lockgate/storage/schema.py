@@ -551,13 +551,58 @@ uncertain_charges = Table(  # calls that were charged at their bound, because wh
     Column("id", String, primary_key=True),  # the span's id, 16 hex, else a random one
     Column("machine", String, nullable=False),
     Column("at", Double, nullable=False),
-    Column("reason", String, nullable=False),  # died | no_usage
+    Column("reason", String, nullable=False),  # died | no_usage | batch
     Column("parts", JSON, nullable=False),  # [account, window, unit, charged]
     Column("tokens", BigInteger, nullable=False),  # held
     Column("corrected_at", Double),
     Column("used_nano", BigInteger),
     Column("used_tokens", BigInteger),
     Index("uncertain_charges_open", "corrected_at", "at"),
+)
+
+provider_files = Table(  # OpenAI files that went through the gateway: whose they are
+    "provider_files",
+    control,
+    Column("environment", String, nullable=False),
+    Column("provider", String, nullable=False),
+    Column("id", String, nullable=False),  # the provider's own
+    Column("tenant", String, nullable=False),
+    Column("key_id", String, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("purpose", String, nullable=False),
+    Column("object", JSON, nullable=False),  # as the provider last told it
+    Column("counted", JSON),  # what its lines can cost at most, when it is a batch's input; see gateway/batches
+    Column("batch_id", String),  # the batch that made it
+    PrimaryKeyConstraint("environment", "provider", "id"),
+    Index("provider_files_by_tenant", "environment", "tenant", "created_at"),
+)
+
+provider_batches = Table(
+    "provider_batches",
+    control,
+    Column("environment", String, nullable=False),
+    Column("provider", String, nullable=False),
+    Column("id", String, nullable=False),  # the provider's own
+    Column("tenant", String, nullable=False),
+    Column("key_id", String, nullable=False),
+    Column("machine", String, nullable=False),  # that holds for it, and settles it
+    Column("agent", String),
+    Column("run_id", String),
+    Column("model", String, nullable=False),  # as the provider names it
+    Column("endpoint", String, nullable=False),
+    Column("charge_id", String, nullable=False),  # of uncertain_charges, and the span's id
+    Column("trace_id", String, nullable=False),
+    Column("attributes", JSON, nullable=False),  # of the span
+    Column("created_at", Double, nullable=False),
+    Column("requests", BigInteger, nullable=False),
+    Column("held_nano", BigInteger, nullable=False),
+    Column("object", JSON, nullable=False),  # as the provider last told it
+    Column("status", String, nullable=False),  # open | settled | unknown (charged in full: nobody can tell)
+    Column("cost_nano", BigInteger),
+    Column("due_at", Double, nullable=False),  # when the provider is to be asked again
+    PrimaryKeyConstraint("environment", "provider", "id"),
+    Index("provider_batches_by_tenant", "environment", "tenant", "created_at"),
+    Index("provider_batches_due", "status", "due_at"),
 )
 
 # --- improve and operate --------------------------------------------------------------------------------------

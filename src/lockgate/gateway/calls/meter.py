@@ -132,6 +132,15 @@ class Budgets:
         accounts = [one for one in self._accounts(identity, payer, payer.caller)[0] if one.unit == "usd"]
         return self._holds.hold(accounts, amount, now=self._clock(), tag=_tag(span_id))
 
+    def accounts_of(
+        self, exchange: Exchange, identity: Identity, model: str, attributes: dict[str, Any]
+    ) -> Sequence[Account]:
+        """Every account that a call of this caller's to the model (``provider/name``) counts on; what else it counts
+        for is added to ``attributes``."""
+        payer = self._payer_of(exchange, identity, model, attributes, {})
+        attributes["lockgate.agent"] = payer.caller.agent
+        return self._accounts(identity, payer, payer.caller)[0]
+
     async def lease(self, needed: LeaseNeeded) -> None:
         """Ask the store for a larger slice of the caps that :meth:`hold` found too little leased of."""
         assert self._leases is not None

@@ -1,0 +1,1 @@
+"""OpenAI's files and batches: passed through, kept apart by tenant, held and billed."""
