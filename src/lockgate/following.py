@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from lockgate.errors import LockgateError
 from lockgate.project.service import PROJECT_FILE
 
 if TYPE_CHECKING:
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 KIND = "settings"
+_LOOK = 2.0  # seconds between two looks whether what serves still has the file's providers
 
 
 class Following:
@@ -24,6 +27,8 @@ class Following:
         self._app = app
         self._config = app.project.config
         self._told: dict[str, str | None] | None = None
+        self._older = ""
+        self._looked = 0.0
 
     def tick(self) -> None:
         app = self._app
@@ -35,6 +40,10 @@ class Following:
             app.prices.use(app.following.current)
         if app.project.config is not self._config:
             self._follow_budgets()
+            self._looked = 0.0
+        if time.monotonic() - self._looked >= _LOOK:
+            self._older = "; ".join(on_older_providers(app))
+            self._looked = time.monotonic()
         self._tell()
 
     def _follow_budgets(self) -> None:
@@ -48,23 +57,62 @@ class Following:
 
     def _tell(self) -> None:
         app = self._app
-        kept = ", ".join(app.project_file.kept)
         wrong = {
             f"{KIND}:file:{PROJECT_FILE}": app.project_file.problem,
             f"{KIND}:file:prices": app.prices.problem,
-            f"{KIND}:kept": kept
-            and f"{kept}: part of what versions answer by; in force from a restart and a deploy on",
+            f"{KIND}:providers": self._older,
         }
         if self._told is None:  # after a start: what an earlier process raised
             open_keys = {alert.key for alert in app.alerts.list(limit=10_000) if alert.kind == KIND}
             self._told = {key: "" if key in open_keys else None for key in wrong}
         for key, message in wrong.items():
             if message and message != self._told[key]:
-                text = message if key.endswith("kept") else f"{message}; the last good file stays in force"
+                text = message if key.endswith("providers") else f"{message}; the last good file stays in force"
                 app.alerts.raise_alert(key, KIND, "warning", PROJECT_FILE, text)
             elif not message and self._told[key] is not None:
                 app.alerts.resolve(key)
             self._told[key] = message or None
+
+
+def on_older_providers(app: App) -> list[str]:
+    """What serves by other providers than ``lockgate.yaml`` gives it now, and how it gets those: a line each.
+
+    Environments that a git branch is followed for are left out: the branch says what their providers are.
+    """
+    from sqlalchemy import select
+
+    from lockgate.rollouts.budgets import is_followed
+    from lockgate.storage.schema import routes
+
+    columns = (routes.c.environment, routes.c.agent, routes.c.stable_behaviour, routes.c.stable_effective)
+    with app.control.read() as connection:
+        rows = connection.execute(select(*columns).order_by(routes.c.environment, routes.c.agent)).all()
+    found = []
+    for environment, agent, behaviour, effective in rows:
+        if environment in app.project.config.environments and not is_followed(app.project.config, environment):
+            names = _older(app, environment, agent, effective)
+            if names:
+                version = f"{agent}@{behaviour.removeprefix('sha256:')[:12]}"
+                found.append(
+                    f"{agent} in {environment} is served by the provider {', '.join(names)} as it was deployed, and "
+                    f"{PROJECT_FILE} has changed it since: lockgate deploy {version} --env {environment} brings it"
+                )
+    return found
+
+
+def _older(app: App, environment: str, agent: str, effective: str) -> list[str]:
+    from lockgate.project.service import resolve_provider
+
+    names = []
+    for name, deployed in app.versions.providers_as_deployed(effective).items():
+        try:
+            now = resolve_provider(app.project, name, environment, agent)
+        except LockgateError:  # it is gone from the file
+            names.append(name)
+            continue
+        if now.identity() != deployed.identity():
+            names.append(name)
+    return names
 
 
 def retirements(app: App) -> Retirements:

@@ -239,9 +239,10 @@ def implicit_upgrades(app: App) -> Upgrades:
         models = models_of(app.versions.load(behaviour_digest))
         return next((one.revision for one in models if f"{one.provider}/{one.name}" == model), None)
 
-    def digest(environment: str, model: str) -> str | None:
+    def digest(environment: str, effective: str, model: str) -> str | None:
         provider, _, name = model.partition("/")
-        found = ollama_digests(resolve_provider(app.project, provider, environment).base_url)
+        deployed = app.versions.providers_as_deployed(effective).get(provider)
+        found = ollama_digests((deployed or resolve_provider(app.project, provider, environment)).base_url)
         return None if found is None else digest_for(name, found)
 
     return Upgrades(app.control, app.clock, app.alerts, locked=locked, digest=digest)

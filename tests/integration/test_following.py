@@ -10,7 +10,7 @@ from sqlalchemy import select
 from tests.integration.suspended import suspended_run
 
 from lockgate.bootstrap import App
-from lockgate.following import Following
+from lockgate.following import Following, on_older_providers
 from lockgate.project.service import load_project
 from lockgate.runtime import service as runtime
 from lockgate.settings.model import Scope
@@ -86,6 +86,32 @@ def test_a_budget_in_the_file_is_followed_and_written_down(app: Any) -> None:
     assert rows[-2:] == [("lockgate.yaml", "settings"), ("lockgate.yaml", "settings")]
 
 
+def test_what_serves_by_older_providers_has_an_alert_until_it_is_deployed_again(app: Any) -> None:
+    Following(app).tick()
+    assert messages(app) == []
+    edit(app, "http://one/v1", "http://two/v1")
+    Following(app).tick()
+    (message,) = messages(app)
+    assert "triage in dev is served by the provider fast as it was deployed" in message
+    assert "lockgate deploy triage@" in message
+    edit(app, "http://two/v1", "http://one/v1")
+    Following(app).tick()
+    assert messages(app) == []
+    edit(app, "http://one/v1", "http://two/v1")
+    Following(app).tick()
+    assert on_older_providers(app)
+    app.rollouts.deploy("triage@1", "dev", direct=True)  # it has no host yet, so that nobody is cut off
+    Following(app).tick()
+    assert messages(app) == []
+
+
+def test_what_a_branch_gives_its_providers_has_no_such_alert(app: Any) -> None:
+    edit(app, "project: shop", "project: shop\ngitops: {environments: [dev]}")
+    edit(app, "http://one/v1", "http://two/v1")
+    Following(app).tick()
+    assert messages(app) == []
+
+
 def test_what_a_git_branch_says_of_an_environment_is_not_taken_from_the_file(app: Any) -> None:
     following = Following(app)
     edit(app, "project: shop", "project: shop\ngitops: {environments: [dev]}")
@@ -118,15 +144,6 @@ def test_an_alert_of_an_earlier_process_is_resolved_when_the_file_is_good(app: A
     app.alerts.raise_alert("settings:file:prices", "settings", "warning", "lockgate.yaml", "broken")
     Following(app).tick()
     assert messages(app) == []
-
-
-def test_a_change_of_what_versions_answer_by_is_pointed_out(app: Any) -> None:
-    following = Following(app)
-    edit(app, "http://one/v1", "http://two/v1")
-    following.tick()
-    (message,) = messages(app)
-    assert "providers.fast (in dev)" in message
-    assert "from a restart and a deploy on" in message
 
 
 def test_a_setting_reaches_prices_and_budget_alerts(app: Any) -> None:

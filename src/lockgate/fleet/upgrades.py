@@ -44,7 +44,7 @@ class _Seen(NamedTuple):
 
 class Upgrades:
     """Notices implicit upgrades. ``locked(behaviour, model)`` is the revision that was locked, if any;
-    ``digest(environment, model)`` asks a server of tags what a name stands for now."""
+    ``digest(environment, effective digest, model)`` asks the version's server of tags what a name stands for now."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class Upgrades:
         alerts: Alerts,
         *,
         locked: Callable[[str, str], str | None],
-        digest: Callable[[str, str], str | None],
+        digest: Callable[[str, str, str], str | None],
     ) -> None:
         self._control = control
         self._clock = clock
@@ -83,7 +83,7 @@ class Upgrades:
     def _stated(self, key: Key, revision: str) -> str:
         if not revision.endswith(_OLLAMA):
             return revision
-        digest = self._digest(key.environment, key.model)
+        digest = self._digest(key.environment, key.effective_digest, key.model)
         return revision if digest is None else f"{revision.removesuffix(_OLLAMA).rstrip()} {digest[:19]}"
 
     def _note(self, key: Key, one: _Seen, revision: str, known: dict[str, bool], now: float) -> int:

@@ -152,15 +152,7 @@ class Providers:
         return (await self.group(environment, name, agent)).first
 
     async def _resolve(self, environment: str, name: str, agent: str | None, version: str | None) -> Group:
-        given = (await self._as_deployed(version)).get(name) if version else None
-        try:
-            provider = resolve_provider(self._project, name, environment, agent)
-        except InputError:
-            if given is None:
-                raise
-            provider = given  # the project file has it no more, or a followed branch's alone does
-        if given is not None and given.identity() != provider.identity():
-            provider = given
+        provider = self._of(environment, name, agent, await self._as_deployed(version) if version else {})
         base = local_base_url(self._project.home, provider) if provider.kind == "local" else provider.base_url
         targets: dict[str, Target] = {}
         places = [(base, provider.api_key), *((further.base_url, further.api_key) for further in provider.upstreams)]
@@ -175,6 +167,33 @@ class Providers:
         else:
             pool.configure(provider, list(targets))
         return Group(provider, targets, pool)
+
+    def of(self, environment: str, name: str, agent: str | None = None, version: str | None = None) -> ResolvedProvider:
+        """What the provider is to ``agent``'s runs, or to plain callers: as :meth:`group` goes by.
+
+        The store is asked once for each version. Raises InputError for an unknown provider.
+        """
+        if version is None:
+            return self._of(environment, name, agent, {})
+        if version not in self._known:
+            try:
+                self._known[version] = self._deployed(version)
+            except (SQLAlchemyError, Unavailable):
+                return self._of(environment, name, agent, {})
+        return self._of(environment, name, agent, self._known[version])
+
+    def _of(
+        self, environment: str, name: str, agent: str | None, deployed: Mapping[str, ResolvedProvider]
+    ) -> ResolvedProvider:
+        given = deployed.get(name)
+        try:
+            provider = resolve_provider(self._project, name, environment, agent)
+        except InputError:
+            if given is None:
+                raise
+            return given  # the project file has it no more, or a followed branch's alone does
+        # The file's where it is the same one: its timeout and the reference of its key may be newer.
+        return provider if given is None or given.identity() == provider.identity() else given
 
     async def _as_deployed(self, version: str) -> Mapping[str, ResolvedProvider]:
         """What the store has of the version; while it does not answer, what it had."""

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from lockgate.errors import InputError, Refused
 from lockgate.gateway.model import Identity
+from lockgate.gateway.providers import Providers
 from lockgate.project.guards import TenantSpec
 from lockgate.project.model import Project
-from lockgate.project.service import resolve_provider
 
 
 class Tenants:
     """Follows the project's configuration as it is reloaded."""
 
-    def __init__(self, project: Project) -> None:
+    def __init__(self, project: Project, providers: Providers) -> None:
         self._project = project
+        self._providers = providers
 
     def of(self, name: str) -> TenantSpec | None:
         """What holds for a tenant; the entry ``*`` for one without its own; None when there is neither."""
@@ -25,10 +26,13 @@ class Tenants:
         tenant = self.of(identity.tenant)
         if tenant is None or tenant.regions is None:
             return
-        name = model.partition("/")[0]
+        name, run = model.partition("/")[0], identity.run
         try:
-            provider = resolve_provider(
-                self._project, name, identity.environment, identity.run.agent if identity.run is not None else None
+            provider = self._providers.of(
+                identity.environment,
+                name,
+                None if run is None else run.agent,
+                None if run is None else run.effective_digest,
             )
         except InputError:
             return  # it is refused for that

@@ -43,7 +43,7 @@ class Worker:
         from lockgate.gateway.shared_metrics import SharedMetrics
         from lockgate.gateway.tenants import Tenants
         from lockgate.gateway.upstream import Upstream
-        from lockgate.project.service import mirrors_of, resolve_provider
+        from lockgate.project.service import mirrors_of
         from lockgate.telemetry.metrics import GenAI, Registry
 
         registry = Registry()
@@ -60,7 +60,8 @@ class Worker:
         self._unpacked: dict[str, AgentVersion] = {}
         self._fallbacks_of: dict[str, dict[str, list[str]]] = {}
         self._notices = Notices(app.alerts.raise_alert, app.alerts.resolve)
-        tenants = Tenants(app.project)
+        providers = Providers(app.project, app.clock, self._notices.upstream, app.versions.providers_as_deployed)
+        tenants = Tenants(app.project, providers)
         guards = Guardrails(
             version_of=self._version, tenant_of=tenants.of, secret=app.secret, metrics=GuardMetrics(registry)
         )
@@ -74,7 +75,9 @@ class Worker:
         )
         router = Router(
             version_of=self._version,
-            provider_of=lambda name, environment, agent: resolve_provider(app.project, name, environment, agent),
+            provider_of=lambda call: providers.of(
+                call.identity.environment, call.provider, call.agent, call.run and call.run.effective_digest
+            ),
             prices=app.prices,
             metrics=RouteMetrics(registry),
         )
@@ -87,7 +90,7 @@ class Worker:
             directory=self._directory, holds=app.holds, clock=app.clock, book=app.books, leases=app.leases
         )
         self._proxy = Proxy(
-            providers=Providers(app.project, app.clock, self._notices.upstream, app.versions.providers_as_deployed),
+            providers=providers,
             prices=app.prices,
             spans=app.spans,
             upstream=self._upstream,

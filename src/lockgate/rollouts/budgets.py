@@ -24,7 +24,7 @@ def follow(control: Database, versions: Versions, before: ProjectConfig, after: 
             *(before.environments[environment].agents if environment in before.environments else ()),
         }
         if (wanted := _budgets(after, environment, agent)) != _budgets(before, environment, agent)
-        and not _is_followed(after, environment)
+        and not is_followed(after, environment)
     }
     done = 0
     for (environment, agent), wanted in changed.items():
@@ -61,7 +61,8 @@ def _budgets(config: ProjectConfig, environment: str, agent: str) -> Budgets:
     return Budgets() if placement is None else placement.budgets
 
 
-def _is_followed(config: ProjectConfig, environment: str) -> bool:
+def is_followed(config: ProjectConfig, environment: str) -> bool:
+    """Whether a git branch, and not this machine's file, says what serves there."""
     if config.gitops is None:
         return False
     return config.gitops.environments is None or environment in config.gitops.environments

@@ -115,3 +115,25 @@ def test_evaluations_and_local_runs_ask_the_agents_own_provider_too(shop: Shop) 
     done = lockgate(shop.root, "run", "clerk", "hi", "--local", "--env", "prod", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["output"] == "prod"
+
+
+def test_an_address_in_the_file_is_followed_by_plain_calls_and_by_versions_from_a_deploy_on(shop: Shop) -> None:
+    made = lockgate(shop.root, "keys", "create", "--tenant", "acme", "--env", "prod", "--json")
+    key = json.loads(made.stdout)["key"]
+    body = {"model": "fake/fake-model", "messages": [{"role": "user", "content": "hi"}]}
+
+    def said() -> str:
+        status, answer = ask(shop.url, "/v1/chat/completions", key, body, timeout=60)
+        assert status == 200, answer
+        return str(answer["choices"][0]["message"]["content"])
+
+    assert said() == "here"
+    file = shop.root / "lockgate.yaml"
+    before = file.read_text()
+    others = (shop.root / "environments/prod.yaml").read_text().partition("base_url: '")[2].partition("'")[0]
+    here = before.partition("base_url: '")[2].partition("'")[0]
+    file.write_text(before.replace(here, others))
+    try:
+        wait_until(lambda: said() == "prod", "the address is not followed", 10)
+    finally:
+        file.write_text(before)

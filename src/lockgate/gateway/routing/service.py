@@ -52,11 +52,11 @@ class Router:
         self,
         *,
         version_of: Callable[[str], AgentVersion],
-        provider_of: Callable[[str, str, str | None], ResolvedProvider],
+        provider_of: Callable[[Call], ResolvedProvider],
         prices: Prices,
         metrics: RouteMetrics,
     ) -> None:
-        """``provider_of(name, environment, agent)`` says what a provider is."""
+        """``provider_of(call)`` says what the call's provider is."""
         self.ask: Ask | None = None
         self._version_of = version_of
         self._provider_of = provider_of
@@ -71,7 +71,7 @@ class Router:
         if version.triage is not None and _is(call, version.model):
             await self._choose(call, version, version.triage)
         if version.cache is not None and version.cache.get("prefix", True):
-            provider = self._provider_of(call.provider, call.identity.environment, call.agent)
+            provider = self._provider_of(call)
             host = URL(provider.base_url).host or ""
             call.request = prefix.hinted(call.request, provider.kind, host, call.run.effective_digest)
 
@@ -105,7 +105,7 @@ class Router:
             call.attributes["lockgate.route.asking_usd"] = to_usd(asking)
         if decision.tier == "model":
             return
-        strong = self._provider_of(call.provider, call.identity.environment, call.agent)
+        strong = self._provider_of(call)
         call.notes["route"] = (
             self._prices.price(strong.kind, strong.name, call.model),
             (cheaper.provider, cheaper.name),
