@@ -20,6 +20,7 @@ from starlette.exceptions import HTTPException
 
 from lockgate import __version__
 from lockgate.bootstrap import App, open_app
+from lockgate.desk import Desk
 from lockgate.errors import Conflict, InputError, LockgateError, NotFound, Refused, TooLarge, Unauthenticated
 from lockgate.fleet.heartbeats.api import fleet_routes
 from lockgate.fleet.heartbeats.pull_api import pull_routes, refusal
@@ -109,11 +110,13 @@ async def serve(app: App, stop: asyncio.Event | None = None, ready: asyncio.Even
     lead = Leadership(app.control, app.clock, name="control", holder=f"{socket.gethostname()}:{os.getpid()}")
     background = loops(app, lead)
     metrics = _metrics(app)
+    desk = Desk(app)
     server = Server(make_api(app), uds=path, interface=Interfaces.ASGI, websockets=False, log_enabled=False)
     serving = asyncio.create_task(server.serve())
     try:
         await _until_listening(path, serving)
         os.chmod(path, 0o600)
+        await desk.open()
         for each in background:
             each.start()
         metrics.start()
@@ -126,6 +129,7 @@ async def serve(app: App, stop: asyncio.Event | None = None, ready: asyncio.Even
     finally:
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(signum)
+        await desk.close(STOP_SECONDS)
         server.stop()  # type: ignore[no-untyped-call]
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(serving, STOP_SECONDS)

@@ -50,6 +50,11 @@ def control_socket(home: Path) -> Path:
     return _socket(home, "control.sock")
 
 
+def command_socket(home: Path) -> Path:
+    """The Unix socket where the control plane takes what commands hand over: ``<home>/run/command.sock``."""
+    return _socket(home, "command.sock")
+
+
 def _socket(home: Path, name: str) -> Path:
     # A path too long for a socket address (104 bytes on some systems) moves to a private folder for temporary files.
     path = home / "run" / name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -176,18 +177,19 @@ def list_(
 
     Example: lockgate rollout list --env prod --live
     """
-    found = _rollouts().list(environment=env, agent=agent, live=live, limit=limit)
+    found = [_brief(one) for one in _rollouts().list(environment=env, agent=agent, live=live, limit=limit)]
 
     def render() -> None:
         if not found:
             console().print("no rollouts; start one with: lockgate deploy AGENT")
             return
         rows = [
-            (one.id, one.agent, one.environment, _stage(one), _versions(one), _age(one), one.reason) for one in found
+            (one["id"], one["agent"], one["environment"], _stage(one), _versions(one), _age(one), one["reason"])
+            for one in found
         ]
         table(("id", "agent", "env", "status", "versions", "age", "reason"), rows)
 
-    emit([_brief(one) for one in found], json, render)
+    emit(found, json, render)
 
 
 @rollout.command("get")
@@ -231,7 +233,7 @@ def promote(which: Which, reason: Reason, env: AnyEnvironment = None, json: Json
 
     Example: lockgate rollout promote refund-triage --reason "verified by hand"
     """
-    _show(_rollouts().promote(which, env, reason=reason, by=_who()), json)
+    _show(_do("promote", ref=which, environment=env, reason=reason), json)
 
 
 @rollout.command("abort")
@@ -240,7 +242,7 @@ def abort(which: Which, reason: Reason, env: AnyEnvironment = None, json: JsonFl
 
     Example: lockgate rollout abort refund-triage --reason "complaints from support"
     """
-    _show(_rollouts().abort(which, env, reason=reason, by=_who()), json)
+    _show(_do("abort", ref=which, environment=env, reason=reason), json)
 
 
 @rollout.command("pause")
@@ -249,7 +251,7 @@ def pause(which: Which, reason: Reason = "", env: AnyEnvironment = None, json: J
 
     Example: lockgate rollout pause refund-triage --reason "holiday freeze"
     """
-    _show(_rollouts().pause(which, env, reason=reason, by=_who()), json)
+    _show(_do("pause", ref=which, environment=env, reason=reason), json)
 
 
 @rollout.command("resume")
@@ -258,7 +260,7 @@ def resume(which: Which, reason: Reason = "", env: AnyEnvironment = None, json: 
 
     Example: lockgate rollout resume refund-triage
     """
-    _show(_rollouts().resume(which, env, reason=reason, by=_who()), json)
+    _show(_do("resume", ref=which, environment=env, reason=reason), json)
 
 
 @rollout.command("retry")
@@ -267,7 +269,7 @@ def retry(which: Which, env: AnyEnvironment = None, json: JsonFlag = False) -> N
 
     Example: lockgate rollout retry refund-triage --env prod
     """
-    _show(_rollouts().retry(which, env, by=_who()), json)
+    _show(_do("retry", ref=which, environment=env), json)
 
 
 @rollout.command("undo")
@@ -281,16 +283,9 @@ def undo(
 
     Example: lockgate rollout undo refund-triage --env prod --reason "wrong refunds"
     """
-    import msgspec
-
-    from lockgate.rollouts.admission import short
-
-    done = _rollouts().undo(agent, env, reason=reason, by=_who())
-    emit(
-        msgspec.to_builtins(done),
-        json,
-        lambda: console().print(f"{agent} in {env} serves {short(done.stable.behaviour_digest)} again", markup=False),
-    )
+    done = _do("undo", agent=agent, environment=env, reason=reason)
+    serves = _short(done["stable"]["behaviour_digest"])
+    emit(done, json, lambda: console().print(f"{agent} in {env} serves {serves} again", markup=False))
 
 
 @rollout.command("simulate")
@@ -335,26 +330,34 @@ def control() -> None:
 
 
 def _deploy(version: str, env: str, *, direct: bool, override: str | None, watch: bool, json: bool) -> None:
-    import msgspec
-
-    rollouts = _rollouts()
-    done = rollouts.deploy(version, env, direct=direct, override_reason=override, by=_who())
-    data: dict[str, Any] = {
-        "outcome": done.outcome,
-        "environment": done.environment,
-        "version": msgspec.to_builtins(done.version),
-        "rollout": done.rollout.id if done.rollout else None,
-        "message": done.message,
-    }
+    done = _do("deploy", ref=_from_here(version), environment=env, direct=direct, override=override)
+    rollout = done["rollout"]
 
     def render() -> None:
-        console().print(done.message, markup=False)
-        if done.rollout and not watch:
-            console().print(f"  → lockgate rollout status {done.version.agent} --env {env} --watch", markup=False)
+        console().print(done["message"], markup=False)
+        if rollout and not watch:
+            agent = done["version"]["agent"]
+            console().print(f"  → lockgate rollout status {agent} --env {env} --watch", markup=False)
 
-    emit(data, json and not watch, render)
-    if watch and done.rollout:
-        raise typer.Exit(_follow(rollouts, done.rollout.id, timeout=0, json=json))
+    emit(done, json and not watch, render)
+    if watch and rollout:
+        raise typer.Exit(_follow(_rollouts(), rollout, timeout=0, json=json))
+
+
+def _do(verb: str, **arguments: Any) -> dict[str, Any]:
+    """Have the control plane do it when one runs, else do it here: the same, and as fast as it can be."""
+    from lockgate.handover import hand_over
+    from lockgate.rollouts.verbs import VERBS
+
+    arguments["by"] = _who()
+    done = hand_over(verb, arguments)
+    return VERBS[verb](_rollouts(), **arguments) if done is None else done
+
+
+def _from_here(ref: str) -> str:
+    """The path of an agent file made absolute, because the control plane has another working directory."""
+    here = Path(ref).absolute()
+    return str(here) if ref.endswith((".yaml", ".yml")) and here.is_file() else ref
 
 
 def _follow(rollouts: Rollouts, rollout_id: str, *, timeout: float, json: bool) -> int:
@@ -386,15 +389,10 @@ def _rollouts() -> Rollouts:
     return open_app(last_good=True).rollouts
 
 
-def _show(one: Rollout, json: bool) -> None:
-    emit(
-        _brief(one),
-        json,
-        lambda: console().print(
-            f"{one.id}: {one.agent} in {one.environment} is {_stage(one)}" + (f" ({one.reason})" if one.reason else ""),
-            markup=False,
-        ),
-    )
+def _show(one: dict[str, Any], json: bool) -> None:
+    reason = f" ({one['reason']})" if one["reason"] else ""
+    text = f"{one['id']}: {one['agent']} in {one['environment']} is {_stage(one)}{reason}"
+    emit(one, json, lambda: console().print(text, markup=False))
 
 
 def _brief(one: Rollout) -> dict[str, Any]:
@@ -403,22 +401,25 @@ def _brief(one: Rollout) -> dict[str, Any]:
     return brief(one)
 
 
-def _stage(one: Rollout) -> str:
-    if not one.live:
-        return one.status
-    phase = one.current
-    name = "direct" if phase is None else f"{phase.name} ({one.phase + 1}/{len(one.plan.phases)})"
-    return name if one.status == "running" else f"{one.status}, {name}"
+def _stage(one: dict[str, Any]) -> str:
+    """The status of a rollout, and the phase that a live one is in."""
+    status, phase, names = one["status"], one["phase"], one["phases"]
+    if status not in ("running", "paused"):
+        return str(status)
+    name = f"{names[phase]} ({phase + 1}/{len(names)})" if phase < len(names) else "direct"
+    return name if status == "running" else f"{status}, {name}"
 
 
-def _versions(one: Rollout) -> str:
-    from lockgate.rollouts.admission import short
-
-    return f"{short(one.baseline.behaviour_digest)} → {short(one.candidate.behaviour_digest)}"
+def _versions(one: dict[str, Any]) -> str:
+    return f"{_short(one['baseline']['behaviour_digest'])} → {_short(one['candidate']['behaviour_digest'])}"
 
 
-def _age(one: Rollout) -> str:
-    seconds = (one.ended_at or time.time()) - one.created_at
+def _short(digest: str) -> str:
+    return digest.removeprefix("sha256:")[:12]
+
+
+def _age(one: dict[str, Any]) -> str:
+    seconds = (one["ended_at"] or time.time()) - one["created_at"]
     for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
         if seconds >= size:
             return f"{seconds / size:.0f}{unit}"
