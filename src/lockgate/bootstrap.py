@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from lockgate.evals.annotation.service import Annotations
     from lockgate.evals.judges.service import Judges
     from lockgate.evals.model import JudgeSettings, Subject
+    from lockgate.evals.running.meter import AskVectors
     from lockgate.evals.scorers.judge import Ask
     from lockgate.evals.service import Evals, Mutant
     from lockgate.fleet.heartbeats.service import Fleet
@@ -228,7 +229,7 @@ class App:
     def evals(self) -> Evals:
         from lockgate.evals.service import Evals
 
-        return Evals(self.control, self.clock)
+        return Evals(self.control, self.clock, open_embeddings=self.embeddings)
 
     @cached_property
     def annotations(self) -> Annotations:
@@ -362,6 +363,12 @@ class App:
         from lockgate.subjects import open_judge
 
         return open_judge(self, settings, environment)
+
+    def embeddings(self, named: str, environment: str) -> AskVectors:
+        """A provider's embeddings; see :func:`lockgate.subjects.open_embeddings`."""
+        from lockgate.subjects import open_embeddings
+
+        return open_embeddings(self, named, environment)
 
     def mutants(self, behaviour_digest: str, environment: str, *, weaker: str | None = None) -> list[Mutant]:
         """The version made worse on purpose; see :mod:`lockgate.mutants`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,9 +17,11 @@ from lockgate.versions.model import AgentVersion, ModelRef
 if TYPE_CHECKING:
     from lockgate.bootstrap import App
     from lockgate.evals.model import JudgeSettings
+    from lockgate.evals.running.meter import AskVectors
     from lockgate.evals.scorers.judge import Ask, JudgeReply
     from lockgate.evals.simulation.conversation import UserTurn
     from lockgate.evals.simulation.model import UserScript
+    from lockgate.offswitch import OffSwitch
     from lockgate.runtime.direct import Endpoint
     from lockgate.runtime.local import LocalRunner
     from lockgate.runtime.model import Completion, ModelClient
@@ -45,6 +47,7 @@ async def open_subject(
     ``local`` is started, or joined when it runs already.
     """
     from lockgate.gateway.offline import governed
+    from lockgate.offswitch import OffSwitch
     from lockgate.runtime.local import LocalRunner
 
     version = app.versions.load(behaviour_digest)
@@ -54,9 +57,18 @@ async def open_subject(
         version = msgspec.structs.replace(version, system_prompt=system_prompt)
     code = app.home / "run" / "code" / version.behaviour_digest.removeprefix("sha256:")[:12]
     app.versions.materialise(version, code)
-    async with open_models(app, version, environment) as client:
+    switch = OffSwitch(app, environment, version.agent)
+    async with open_models(app, version, environment, switch=switch) as client:
         runner = LocalRunner(version, governed(client, version), code, environment=environment)
-        yield _subject(runner, client, version, app.project.root)
+        subject = _subject(runner, client, version, app.project.root)
+
+        async def unless_killed(case: Case, trial: int) -> RunResult:
+            result = await subject(case, trial)
+            if switch.thrown is not None:  # no result of the version: nor is one that a fallback gave
+                raise switch.thrown
+            return result
+
+        yield unless_killed
         runner.close()
 
 
@@ -106,13 +118,22 @@ def _user(script: UserScript, client: ModelClient, version: AgentVersion) -> Use
 
 
 @asynccontextmanager
-async def open_models(app: App, version: AgentVersion, environment: str) -> AsyncIterator[ModelClient]:
-    """The version's models, ready to be asked at the providers its environment resolves."""
+async def open_models(
+    app: App, version: AgentVersion, environment: str, *, switch: OffSwitch | None = None
+) -> AsyncIterator[ModelClient]:
+    """The version's models, ready to be asked at the providers its environment resolves.
+
+    Raises :class:`~lockgate.errors.Killed` while the agent, its model or the environment is switched off.
+    """
     import aiohttp
 
+    from lockgate.offswitch import OffSwitch, Switched
     from lockgate.runtime.direct import DirectClient
     from lockgate.runtime.metered import MeteredClient
+    from lockgate.runtime.model import wire_name
 
+    switch = switch or OffSwitch(app, environment, version.agent)
+    switch.check(wire_name(version.model))  # before anything is started
     with ExitStack() as stack:
         opened: dict[str, tuple[str, Endpoint]] = {}
 
@@ -140,7 +161,7 @@ async def open_models(app: App, version: AgentVersion, environment: str) -> Asyn
                     max_output_tokens=tokens,
                 )
 
-            yield MeteredClient(direct, bound)
+            yield MeteredClient(Switched(direct, switch), bound)
 
 
 @asynccontextmanager
@@ -165,6 +186,7 @@ async def _open_member(app: App, settings: JudgeSettings, named: str, environmen
 
     from lockgate.evals.running.meter import METER
     from lockgate.evals.scorers.judge import JudgeReply
+    from lockgate.offswitch import OffSwitch, Switched
     from lockgate.project.secrets.masking import without
     from lockgate.runtime.direct import DirectClient
 
@@ -176,6 +198,8 @@ async def _open_member(app: App, settings: JudgeSettings, named: str, environmen
         max_tokens=settings.max_tokens,
         seed=settings.seed,
     )
+    switch = OffSwitch(app, environment)
+    switch.check(f"{provider}/{name}")
     with ExitStack() as stack:
         kind, endpoint = open_provider(app, stack, model, environment)
 
@@ -184,7 +208,7 @@ async def _open_member(app: App, settings: JudgeSettings, named: str, environmen
 
         price(model, Usage())  # an unknown price is one clear error now
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
-            client = DirectClient(session, lambda _: endpoint, price)
+            client = Switched(DirectClient(session, lambda _: endpoint, price), switch)
 
             async def metered(body: dict[str, Any]) -> Completion:
                 meter = METER.get()
@@ -223,6 +247,44 @@ async def _open_member(app: App, settings: JudgeSettings, named: str, environmen
                 return JudgeReply(text=said, cost_nano=completion.cost_nano)  # reasons are stored and shown
 
             yield ask
+
+
+def open_embeddings(app: App, named: str, environment: str) -> AskVectors:
+    """A provider's embedding model, ``PROVIDER:MODEL``, ready to be asked for what it costs.
+
+    Raises :class:`~lockgate.errors.InputError` where the provider has no embeddings, or no price is known.
+    """
+    from asyncio import to_thread
+
+    from lockgate.evals.embeddings import SECONDS, provided
+    from lockgate.evals.running.meter import METER, Vectored
+    from lockgate.offswitch import OffSwitch
+
+    model = provided(named, app.project.root, environment)
+    asked_as = (model.kind, model.provider, model.model)
+    app.prices.price(*asked_as)  # an unknown one is one clear error now
+    switch = OffSwitch(app, environment)
+    switch.check(f"{model.provider}/{model.model}")
+
+    async def embed(texts: Sequence[str]) -> Vectored:
+        size = sum(len(text.encode()) for text in texts)
+
+        def bound() -> int:
+            return app.prices.bound(*asked_as, request_bytes=size, max_output_tokens=0)
+
+        async def send() -> Vectored:
+            switch.check(f"{model.provider}/{model.model}")
+            vectors, tokens = await to_thread(model.ask, texts)
+            cost = bound() if tokens is None else app.prices.cost(*asked_as, Usage(input_tokens=tokens))
+            return Vectored(vectors=vectors, cost_nano=cost)
+
+        meter = METER.get()
+        if meter is None:
+            return await send()
+        answer: Vectored = await meter.call(send, bound=bound, timeout=SECONDS, judge=True)
+        return answer
+
+    return embed
 
 
 def override_model(version: AgentVersion, name: str) -> AgentVersion:

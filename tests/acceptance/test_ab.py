@@ -60,7 +60,26 @@ def test_a_draft_of_a_prompt_is_tried_without_being_locked(project: Path) -> Non
     assert card["winner"] == "b"
     assert card["b"]["label"] == "support with draft.md"
     assert "are the same" in call("ab", "prompts/v1.md", "support@1", "--agent", "support@1", code=2)
-    assert "cannot be read" in call("ab", "nothing.md", "support@1", code=2)
+    assert "nothing.md: no such file" in call("ab", "nothing.md", "support@1", code=2)
+
+
+def test_a_prompt_yaml_is_tried_with_the_values_that_the_agents_file_gives(project: Path) -> None:
+    agent = project / "agents" / "support.v1.yaml"
+    agent.write_text(
+        agent.read_text().replace("prompts/v1.md\n", "prompts/v1.yaml\n  variables: {manner: curt, shop: Acme}\n")
+    )
+    named = "name: support\nvariables: {{manner: null, {more}}}\ntemplate: You help and are {manner}.\n"
+    (project / "prompts" / "v1.yaml").write_text(named.format(more="shop: null", manner="{{manner}} at {{shop}}"))
+    call("lock")
+    (project / "draft.yaml").write_text(named.format(more="tone: always kind", manner="{{manner}}, {{tone}}"))
+    card = call("ab", "prompts/v1.yaml", "draft.yaml", "--agent", "support@1", "--json")
+    assert card["winner"] == "b"
+    assert card["a"]["label"].startswith("support@1 (")  # its own prompt, as it is locked
+    (project / "draft.yaml").write_text(named.format(more="where: null", manner="{{where}}"))
+    assert "'where' has no value" in call("ab", "support@1", "draft.yaml", "--agent", "support@1", code=2)
+    (project / "draft.yaml").write_text("name: x\ntemplate: y\ncolour: blue\n")
+    assert "draft.yaml:3: unknown key 'colour'" in call("ab", "support@1", "draft.yaml", "--agent", "support@1", code=2)
+    assert "'colour'" not in call("ab", "support@1", "agents/support.v2.yaml", "--json")
 
 
 def test_money_is_held_before_it_is_spent(project: Path) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from threading import Lock
@@ -19,7 +19,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from lockgate.errors import InputError, Unavailable
+from lockgate.errors import InputError, UpstreamError
 
 Vectors = NDArray[np.float32]
 
@@ -46,6 +46,26 @@ class Embedder(NamedTuple):
     embed: Callable[[Sequence[str]], Vectors]
     alike: float
     lexical: bool = False
+
+
+class Embedded(NamedTuple):
+    """What a provider gave: unit vectors, and the tokens it counted (None: it did not say)."""
+
+    vectors: Vectors
+    tokens: int | None
+
+
+class Provided(NamedTuple):
+    """A provider's embedding model: what it is called and priced by, and how it is asked."""
+
+    kind: str
+    provider: str
+    model: str
+    ask: Callable[[Sequence[str]], Embedded]
+
+
+Embed = Callable[[Sequence[str]], Awaitable[Vectors]]
+"""A provider's embeddings, within an evaluation's money."""
 
 
 def check_installed() -> None:
@@ -88,9 +108,15 @@ def local(texts: Sequence[str]) -> Vectors:
 
 
 def of_provider(named: str, root: Path, environment: str = "prod") -> Embedder:
+    """A configured provider's embeddings, see :func:`provided`, asked without counting what that costs."""
+    found = provided(named, root, environment)
+    return Embedder(named, lambda texts: found.ask(texts).vectors, alike=0.92)
+
+
+def provided(named: str, root: Path, environment: str = "prod") -> Provided:
     """A configured provider's ``/embeddings`` (any OpenAI-compatible one); ``named`` is ``PROVIDER:MODEL``.
 
-    Raises :class:`InputError` for a provider that has none; when asked, :class:`~lockgate.errors.Unavailable`.
+    Raises :class:`InputError` for a provider that has none; when asked, :class:`~lockgate.errors.UpstreamError`.
     """
     from lockgate.project.secrets import resolve_secret
     from lockgate.project.service import load_project, resolve_provider
@@ -107,17 +133,24 @@ def of_provider(named: str, root: Path, environment: str = "prod") -> Embedder:
         )
     address = f"{provider.base_url.rstrip('/')}/embeddings"
 
-    def embed(texts: Sequence[str]) -> Vectors:
+    def ask(texts: Sequence[str]) -> Embedded:
         key = resolve_secret(provider.api_key, project.root)
         rows: list[list[float]] = []
+        counted: list[int | None] = []
         for start in range(0, len(texts), A_REQUEST):
-            rows += _asked(address, key, model, list(texts[start : start + A_REQUEST]), named)
-        return unit(np.asarray(rows, dtype=np.float32))
+            some, tokens = _asked(address, key, model, list(texts[start : start + A_REQUEST]), named)
+            rows += some
+            counted.append(tokens)
+        total = None if None in counted else sum(filter(None, counted))
+        return Embedded(unit(np.asarray(rows, dtype=np.float32)), total)
 
-    return Embedder(named, embed, alike=0.92)
+    return Provided(provider.kind, name, model, ask)
 
 
-def _asked(address: str, key: str | None, model: str, texts: list[str], named: str) -> list[list[float]]:
+def _asked(
+    address: str, key: str | None, model: str, texts: list[str], named: str
+) -> tuple[list[list[float]], int | None]:
+    """Vectors in the texts' order, and the tokens that the provider counted."""
     import urllib.error
     import urllib.request
 
@@ -128,16 +161,30 @@ def _asked(address: str, key: str | None, model: str, texts: list[str], named: s
     request = urllib.request.Request(address, body, headers)  # noqa: S310 - the project's own provider
     try:
         with urllib.request.urlopen(request, timeout=SECONDS) as answer:  # noqa: S310
-            data = msgspec.json.decode(answer.read())["data"]
+            said = msgspec.json.decode(answer.read())
+        data = said["data"]
         rows = [one["embedding"] for one in sorted(data, key=lambda one: one["index"])]
         if len(rows) != len(texts) or not all(_is_vector(row, len(rows[0])) for row in rows):
             raise ValueError(f"{len(rows)} vectors for {len(texts)} texts, or not of numbers")
     except (urllib.error.URLError, OSError, KeyError, TypeError, ValueError, msgspec.DecodeError) as failure:
+        status, wait = None, None
         if isinstance(failure, urllib.error.HTTPError):
+            status, wait = failure.code, failure.headers.get("retry-after", "")
             failure.close()  # it holds the connection
-        said = without(str(failure).encode(), key).decode()
-        raise Unavailable(f"{named} gave no embeddings: {said}", remedy="is it up, and its key right?") from None
-    return rows
+        refused = isinstance(getattr(failure, "reason", None), ConnectionRefusedError)
+        raise UpstreamError(
+            f"{named} gave no embeddings: {without(str(failure).encode(), key).decode()}",
+            sent=not refused,
+            upstream_status=status,
+            retry_after=float(wait) if wait and wait.isdigit() else None,
+            remedy="is it up, and its key right?",
+        ) from None
+    return rows, _tokens(said.get("usage"))
+
+
+def _tokens(usage: Any) -> int | None:
+    found = usage.get("prompt_tokens") or usage.get("total_tokens") if isinstance(usage, dict) else None
+    return found if isinstance(found, int) and found > 0 else None
 
 
 def _is_vector(row: Any, size: int) -> bool:

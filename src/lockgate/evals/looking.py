@@ -32,6 +32,22 @@ class Seen(NamedTuple):
     looks: list[Look]
 
 
+def within_trials(rubric: Rubric, cases: int, bought: int | None) -> int | None:
+    """Up to how many trials a case may be bought under ``evals.max_trials``, which counts those of all cases.
+
+    Raises :class:`InputError` where the evaluation's own trials are more than it allows.
+    """
+    most = rubric.max_trials
+    if most is None:
+        return bought
+    if cases * rubric.trials > most:
+        raise InputError(
+            f"evals.max_trials is {most}, and {cases} cases x {rubric.trials} trials are {cases * rubric.trials}",
+            remedy="raise it, lower evals.trials, or name a smaller golden set",
+        )
+    return None if bought is None else min(bought, most // cases) if cases else bought
+
+
 def planned(rubric: Rubric, cases: Sequence[Case], most: int | None, *, early: bool) -> list[Stage]:
     """The looks, fixed before the first trial."""
     fewest = max((attempts(metric) for metric in rubric.metrics), default=1)

@@ -135,6 +135,7 @@ class Rubric(msgspec.Struct, frozen=True, kw_only=True):
     max_usd: float | None = None
     trial_max_usd: float | None = None
     trial_max_tokens: int | None = None
+    max_trials: int | None = None
     baseline: str | None = None
     judge: JudgeSettings | None = None
     calibrated_judges: bool = False  # no blocking metric by a judge that is not calibrated, whatever its rule says

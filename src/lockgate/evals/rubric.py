@@ -10,11 +10,11 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from inspect import signature
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 import msgspec
 
@@ -25,6 +25,9 @@ from lockgate.evals.scorers.judge import prompt_digest
 from lockgate.evals.scorers.panel import panel_of
 from lockgate.evals.scorers.sample import Mark, Sample, Scorer, skip
 from lockgate.results import RunResult
+
+if TYPE_CHECKING:
+    from lockgate.evals.embeddings import Embed
 
 _RULE = ("metric", "threshold", "min", "max", "margin", "blocking", "strict", "never", "aggregate", "passes")
 
@@ -68,6 +71,7 @@ def parse_rubric(evals: Mapping[str, Any], root: Path, *, where: str = "evals") 
         max_usd=evals.get("max_usd"),
         trial_max_usd=evals.get("trial_max_usd"),
         trial_max_tokens=evals.get("trial_max_tokens"),
+        max_trials=evals.get("max_trials"),
         baseline=evals.get("baseline"),
         judge=judge,
         slices=slices,
@@ -140,8 +144,26 @@ def needs_judge(rubric: Rubric) -> list[str]:
     return [metric.name for metric in rubric.metrics if SCORERS[metric.scorer].runs == "judge"]
 
 
-def make_scorer(metric: Metric, root: Path, *, ask: Any = None, judge: JudgeSettings | None = None) -> Scorer:
-    """The metric's scorer, ready to use. ``ask`` is the judge's model call, for metrics that need one."""
+def embeds_by(metric: Metric) -> str | None:
+    """The provider's embedding model that the metric is scored by, ``PROVIDER:MODEL``; None: it asks no provider."""
+    if metric.scorer == "embedding_similarity":
+        from lockgate.evals.scorers.embedding import LOCAL  # with numpy, which few rubrics need
+
+        named = metric.options.get("model", LOCAL)
+        return None if named == LOCAL else named
+    return metric.options.get("embeddings") if "embeddings" in SCORERS[metric.scorer].needs else None
+
+
+def make_scorer(
+    metric: Metric,
+    root: Path,
+    *,
+    ask: Any = None,
+    judge: JudgeSettings | None = None,
+    embed: Callable[[str], Embed] | None = None,
+) -> Scorer:
+    """The metric's scorer, ready to use. ``ask`` is the judge's model call, for metrics that need one; ``embed`` gives
+    a provider's embeddings by its model, for those that are scored by them."""
     kind = SCORERS[metric.scorer]
     options = dict(metric.options)
     if kind.runs == "judge":
@@ -150,6 +172,8 @@ def make_scorer(metric: Metric, root: Path, *, ask: Any = None, judge: JudgeSett
         options |= {"ask": ask, "prompt": judge.prompt if judge else None}
     if metric.scorer == "embedding_similarity":
         options["root"] = root
+    if embed is not None and (named := embeds_by(metric)):
+        options["embed"] = embed(named)
     if metric.scorer == "python":
         from lockgate.evals.scorers.python import load_function
 
@@ -211,7 +235,7 @@ def _check_options(metric: Metric, kind: Kind, options: dict[str, Any]) -> None:
     if kind.family == "peer":
         return  # its own package knows its options, and is asked before the first trial
     hints = get_type_hints(kind.make)
-    known = [name for name in hints if name not in ("return", "ask", "prompt", "function", "root")]
+    known = [name for name in hints if name not in ("return", "ask", "prompt", "function", "root", "embed")]
     for name, value in options.items():
         if name not in hints:
             raise InputError(

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import msgspec
 
@@ -18,8 +18,8 @@ from lockgate.evals.gate import Decision, decide
 from lockgate.evals.grid import Grid
 from lockgate.evals.inputs import check_inputs
 from lockgate.evals.judges.service import Judges
-from lockgate.evals.looking import Run, kept_open, planned, until_settled
-from lockgate.evals.model import Case, Metric, MutantCard, Rubric, Scorecard, SelfCheck, Subject
+from lockgate.evals.looking import Run, kept_open, planned, until_settled, within_trials
+from lockgate.evals.model import Case, MutantCard, Rubric, Scorecard, SelfCheck, Subject
 from lockgate.evals.operations import costs_by_tag, quantiles
 from lockgate.evals.remarks import (
     COULD_NOT,
@@ -32,10 +32,10 @@ from lockgate.evals.remarks import (
     warnings_of,
     with_calibration,
 )
-from lockgate.evals.rubric import check_decides, make_scorer, needs_judge, with_field_metrics
+from lockgate.evals.rubric import check_decides, embeds_by, make_scorer, needs_judge, with_field_metrics
 from lockgate.evals.runner import Outcome, Progress, Trials, run_trials
-from lockgate.evals.running.meter import Caps, Spend, counted
-from lockgate.evals.running.scoring import prepare
+from lockgate.evals.running.meter import AskVectors, Caps, Spend, counted, counted_vectors
+from lockgate.evals.running.scoring import Scoring, prepare
 from lockgate.evals.scorers.judge import Ask
 from lockgate.evals.selfcheck import MUTATIONS, Mutation, false_blocks
 from lockgate.evals.store import CHUNK, TrialStore
@@ -44,6 +44,9 @@ from lockgate.ids import new_id
 from lockgate.money import to_nano
 from lockgate.results import RunResult
 from lockgate.storage.engine import Database
+
+if TYPE_CHECKING:
+    from lockgate.evals.embeddings import Embed
 
 
 class Contender(NamedTuple):
@@ -72,6 +75,8 @@ class GoldenSet(NamedTuple):
 
 
 OpenAsk = Callable[[], AbstractAsyncContextManager[Ask]]
+OpenEmbeddings = Callable[[str, str], AskVectors]
+"""Gives a provider's embeddings, by ``PROVIDER:MODEL`` and environment."""
 Watch = Callable[[str, Progress], None]
 """Told how far the trials of one version (by its label) are."""
 
@@ -79,9 +84,11 @@ Watch = Callable[[str, Progress], None]
 class Evals:
     """Runs evaluations and remembers them."""
 
-    def __init__(self, control: Database, clock: Clock) -> None:
+    def __init__(self, control: Database, clock: Clock, *, open_embeddings: OpenEmbeddings | None = None) -> None:
+        """``open_embeddings`` gives the embeddings of a provider's model, for metrics that name one."""
         self._control = control
         self._clock = clock
+        self._open_embeddings = open_embeddings
 
     async def evaluate(
         self,
@@ -112,12 +119,15 @@ class Evals:
         when too little could be run, or the judge of a strict blocking metric is not calibrated.
         """
         check_decides(rubric)
+        buys = within_trials(rubric, len(dataset.cases), buy_trials)
         check_inputs(rubric, dataset.cases, lambda metric: make_scorer(metric, root))
         judged = needs_judge(rubric)
         if judged and open_judge is None:
             raise no_judge(judged)
         calibrations = self._calibrations(rubric, judged, candidate.agent)
         check_strict(rubric, calibrations)
+        if buys != buy_trials:
+            notes = [*notes, f"evals.max_trials lets {buys} trials a case be bought, not {buy_trials}"]
         card_id, started = new_id("eval"), self._clock()
         effective = _kept_under(candidate, model_override)
         row: dict[str, Any] = {
@@ -137,15 +147,7 @@ class Evals:
         full = with_field_metrics(rubric, dataset.cases)
         spend = Spend(limit=None if rubric.max_usd is None else to_nano(rubric.max_usd))
         async with AsyncExitStack() as stack:
-            full = await _with_peers(stack, full, root)
-            ask = None
-            if judged and open_judge is not None:
-                ask = counted(await stack.enter_async_context(open_judge()), spend)
-
-            def make(metric: Metric) -> Any:
-                return make_scorer(metric, root, ask=ask, judge=rubric.judge)
-
-            scorings = prepare(full, make)
+            full, scorings = await self._scorings(stack, full, root, environment, open_judge, spend)
 
             async def trials_of(contender: Contender, effective: str) -> tuple[Trials, Run]:
                 opened = await stack.enter_async_context(kept_open(contender.open))
@@ -169,7 +171,7 @@ class Evals:
             seen = await until_settled(
                 full,
                 known,
-                planned(full, known, buy_trials, early=kind == "quality" and not rubric.whole),
+                planned(full, known, buys, early=kind == "quality" and not rubric.whole),
                 run,
                 others,
                 labels=labels_of(calibrations, candidate.agent),
@@ -234,6 +236,7 @@ class Evals:
         dataset: GoldenSet,
         *,
         root: Path,
+        environment: str = "prod",
         mutants: Sequence[Mutant] = (),
         open_judge: OpenAsk | None = None,
         watch: Watch | None = None,
@@ -249,11 +252,7 @@ class Evals:
         own = TrialStore(self._control, candidate.effective_digest)
         digests = [case.digest for case in dataset.cases]
         async with AsyncExitStack() as stack:
-            full = await _with_peers(stack, full, root)
-            ask = None
-            if needs_judge(rubric) and open_judge is not None:
-                ask = counted(await stack.enter_async_context(open_judge()), spend)
-            scorings = prepare(full, lambda metric: make_scorer(metric, root, ask=ask, judge=rubric.judge))
+            full, scorings = await self._scorings(stack, full, root, environment, open_judge, spend)
 
             async def run(label: str, store: TrialStore, trials: int, opened: Any) -> Outcome:
                 return await run_trials(
@@ -306,6 +305,29 @@ class Evals:
                 decision = decide(full, dataset.cases, outcome.grids, before)
                 found.append(_mutant_card(mutant.name, mutant.what, decision, outcome.ran))
         return msgspec.structs.replace(check, mutants=found, not_tried=skipped)
+
+    async def _scorings(
+        self,
+        stack: AsyncExitStack,
+        rubric: Rubric,
+        root: Path,
+        environment: str,
+        open_judge: OpenAsk | None,
+        spend: Spend,
+    ) -> tuple[Rubric, list[Scoring]]:
+        """The rubric's metrics, ready to score: other tools, the judge and providers of embeddings are opened."""
+        rubric = await _with_peers(stack, rubric, root)
+        ask = None
+        if needs_judge(rubric) and open_judge is not None:
+            ask = counted(await stack.enter_async_context(open_judge()), spend)
+        embeds: dict[str, Embed] = {}
+        for named in filter(None, map(embeds_by, rubric.metrics)):
+            if self._open_embeddings is not None and named not in embeds:
+                embeds[named] = counted_vectors(self._open_embeddings(named, environment), spend)
+        embed = embeds.__getitem__ if embeds else None
+        return rubric, prepare(
+            rubric, lambda metric: make_scorer(metric, root, ask=ask, judge=rubric.judge, embed=embed)
+        )
 
     def _calibrations(self, rubric: Rubric, judged: Sequence[str], agent: str) -> Calibrations:
         known = Judges(self._control, self._clock)

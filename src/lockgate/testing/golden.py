@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
+import asyncio
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,7 @@ from lockgate.evals.model import Case, Metric
 from lockgate.results import RunResult
 
 if TYPE_CHECKING:
+    from lockgate.evals.scorers import Mark
     from lockgate.testing.agents import TestedAgent
 
 
@@ -37,16 +40,15 @@ class GoldenCase:
         missed: list[str] = []
         said = 0
         for metric in self._metrics:
-            if SCORERS[metric.scorer].runs == "judge":
+            kind = SCORERS[metric.scorer]
+            if kind.runs == "judge" or kind.family == "peer":
                 continue
             try:
                 mark: Any = make_scorer(metric, self._root)(Sample(self.case, self.case.input, result))
-                score = to_score(metric, mark) if isinstance(mark, Mark) else None
-                if inspect.iscoroutine(mark):
-                    mark.close()
+                score = to_score(metric, mark if isinstance(mark, Mark) else _awaited(mark))
             except Exception as failure:  # a scorer may raise anything: that is a failed assertion
                 score = failed_score(metric, failure)
-            if score is None or score.status == "skipped":
+            if score.status == "skipped":
                 continue
             said += 1
             low, high = metric.minimum, metric.maximum
@@ -63,6 +65,12 @@ class GoldenCase:
         if not said:
             pytest.fail(f"case {self.case.id!r}: no metric could be scored without a judge", pytrace=False)
         return result
+
+
+def _awaited(mark: Coroutine[Any, Any, Mark]) -> Mark:
+    """The mark of a scorer that waits for something, whether or not the test has an event loop of its own."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, mark).result()
 
 
 def golden_cases(root: Path, agent: str) -> list[GoldenCase]:

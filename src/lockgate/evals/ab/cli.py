@@ -10,16 +10,20 @@ import typer
 from lockgate.console import JsonFlag, console, emit, table
 from lockgate.errors import InputError
 from lockgate.evals.cli.options import Concurrency, Dataset, Env, Judge, Trials
+from lockgate.evals.cli.stopping import awaited, stoppable
 
 if TYPE_CHECKING:
     from lockgate.bootstrap import App
     from lockgate.evals.ab.outcome import AbCard
     from lockgate.evals.service import Contender
+    from lockgate.versions.spec import PromptSpec
 
-PROMPTS = (".md", ".txt")
+TEXTS = (".md", ".txt")
+YAML = (".yaml", ".yml")
 EXIT = {"b": 0, "a": 1, "neither": 3}
 
 
+@stoppable()
 def ab(
     a: Annotated[
         str, typer.Argument(metavar="A", help="A version (AGENT@2, a digest, an agent file) or a prompt file.")
@@ -40,15 +44,15 @@ def ab(
 ) -> None:
     """Ask a judge which of two answers it prefers, case by case: 0 when B is preferred, 1 when A is, 3 when neither.
 
-    A prompt file (.md, .txt) is tried in place of the agent's system prompt. Both sides run the same cases; every pair
-    is asked about in both orders, the first by lot. Cost and latency stand beside.
+    A prompt file (.md, .txt, or a prompt YAML) is tried in place of the agent's system prompt. Both sides run the same
+    cases; every pair is asked about in both orders, the first by lot. Cost and latency stand beside.
 
     Example: lockgate ab prompts/support.md drafts/shorter.md --agent support --judge openai:gpt-4o-2024-08-06
     """
     from lockgate.bootstrap import open_app
     from lockgate.evals.ab.service import QUESTION, run_ab
     from lockgate.evals.cli.contenders import golden_of, rubric_of
-    from lockgate.evals.cli.running import awaited, progress_bars
+    from lockgate.evals.cli.running import progress_bars
 
     app = open_app()
     side_a, side_b = _side(app, a, agent, env), _side(app, b, agent, env)
@@ -85,15 +89,13 @@ def _side(app: App, ref: str, agent: str | None, env: str) -> Contender:
     import hashlib
 
     from lockgate.evals.cli.contenders import contender, only_agent
+    from lockgate.project.yamlfile import read_text
 
-    if not ref.endswith(PROMPTS):
+    template = _template(ref) if ref.endswith(YAML) else None
+    if template is None and not ref.endswith(TEXTS):
         return contender(app, ref, env)
-    path = Path(ref)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as failure:
-        raise InputError(f"cannot be read: {failure}", path=path, remedy="give a prompt as text") from None
     base = contender(app, agent or only_agent(app), env)
+    text = read_text(Path(ref), shown_as=ref) if template is None else _filled(app, base, template)
     if text == app.versions.load(base.behaviour_digest).system_prompt:
         return base  # its trials are there already
     mixed = hashlib.sha256(f"{base.effective_digest} prompt {text}".encode()).hexdigest()
@@ -102,6 +104,30 @@ def _side(app: App, ref: str, agent: str | None, env: str) -> Contender:
         effective_digest=f"sha256:{mixed}",
         open=lambda: app.subject(base.behaviour_digest, env, system_prompt=text),
     )
+
+
+def _template(ref: str) -> PromptSpec | None:
+    """A prompt YAML; None for any other YAML, such as an agent file."""
+    from lockgate.project.yamlfile import read_yaml, validate
+    from lockgate.versions.spec import PromptSpec
+
+    document = read_yaml(Path(ref), shown_as=ref)
+    is_prompt = isinstance(document.data, dict) and "template" in document.data
+    return validate(document, PromptSpec) if is_prompt else None
+
+
+def _filled(app: App, base: Contender, prompt: PromptSpec) -> str:
+    """The template with the values that the agent's file gives to the variables it declares."""
+    from lockgate.project.yamlfile import read_yaml
+    from lockgate.versions.contracts import fill
+    from lockgate.versions.lockfile import read_lock
+
+    values: dict[str, str] = {}
+    for locked in read_lock(app.project.root) if prompt.variables else ():
+        if locked.digest == base.behaviour_digest:
+            data = read_yaml(app.project.root / locked.file, shown_as=locked.file).data
+            values = data.get("agent", {}).get("variables") or {}
+    return fill(prompt.template, prompt.variables, {name: values[name] for name in prompt.variables if name in values})
 
 
 def _draw(card: AbCard) -> None:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -16,8 +16,12 @@ from lockgate.evals.model import Metric
 from lockgate.evals.peers.catalogue import PeerMetric, metric_named, split
 from lockgate.evals.peers.environments import command
 from lockgate.evals.peers.worker import Worker, WorkerFailed
+from lockgate.evals.rubric import embeds_by
 from lockgate.evals.scorers.judge import Ask, sources_of, unscored
 from lockgate.evals.scorers.sample import Mark, Sample, Scorer, as_text, input_text, skip
+
+if TYPE_CHECKING:
+    from lockgate.evals.embeddings import Embed
 
 
 class Workers:
@@ -55,7 +59,7 @@ async def running(metrics: Sequence[Metric], root: Path) -> AsyncIterator[dict[s
     try:
         versions = {}
         for metric, found in wanted:
-            if "embeddings" in found.needs:
+            if "embeddings" in found.needs and embeds_by(metric) is None:
                 _check_embeddings(metric.name)
             worker = workers.of(found.peer)
             reply = await worker.ask(
@@ -86,10 +90,9 @@ def kind_named(name: str) -> Any:
     from lockgate.evals.scorers import Kind
 
     judged = "judge" in found.needs
-    needs = tuple(need for need in found.needs if need != "embeddings" or not judged)
     return Kind(
         _maker(found),
-        needs=needs,
+        needs=found.needs,
         family="peer",
         direction=found.direction,
         runs="judge" if judged else "process",
@@ -97,7 +100,9 @@ def kind_named(name: str) -> Any:
 
 
 def _maker(found: PeerMetric) -> Any:
-    def make(*, ask: Ask | None = None, prompt: str | None = None, **options: Any) -> Scorer:
+    def make(
+        *, ask: Ask | None = None, prompt: str | None = None, embed: Embed | None = None, **options: Any
+    ) -> Scorer:
         """A metric of another tool, run by that tool itself."""
 
         async def score(sample: Sample) -> Mark:
@@ -107,7 +112,7 @@ def _maker(found: PeerMetric) -> Any:
             workers = _CURRENT.get()
             if workers is None:
                 raise WorkerFailed(f"{found.peer}:{found.name} is scored only where an evaluation runs")
-            desk = _Desk(ask)
+            desk = _Desk(ask, embed)
             request = {"op": "score", **_named(found), "options": own_options(options), "sample": payload(sample)}
             reply = await workers.of(found.peer).ask(request, desk.answer)
             return _mark(reply, desk.failure)
@@ -118,18 +123,20 @@ def _maker(found: PeerMetric) -> Any:
 
 
 class _Desk:
-    """Answers what a worker asks for one score: the judge's word, or embeddings by the local model."""
+    """Answers what a worker asks for one score: the judge's word, or embeddings, by default this machine's."""
 
-    def __init__(self, ask: Ask | None) -> None:
+    def __init__(self, ask: Ask | None, embed: Embed | None) -> None:
         self._ask = ask
+        self._embed = embed
         self.failure: LockgateError | None = None
 
     async def answer(self, question: dict[str, Any]) -> dict[str, Any]:
         try:
             if "embed" in question:
-                from lockgate.evals.scorers.embedding import embed
+                from lockgate.evals.scorers.embedding import embedder
 
-                return {"vectors": await asyncio.to_thread(embed, question["texts"])}
+                vectors = await (self._embed or embedder(None, Path()))(question["texts"])
+                return {"vectors": vectors.tolist()}
             if self._ask is None:
                 raise InputError("the metric asked for a model, and was said to need none")
             reply = await self._ask(question["messages"], question.get("schema") or {})
@@ -153,8 +160,9 @@ def _mark(reply: dict[str, Any], judge_failure: LockgateError | None) -> Mark:
 
 
 def own_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """A metric's options as its package is given them; those that a rubric's own words hide stand in ``options``."""
-    found = dict(options)
+    """A metric's options as its package is given them; those that a rubric's own words hide stand in ``options``.
+    Who gives it embeddings is no option of its own."""
+    found = {name: value for name, value in options.items() if name != "embeddings"}
     return found | dict(found.pop("options", None) or {})
 
 

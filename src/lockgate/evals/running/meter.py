@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar
 from typing import Any
 
@@ -67,6 +67,28 @@ def counted(ask: Ask, spend: Spend) -> Ask:
         reply = await (ask(messages, schema, member=member) if member else ask(messages, schema))
         spend.nano += reply.cost_nano
         return reply
+
+    return asked
+
+
+class Vectored(msgspec.Struct, frozen=True, kw_only=True):
+    """What a provider of embeddings gave, and what that cost."""
+
+    vectors: Any
+    cost_nano: int = 0
+
+
+AskVectors = Callable[[Sequence[str]], Awaitable[Vectored]]
+"""Asks a provider for embeddings. Raises ``LockgateError`` when it cannot."""
+
+
+def counted_vectors(ask: AskVectors, spend: Spend) -> Callable[[Sequence[str]], Awaitable[Any]]:
+    """A provider's embeddings, with what they cost put down to ``spend``."""
+
+    async def asked(texts: Sequence[str]) -> Any:
+        reply = await ask(texts)
+        spend.nano += reply.cost_nano
+        return reply.vectors
 
     return asked
 

@@ -53,12 +53,13 @@ async def score_trial(scoring: Scoring, sample: Sample, *, failed: bool, timeout
             answer = scoring.scorer(sample)
             mark = answer if isinstance(answer, Mark) else await asyncio.wait_for(answer, timeout)
     except LockgateError as failure:
-        if kind.runs == "judge":  # the judge's trouble is not the agent's
+        if kind.asks:  # the judge's trouble is not the agent's
             return Score(metric=metric.name, value=None, reason=failure.message, status="unscored")
         return failed_score(metric, failure)
     except TimeoutError as failure:
-        if kind.runs == "judge":
-            return Score(metric=metric.name, value=None, reason="the judge did not answer", status="unscored")
+        if kind.asks:
+            reason = "the judge did not answer" if kind.runs == "judge" else "no embeddings came"
+            return Score(metric=metric.name, value=None, reason=reason, status="unscored")
         return failed_score(metric, failure)
     except Stuck as failure:  # an inline scorer that computes without end
         return failed_score(metric, failure)

@@ -20,6 +20,7 @@ __all__ = ["ALIASES", "SCORERS", "Kind", "Mark", "Sample", "Scorer"]
 
 Family = Literal["reference", "quality", "agent", "operational", "own", "peer"]
 Need = Literal["expected_output", "contexts", "expected_tools", "labels", "metadata", "judge", "embeddings"]
+Runs = Literal["inline", "thread", "judge", "process"]
 GROUP = "lockgate.scorers"
 """The entry-point group of scorers that other packages bring."""
 
@@ -34,7 +35,7 @@ class Kind(NamedTuple):
     family: Family = "own"
     unit: Unit = "score"
     direction: Direction = "higher"
-    runs: Literal["inline", "thread", "judge", "process"] = "inline"
+    runs: Runs = "inline"
     endures: frozenset[str] = frozenset()
     """Ways for a run to end that it scores like an answer; any other failed run has the worst value."""
 
@@ -51,6 +52,11 @@ class Kind(NamedTuple):
     def needs_case(self) -> bool:
         """Whether it needs what only a case has: it cannot score live runs."""
         return not _OF_THE_CASE.isdisjoint(self.needs)
+
+    @property
+    def asks(self) -> bool:
+        """Whether it asks a model, whose trouble is not the agent's."""
+        return self.runs == "judge" or "embeddings" in self.needs
 
     @property
     def suits(self) -> str:
@@ -112,8 +118,8 @@ def _plugin(name: str) -> Kind | None:
     raise InputError(f"the scorer {name!r} of {point.value} is no function", remedy="see docs/scorers.md, Plug-ins")
 
 
-def _reference(maker: str, *needs: Need) -> Kind:
-    return Kind(maker, needs=needs or ("expected_output",), family="reference")
+def _reference(maker: str, *needs: Need, runs: Runs = "inline") -> Kind:
+    return Kind(maker, needs=needs or ("expected_output",), family="reference", runs=runs)
 
 
 def _judged(maker: str, *needs: Need, direction: Direction = "higher", family: Family = "quality") -> Kind:
@@ -152,8 +158,8 @@ SCORERS = Registry(
         "numeric_match": _reference("numeric:numeric_match"),
         "rouge_l": _reference("rouge:rouge_l"),
         "bleu": _reference("bleu:bleu"),
-        "embedding_similarity": Kind(
-            "embedding:embedding_similarity", needs=("expected_output", "embeddings"), family="reference", runs="thread"
+        "embedding_similarity": _reference(
+            "embedding:embedding_similarity", "expected_output", "embeddings", runs="process"
         ),
         "answer_correctness": _judged("judge:answer_correctness", "expected_output", family="reference"),
         "faithfulness": _judged("faithfulness:faithfulness", "contexts"),
