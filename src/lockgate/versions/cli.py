@@ -127,8 +127,8 @@ def diff(
     before: Annotated[
         str,
         typer.Argument(
-            help="AGENT, AGENT@3, a digest, an agent file, a git revision (HEAD~1, HEAD~1:agents/x.yaml), "
-            "or an environment (prod, AGENT@prod)."
+            help="AGENT, AGENT@3, 3 (where the agent is clear), a digest, an agent file, a git revision "
+            "(HEAD~1, HEAD~1:agents/x.yaml), or an environment (prod, AGENT@prod)."
         ),
     ],
     after: Annotated[str | None, typer.Argument(help="Another; default: the first one's file as it stands.")] = None,

@@ -156,6 +156,11 @@ def contract_path(root: Path, tool: str) -> Path | None:
     return next((path for path in paths if path.is_file()), None)
 
 
+def contract_names(root: Path) -> list[str]:
+    """The tools that have a contract."""
+    return sorted(path.stem for suffix in ("*.yaml", "*.yml") for path in (root / "tools").glob(suffix))
+
+
 def read_contract(root: Path, path: Path, *, approval: str | None) -> ToolContract:
     """A tool's contract, checked against the Python function it names. ``approval``: what the agent file asks."""
     shown = path.relative_to(root).as_posix()

@@ -138,7 +138,7 @@ class VersionRef(msgspec.Struct, frozen=True, kw_only=True):
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """Something short of good practice: a warning, unless an environment's policy refuses it."""
 
-    kind: str  # owner | pin | contract | approval | secret | evals | lock | project | machine
+    kind: str  # owner | pin | number | contract | approval | secret | evals | lock | project | machine
     message: str
     path: str | None = None
     line: int | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +13,10 @@ from lockgate.clock import Clock
 from lockgate.errors import Conflict, Corrupt, InputError, NotFound
 from lockgate.ids import new_id
 from lockgate.project.model import Project, ResolvedProvider
-from lockgate.project.service import WELL_KNOWN, resolve_provider
+from lockgate.project.service import WELL_KNOWN, environment_policy, resolve_provider
 from lockgate.project.yamlfile import did_you_mean
 from lockgate.storage.blobs import BlobStore
-from lockgate.versions import checkout, layout, lockfile
+from lockgate.versions import checkout, layout, lockfile, renumbered
 from lockgate.versions.attestations import Attestations
 from lockgate.versions.bundle import blobs_of, unpack
 from lockgate.versions.diff import Snapshot
@@ -34,6 +34,7 @@ from lockgate.versions.model import (
     VersionRef,
     Yardstick,
 )
+from lockgate.versions.renumbered import Deployed, Renumbered
 from lockgate.versions.source import agent_files
 
 if TYPE_CHECKING:
@@ -79,16 +80,21 @@ class Versions:
 
     # --- lock -------------------------------------------------------------------------------------------------
 
-    def lock(self, paths: Sequence[Path] | None = None, *, check: bool = False) -> LockResult:
+    def lock(
+        self, paths: Sequence[Path] | None = None, *, check: bool = False, same_number: bool = False
+    ) -> LockResult:
         """Lock the given agent files, or all of them. With ``check``: only say what would change, offline.
 
-        Nothing is written unless every file is good. Raises :class:`InputError` for the first that is not.
+        Nothing is written unless every file is good. Raises :class:`InputError` for the first that is not, and
+        :class:`Conflict` for a version number whose behaviour was deployed and is another now, unless ``same_number``.
         """
         names, packed = self._pack_all(paths, online=not check)
         if check:
-            return self._merge(names, packed, whole=paths is None)
+            return self._merge(names, packed, {}, whole=paths is None)[0]
         with lockfile.one_at_a_time(self.project.home):
-            result = self._merge(names, packed, whole=paths is None)
+            result, anew = self._merge(names, packed, self._deployed(), whole=paths is None)
+            if not same_number:
+                renumbered.refuse(anew)
             commit = clean_commit(self.project.root, lockfile.LOCK_FILE)
             self._keep(packed, commit)
             layout.add_to_index(self.blobs, [entry for one in packed for entry in one.index_entries(commit)])
@@ -118,14 +124,29 @@ class Versions:
             seen[key] = one.entry.file
         return names, sorted(packed, key=lambda one: (one.entry.agent, one.entry.version))
 
-    def _merge(self, names: Names, packed: Sequence[Packed], *, whole: bool) -> LockResult:
-        before = {(entry.agent, entry.version): entry for entry in lockfile.read_lock(self.project.root)}
+    def _deployed(self) -> dict[str, Deployed]:
+        """What was brought to an environment that enforces the gate; elsewhere one tries things out."""
+        from lockgate.versions.store import deployed
+
+        policies = {name: environment_policy(self.project, name) for name in self.project.config.environments}
+        gated = {name for name, policy in policies.items() if policy.require_gate and policy.level == "enforce"}
+        with self.control.read() as connection:
+            return deployed(connection, gated)
+
+    def _merge(
+        self, names: Names, packed: Sequence[Packed], deployed: Mapping[str, Deployed], *, whole: bool
+    ) -> tuple[LockResult, list[Renumbered]]:
+        locked = lockfile.read_lock(self.project.root)
+        before = {(entry.agent, entry.version): entry for entry in locked}
         after = {} if whole else dict(before)
         after |= {(one.entry.agent, one.entry.version): one.entry for one in packed}
-        return LockResult(
-            versions=[after[key] for key in sorted(after)],
+        versions = [after[key] for key in sorted(after)]
+        anew = renumbered.renumbered(locked, versions, deployed)
+        result = LockResult(
+            versions=versions,
             changes=changes_between(before, after),
             warnings=[
+                *renumbered.warnings(anew),
                 *(finding for one in packed for finding in one.source.warnings),
                 *names.findings,
                 *self.deprecations(one.source.version for one in packed),
@@ -133,6 +154,7 @@ class Versions:
             written=False,
             asked=names.asked or any(one.source.spec.references or one.source.spec.retrieval for one in packed),
         )
+        return result, anew
 
     def _keep(self, packed: Sequence[Packed], commit: str | None) -> None:
         from lockgate.versions.store import VersionRow, save_versions

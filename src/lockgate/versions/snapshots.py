@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +26,8 @@ Serves = Callable[[str, str], str | None]
 """``(environment, agent)`` → the behaviour digest that serves there, None when none does."""
 
 _FILES = (".yaml", ".yml")
+_DIGEST = re.compile(r"(sha256:)?[0-9a-f]{12,64}")
+_NUMBER = re.compile(r"[@v]?[0-9]{1,6}", re.ASCII)
 
 
 def pair(versions: Versions, before: str, after: str | None, serves: Serves) -> tuple[Snapshot, Snapshot]:
@@ -31,9 +35,18 @@ def pair(versions: Versions, before: str, after: str | None, serves: Serves) -> 
     without ``after`` it is the first one's file as it stands."""
     named = [agent for ref in (before, after) if ref is not None and (agent := _agent(versions, ref)) is not None]
     agent = named[0] if named else _only(versions)
-    first = snapshot(versions, before, agent, serves)
-    second = after or _file_of(versions.project, first.version.agent)
+    first = snapshot(versions, _numbered(versions, before, agent), agent, serves)
+    second = _numbered(versions, after, agent) if after else _file_of(versions.project, first.version.agent)
     return first, snapshot(versions, second, agent, serves)
+
+
+def _numbered(versions: Versions, ref: str, agent: str) -> str:
+    """``support@3`` for ``3``, ``@3``, or a ``v3`` that is no tag of git's. Seven digits are a SHA."""
+    if not _NUMBER.fullmatch(ref) or (ref.startswith("v") and commit_of(versions.project.root, ref) is not None):
+        return ref
+    if not agent:
+        raise InputError(f"version {ref!r} of which agent?", remedy=f"name one side AGENT@{ref.lstrip('@v')}")
+    return f"{agent}@{ref.lstrip('@v')}"
 
 
 def snapshot(versions: Versions, ref: str, agent: str, serves: Serves) -> Snapshot:
@@ -44,7 +57,8 @@ def snapshot(versions: Versions, ref: str, agent: str, serves: Serves) -> Snapsh
         name = ref.rpartition("@")[0] or agent
         digest = serves(environment, name)
         if digest is None:
-            raise NotFound(f"{name!r} does not serve in {environment!r}", remedy=f"lockgate deploy {name} --env …")
+            remedy = f"lockgate deploy {name or 'AGENT'} --env {environment}"
+            raise NotFound(f"{name!r} does not serve in {environment!r}", remedy=remedy)
         return msgspec.structs.replace(versions.snapshot(digest), label=ref)
     if _revision(versions, ref) is not None:
         return _in_git(project, ref, agent)
@@ -87,6 +101,9 @@ def _agent(versions: Versions, ref: str) -> str | None:
         return next(
             (entry.agent for entry in lockfile.read_lock(versions.project.root) if entry.file == path.as_posix()), None
         )
+    if _DIGEST.fullmatch(ref):
+        with suppress(NotFound):  # then it may be a commit
+            return versions.load(ref).agent
     return None
 
 

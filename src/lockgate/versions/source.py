@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,13 @@ from lockgate.versions.model import (
 )
 from lockgate.versions.owners import PLACES, owner_of
 from lockgate.versions.pins import floating, floating_image
-from lockgate.versions.spec import AgentFile, AgentSpec, MetricRule, ModelSpec, RubricSpec
+from lockgate.versions.spec import AgentFile, AgentSpec, MetricRule, ModelSpec, RubricSpec, ToolUseSpec
 
 DEPENDENCY_LOCKS = ("uv.lock", "poetry.lock", "pdm.lock", "pylock.toml", "requirements.lock", "requirements.txt")
 ENOUGH_CASES = 40
+_SLIP = (
+    0.8  # how alike two names are when one is a misspelling: read_order and read_orders, not send_sms and send_email
+)
 
 Revisions = Callable[[str, str], str | None]
 """``(provider, model name)`` → what a movable name stands for now, None when nobody says."""
@@ -197,30 +201,32 @@ class _Reader:
     # --- tools and code ---------------------------------------------------------------------------------------
 
     def tools(self) -> tuple[ToolContract, ...]:
-        asked: dict[str, tuple[str | None, tuple[str | int, ...]]] = {}
+        asked: dict[str, tuple[ToolUseSpec, tuple[str | int, ...]]] = {}
         for number, use in enumerate(self.spec.tools):
             place = ("agent", "tools", number)
             if use.name in asked:
                 raise self.document.error(place, f"the tool {use.name!r} stands twice", remedy="keep one of them")
-            asked[use.name] = (use.approval, place)
+            asked[use.name] = (use, place)
         handler = self.spec.handler
         if handler is not None and handler not in asked:
-            asked[handler] = (None, ("agent", "handler"))
-        found = tuple(self.tool(name, approval, place) for name, (approval, place) in asked.items())
+            asked[handler] = (ToolUseSpec(name=handler), ("agent", "handler"))
+        found = tuple(self.tool(use, place) for use, place in asked.values())
         if handler is not None:
             self.check_handler(next(tool for tool in found if tool.name == handler))
         return found
 
-    def tool(self, name: str, approval: str | None, place: tuple[str | int, ...]) -> ToolContract:
+    def tool(self, use: ToolUseSpec, place: tuple[str | int, ...]) -> ToolContract:
+        name, approval = use.name, use.approval
         path = contracts.contract_path(self.root, name)
         if path is None:
-            self.warn(
-                "contract",
-                place,
-                f"the tool {name!r} has no contract, so it cannot be called",
-                f"write tools/{name}.yaml (lockgate schema tool)",
-            )
+            if use.contract is None:
+                self.without_contract(name, place)
             return ToolContract(name=name, approval=approval == "required")
+        if use.contract == "none":
+            shown = path.relative_to(self.root).as_posix()
+            raise self.document.error(
+                place, f"the tool {name!r} has a contract: {shown}", remedy="take `contract: none` away, or that file"
+            )
         contract: ToolContract = self.at(place, lambda: contracts.read_contract(self.root, path, approval=approval))
         if contract.effect == "write" and not contract.approval and approval is None:
             self.warn(
@@ -230,6 +236,21 @@ class _Reader:
                 f"write {{name: {name}, approval: required}}, or `approval: none` to say that it is meant",
             )
         return contract
+
+    def without_contract(self, name: str, place: tuple[str | int, ...]) -> None:
+        """A name close to a known tool's is taken for a slip; another may be a tool that is brought from elsewhere."""
+        known = contracts.contract_names(self.root)
+        elsewhere = f"{{name: {name}, contract: none}} when something else brings it"
+        if close := get_close_matches(name, known, n=1, cutoff=_SLIP):
+            raise self.document.error(
+                place, f"there is no tool {name!r}", remedy=f"did you mean {close[0]!r}? Or write {elsewhere}"
+            )
+        self.warn(
+            "contract",
+            place,
+            f"the tool {name!r} has no contract, so it cannot be called",
+            f"write tools/{name}.yaml (lockgate schema tool), or {elsewhere}",
+        )
 
     def check_handler(self, contract: ToolContract) -> None:
         place, name = ("agent", "handler"), contract.name

@@ -100,6 +100,10 @@ class ToolUseSpec(Strict):
     approval: Literal["required", "none"] | None = Field(
         default=None, description="`required`: a person says yes to each exact call. Default: what the contract says."
     )
+    contract: Literal["none"] | None = Field(
+        default=None,
+        description="`none`: the agent's own framework or server brings this tool; Lockgate does not call it.",
+    )
 
 
 class GuardrailSpec(Strict):

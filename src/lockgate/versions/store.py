@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import msgspec
 from sqlalchemy import Connection, Table, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from lockgate.storage.schema import attestations, versions
+from lockgate.storage.schema import attestations, deployments, rollouts, versions
+from lockgate.versions.renumbered import Deployed
 
 
 class VersionRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,6 +64,25 @@ def list_versions(connection: Connection, agent: str | None = None) -> Sequence[
     if agent is not None:
         query = query.where(versions.c.agent == agent)
     return [VersionRow(**row) for row in connection.execute(query).mappings()]
+
+
+def deployed(connection: Connection, environments: Collection[str]) -> dict[str, Deployed]:
+    """Every behaviour that was ever brought to one of these environments, by digest, the oldest first."""
+    places: dict[str, set[str]] = {}
+    for table, column in (
+        (deployments, deployments.c.stable_behaviour),
+        (deployments, deployments.c.previous_behaviour),
+        (rollouts, rollouts.c.baseline_behaviour),
+        (rollouts, rollouts.c.candidate_behaviour),
+    ):
+        query = select(table.c.environment, column).where(table.c.environment.in_(environments)).distinct()
+        for environment, digest in connection.execute(query):
+            places.setdefault(digest, set()).add(environment)
+    return {
+        row.behaviour_digest: Deployed(row.agent, row.file_version, tuple(sorted(places[row.behaviour_digest])))
+        for row in (reversed(list_versions(connection)) if places else ())
+        if row.behaviour_digest in places
+    }
 
 
 def save_attestation(connection: Connection, row: dict[str, Any]) -> None:

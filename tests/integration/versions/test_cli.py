@@ -94,6 +94,32 @@ def test_diff_of_two_versions_in_markdown_and_json(project: Path) -> None:
     assert [(change["what"], change["mark"]) for change in answer["changes"]] == [("max_llm_calls", "loosened")]
 
 
+@pytest.mark.parametrize("refs", [("1", "2"), ("@1", "triage@2"), ("v1", "agents/triage.v2.yaml")])
+def test_a_number_is_the_version_of_the_agent_that_is_meant(project: Path, refs: tuple[str, str]) -> None:
+    text = (project / "agents/triage.v1.yaml").read_text()
+    (project / "agents/triage.v2.yaml").write_text(
+        text.replace("version: 1", "version: 2").replace("calls: 4", "calls: 5")
+    )
+    lockgate("lock")
+    answer = json.loads(lockgate("diff", *refs, "--json").output)
+    assert answer["before"] == "triage@1"
+    assert [change["what"] for change in answer["changes"]] == ["max_llm_calls"]
+
+
+def test_a_number_behind_the_gate_keeps_its_behaviour(project: Path) -> None:
+    lockgate("lock")
+    edit = project / "prompts/triage.md"
+    deployed = lockgate("deploy", "triage@1", "--env", "prod", "--override", "a first one")
+    assert deployed.exit_code == 0, deployed.output
+    edit.write_text("Another prompt.\n")
+    kept = (project / "lockgate.lock").read_bytes()
+    refused = lockgate("lock")
+    assert (refused.exit_code, "deployed to prod" in refused.output) == (1, True)
+    assert (project / "lockgate.lock").read_bytes() == kept
+    assert "other behaviour under the same number" in lockgate("lock", "--same-number").output
+    assert "same number" not in lockgate("lock").output
+
+
 def test_diff_sees_a_threshold_that_changed_under_one_digest(project: Path) -> None:
     text = (project / "agents/triage.v1.yaml").read_text()
     (project / "agents/triage.v2.yaml").write_text(

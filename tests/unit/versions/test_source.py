@@ -99,6 +99,24 @@ def test_what_falls_short_of_good_practice_is_a_warning(acme: Path, old: str, ne
     assert kinds(read(acme)) == [kind]
 
 
+def test_a_misspelt_tool_is_an_error_that_names_the_known_one(acme: Path) -> None:
+    edit(acme, "- read_orders", "- read_order")
+    with pytest.raises(InputError, match="there is no tool 'read_order'") as caught:
+        read(acme)
+    assert (caught.value.path, caught.value.line) == (AGENT, 7)
+    assert "did you mean 'read_orders'?" in caught.value.remedy
+
+
+def test_a_tool_that_something_else_brings_is_said_so(acme: Path) -> None:
+    edit(acme, "- read_orders", "- {name: read_order, contract: none}")
+    source = read(acme)
+    assert kinds(source) == []
+    assert source.version.tools[0].name == "read_order"
+    edit(acme, "name: read_order,", "name: read_orders,")
+    with pytest.raises(InputError, match=r"the tool 'read_orders' has a contract: tools/read_orders\.yaml"):
+        read(acme)
+
+
 def test_a_side_effect_that_is_meant_to_go_unapproved_is_said_so(acme: Path) -> None:
     edit(acme, "approval: required", "approval: none")
     assert kinds(read(acme)) == []
