@@ -268,7 +268,7 @@ class EvalSpec(Strict):
     trial_max_tokens: int | None = Field(default=None, ge=1, description="Most tokens of one trial, all its calls.")
     whole: bool = Field(default=False, description="true: run every trial, also when the verdict is settled earlier.")
     max_trials: int | None = Field(
-        default=None, ge=1, description="Most trials of one evaluation, extra ones included."
+        default=None, ge=1, description="Most trials of one evaluation, all cases and bought ones included."
     )
     fallback: FallbackSpec | None = Field(
         default=None, description="Try the backup model now and then. Default: it is not tried."

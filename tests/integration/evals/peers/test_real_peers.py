@@ -261,6 +261,25 @@ def test_promptfoo_and_inspect_graders_ask_the_evaluations_own_judge(app: App, s
     assert len(server.requests) == 4
 
 
+def test_metrics_by_embeddings_ask_the_provider_that_they_name(app: App, server: FakeModelServer) -> None:
+    def questions(request: ModelRequest) -> str:
+        return json.dumps({"question": "Where did the cat sit?", "noncommittal": 0})
+
+    server.respond = questions
+    named = {"embeddings": "fake:embedder", "min": 0.5}
+    metrics = ("ragas:semantic_similarity", "ragas:answer_relevancy", "promptfoo:similar")
+    card = evaluated(app, {name: {**named, "value": "The cat sat."} if "prompt" in name else named for name in metrics})
+    found = values(app, card)
+    assert found["ragas:semantic_similarity"]["right"] == pytest.approx(1)
+    assert 0 < found["ragas:semantic_similarity"]["near"] < 1
+    assert found["ragas:answer_relevancy"] == {"right": pytest.approx(1), "near": pytest.approx(1)}
+    assert found["promptfoo:similar"]["near"] == pytest.approx(1)
+    asked = [request.body for request in server.requests if request.path == "/v1/embeddings"]
+    assert {body["model"] for body in asked} == {"embedder"}
+    assert any("The cat sat." in body["input"] for body in asked)
+    assert card.spent_nano > 0
+
+
 def test_a_judge_that_answers_prose_leaves_the_trials_unscored(app: App, server: FakeModelServer) -> None:
     server.respond = lambda request: "I would rather not say."
     metrics = ("ragas:faithfulness", "deepeval:answer_relevancy", "inspect:model_graded_qa", "promptfoo:factuality")

@@ -54,7 +54,7 @@ class Pipe:
         return str(reply["text"])
 
     async def embed(self, texts: list[str]) -> list[list[float]]:
-        """The embeddings of texts, by Lockgate's local model."""
+        """The embeddings of texts, by the model that the metric names, or this machine's."""
         reply = await self._question({"embed": 0, "texts": texts})
         return [[float(number) for number in vector] for vector in reply["vectors"]]
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from importlib import import_module
 from typing import Any
+
+WAITING = frozenset({"SemanticSimilarity"})
+"""Metrics that ask for embeddings without awaiting them: they need a thread of their own to wait in."""
 
 collections: Any = None
 messages: Any = None
@@ -34,7 +38,7 @@ def load(pipe: Any, main: Any) -> str:
             return pipe.wait(self.agenerate(prompt, response_model))
 
     class Embeddings(BaseRagasEmbedding):  # type: ignore[misc]
-        """Lockgate's local embedding model."""
+        """The embeddings that the evaluation names, as RAGAS asks for them."""
 
         async def aembed_text(self, text: str, **kwargs: Any) -> Any:
             return (await pipe.embed([text]))[0]
@@ -89,7 +93,10 @@ async def score(metric: Any, symbol: str, sample: dict[str, Any]) -> tuple[float
             given[name] = known[name]
         elif parameter.default is parameter.empty:
             raise Skipped(f"there is no {name}")
-    found = await metric.ascore(**given)
+    if symbol in WAITING:
+        found = await asyncio.to_thread(asyncio.run, metric.ascore(**given))
+    else:
+        found = await metric.ascore(**given)
     return float(found.value), str(found.reason or "")
 
 
