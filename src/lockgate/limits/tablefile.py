@@ -10,6 +10,7 @@ is reserved as records come into use, so that a full disk is an error and not a 
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import mmap
@@ -59,6 +60,10 @@ SLOTS_AT = ACCOUNTS_AT + ACCOUNTS * RECORD_WORDS
 FILE_BYTES = (SLOTS_AT + SLOTS * SLOT_WORDS) * 8
 
 _CHUNK = 256  # records whose disk is reserved at a time
+
+# ``fcntl.flock`` lets other threads run meanwhile, and then waits for its turn again, which takes many times as long as
+# the lock itself when there is another thread that wants to. What does not wait for the lock need not let go.
+_lock_at_once = ctypes.PyDLL(None).flock
 
 
 class TableFile:
@@ -111,7 +116,7 @@ class TableFile:
                 raise
 
     def __exit__(self, *_: object) -> None:
-        fcntl.flock(self._fd, fcntl.LOCK_UN)
+        _lock_at_once(self._fd, fcntl.LOCK_UN)
         self._mutex.release()
 
     def reserve_record(self, first_word: int, index: int, words: int) -> None:
@@ -151,11 +156,7 @@ class TableFile:
             os.close(handle)
 
     def _flock(self) -> None:
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            pass
-        else:
+        if _lock_at_once(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB) == 0:
             return
         deadline = time.monotonic() + LOCK_SECONDS
         pause = 0.0

@@ -15,6 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -262,28 +263,43 @@ def _maybe(value: str | None) -> str | None:
 
 
 def _insert_statement(dialect: str) -> Callable[[PoolProxiedConnection, list[Row]], None]:
-    mark = "?" if dialect == "sqlite" else "%s"
-    statement = (
-        f"insert into spans ({', '.join(COLUMNS)}) values ({', '.join([mark] * len(COLUMNS))})"  # noqa: S608
-        " on conflict (trace_id, span_id) do nothing"  # a batch whose commit was not confirmed is written again
-    )
+    if dialect != "sqlite":
+        statement = _statement("%s", 1)
+
+        def postgresql(connection: PoolProxiedConnection, rows: list[Row]) -> None:
+            cursor = connection.cursor()
+            cursor.executemany(statement, rows)
+            connection.commit()
+
+        return postgresql
+
+    # Each statement lets the threads that serve requests run, and then waits for its turn again: so, few statements.
+    # Fifty rows have fewer than the 999 parameters that old releases of SQLite take.
+    statements = [(size, _statement("?", size)) for size in (50, 5, 1)]
 
     def sqlite(connection: PoolProxiedConnection, rows: list[Row]) -> None:
         cursor = connection.cursor()
         cursor.execute("begin immediate")
         try:
-            cursor.executemany(statement, rows)
+            start = 0
+            for size, statement in statements:
+                while len(rows) - start >= size:
+                    cursor.execute(statement, list(chain.from_iterable(rows[start : start + size])))
+                    start += size
             cursor.execute("commit")
         except BaseException:
             cursor.execute("rollback")
             raise
 
-    def postgresql(connection: PoolProxiedConnection, rows: list[Row]) -> None:
-        cursor = connection.cursor()
-        cursor.executemany(statement, rows)
-        connection.commit()
+    return sqlite
 
-    return sqlite if dialect == "sqlite" else postgresql
+
+def _statement(mark: str, rows: int) -> str:
+    row = f"({', '.join([mark] * len(COLUMNS))})"
+    return (
+        f"insert into spans ({', '.join(COLUMNS)}) values {', '.join([row] * rows)}"  # noqa: S608
+        " on conflict (trace_id, span_id) do nothing"  # a batch whose commit was not confirmed is written again
+    )
 
 
 def _passing(failure: Exception) -> bool:
