@@ -68,14 +68,27 @@ class Figures:
         tokens_in, tokens_out = (one if isinstance(one, int) and one >= 0 else 0 for one in given)
         if tokens_in + tokens_out == 0:
             return None
-        used = Usage(input_tokens=tokens_in, output_tokens=tokens_out)
+        details = usage.get("input_tokens_details") or usage.get("prompt_tokens_details")
+        cached = details.get("cached_tokens") if isinstance(details, dict) else 0
+        cached = min(cached, tokens_in) if isinstance(cached, int) and cached > 0 else 0
+        used = Usage(input_tokens=tokens_in, output_tokens=tokens_out, cached_tokens=cached)
         return Used(self._prices.cost(kind, provider, model, used), used.total_tokens)
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """The provider's key goes to the provider's own address."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
+_opener = urllib.request.build_opener(_NoRedirect)
 
 
 def _get(url: str, secret: str | None) -> dict[str, Any]:
     headers = {"accept": "application/json"} | ({"authorization": f"Bearer {secret}"} if secret else {})
     request = urllib.request.Request(url, headers=headers)  # noqa: S310 (a provider of the project)
-    with urllib.request.urlopen(request, timeout=SECONDS) as answer:  # noqa: S310
+    with _opener.open(request, timeout=SECONDS) as answer:
         value = msgspec.json.decode(answer.read(1 << 22))
     if not isinstance(value, dict):
         raise ValueError("the answer is no JSON object")

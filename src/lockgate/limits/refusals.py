@@ -57,6 +57,8 @@ def budget_exceeded(balance: Balance, needed: int, now: float) -> LimitExceeded:
         spent, held, left, need, limit = (f"{figure:,} {balance.unit}" for figure in figures)
     when = f" in {balance.window}" if balance.window else ""
     setting = _SETTINGS.get((balance.account.partition(":")[0], balance.unit), "the cap")
+    if balance.account.startswith("run:") and "/" in balance.account:  # a run that a header named has no agent file
+        setting = setting.replace("budgets.", "limits.runs.") + " in lockgate.yaml"
     remedy = f"raise {setting}"
     if needed > cap:
         remedy += ", or lower max_tokens or shorten the request"

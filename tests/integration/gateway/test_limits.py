@@ -242,3 +242,14 @@ def test_a_charge_at_its_bound_is_corrected_by_what_the_provider_says_later(
     [after] = [b.settled for b in app.holds.balances() if b.account == "tenant:dev:acme"]
     assert (after, app.charges.open()) == (1_000_000, [])
     assert [line.agrees for line in app.accounting.reconcile()] == [True]
+
+
+def test_calls_that_a_loop_is_watched_for_do_not_disturb_the_books(
+    gateway: RunningGateway, model: FakeModelServer
+) -> None:
+    limit(gateway, runs={"max_llm_calls": 10})  # a run's calls are counted by what they ask
+    model.respond = lambda _: Reply(text="x", report_usage=False)
+    assert gateway.ask(gateway.key(), headers={"x-lockgate-run": "r1"})[0] == 200
+    assert gateway.app.spans.flush()
+    assert gateway.app.accounting.note() == 1
+    assert [line.agrees for line in gateway.app.accounting.reconcile()] == [True]

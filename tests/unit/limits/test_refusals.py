@@ -40,6 +40,8 @@ def test_waiting_does_not_help_a_run() -> None:
     assert error.retry_after is None
     assert "10 calls" in error.message
     assert error.remedy == "raise budgets.max_llm_calls"
+    named = Balance(account="run:dev/acme/r1", window="", cap=10, settled=10, held=0, unit="calls")
+    assert budget_exceeded(named, 1, NOON).remedy == "raise limits.runs.max_llm_calls in lockgate.yaml"
 
 
 def test_an_empty_bucket_says_when_it_has_enough() -> None:
