@@ -73,7 +73,7 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         return rules.Topics(self.rule_list)
 
 
-class Policy(msgspec.Struct, frozen=True, kw_only=True):
+class Policy(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """The checks of a call, in their order."""
 
     input: tuple[Guard, ...] = ()
@@ -83,7 +83,12 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     def __bool__(self) -> bool:
         return bool(self.input or self.output)
 
-    @property
+    @cached_property
+    def reads_answers(self) -> bool:
+        """Whether a check looks at each text of an answer; a schema's looks at the answer as a whole."""
+        return any(guard.guard != "schema" for guard in self.output)
+
+    @cached_property
     def planted(self) -> str | None:
         """The canary that goes into the prompt."""
         for guard in self.output:

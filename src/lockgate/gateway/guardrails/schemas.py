@@ -2,28 +2,46 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import msgspec
 
+from lockgate.gateway.protocols import fields
 from lockgate.gateway.protocols.model import Request
 from lockgate.tools.contracts import schema_problem
 
 
+_FIELDS = {"chat": "response_format", "responses": "text"}
+"""Where a request of each protocol names its schema."""
+_SHORT = 16_384
+"""Bytes of such a field up to which what it says is kept: callers send the same schema again and again."""
+
+
 def asked_schema(request: Request) -> dict[str, Any] | None:
     """The JSON Schema that a request asks its answer to fit; ``{}`` for any JSON; None when it asks for none."""
-    if request.dialect.name == "chat":
-        form = request.decoded("response_format")
-        wrapped = form.get("json_schema") if isinstance(form, dict) else None
-    elif request.dialect.name == "responses":
-        text = request.decoded("text")
-        form = wrapped = text.get("format") if isinstance(text, dict) else None
-    else:
+    name = _FIELDS.get(request.dialect.name)
+    raw = request.fields.get(name) if name is not None else None
+    if name is None or raw is None:
         return None
+    written = bytes(raw)
+    if len(written) > _SHORT:
+        return _schema_of(name, request.decoded(name))
+    return _known_schema(name, written)
+
+
+@lru_cache(maxsize=512)
+def _known_schema(name: str, written: bytes) -> dict[str, Any] | None:
+    return _schema_of(name, fields.anything({name: msgspec.Raw(written)}, name))
+
+
+def _schema_of(name: str, value: Any) -> dict[str, Any] | None:
+    form = value.get("format") if name == "text" and isinstance(value, dict) else value
     if not isinstance(form, dict):
         return None
     if form.get("type") == "json_object":
         return {}
+    wrapped = form if name == "text" else form.get("json_schema")
     schema = wrapped.get("schema") if form.get("type") == "json_schema" and isinstance(wrapped, dict) else None
     return schema if isinstance(schema, dict) else None
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from time import perf_counter_ns
 from typing import Any
+
+import msgspec
 
 from lockgate.errors import Blocked, LockgateError, UpstreamError
 from lockgate.gateway.calls.call import Call
@@ -19,7 +23,9 @@ from lockgate.gateway.guardrails.policy import Guard, Policy, compile_policy
 from lockgate.gateway.guardrails.requests import checked_request, judging
 from lockgate.gateway.guardrails.stages import Chain, blocked, outcomes_of
 from lockgate.gateway.guardrails.streams import STREAMS
+from lockgate.gateway.model import Identity
 from lockgate.gateway.protocols.chat import Chat
+from lockgate.gateway.protocols.fields import UNREADABLE
 from lockgate.gateway.protocols.model import Request
 from lockgate.project.guards import TenantSpec
 from lockgate.versions.model import AgentVersion
@@ -56,8 +62,12 @@ class Guardrails:
 
     def policy(self, call: Call) -> Policy:
         """What applies to the call."""
-        tenant = self._tenant_of(call.identity.tenant)
-        digest = call.run.behaviour_digest if call.run is not None else ""
+        return self.policy_of(call.identity)
+
+    def policy_of(self, identity: Identity) -> Policy:
+        """What applies to the caller's calls."""
+        tenant = self._tenant_of(identity.tenant)
+        digest = identity.run.behaviour_digest if identity.run is not None else ""
         known = self._policies.get((digest, id(tenant)))
         if known is not None and known[0] is tenant:
             return known[1]
@@ -67,7 +77,7 @@ class Guardrails:
             ((), ())
             if tenant is None
             else ([guard.config() for guard in tenant.input], [guard.config() for guard in tenant.output]),
-            canary=canaries.token_for(digest or call.identity.tenant, self._secret),
+            canary=canaries.token_for(digest or identity.tenant, self._secret),
             own_prompt=version.system_prompt if version is not None else "",
         )
         if len(self._policies) >= _POLICIES:
@@ -123,23 +133,28 @@ class Guardrails:
             return body
         outcomes = outcomes_of(policy.output, "output")
         try:
-            answer = _decoded(body)
-            if len(body) > IN_A_THREAD or _is_slow(policy.output):
-                checked = await asyncio.to_thread(_checked_answer, dialect, answer, policy, outcomes)
-            else:
-                checked = _checked_answer(dialect, answer, policy, outcomes)
+            answer = checked = _decoded(body)
+            if policy.reads_answers:
+                if len(body) > IN_A_THREAD or _is_slow(policy.output):
+                    checked = await asyncio.to_thread(_checked_answer, dialect, answer, policy, outcomes)
+                else:
+                    checked = _checked_answer(dialect, answer, policy, outcomes)
             said = schemas.said_text(dialect, checked) if dialect != "messages" else None
             if said is not None:
                 self._fit(call, policy, outcomes, said, may_repair=_REPAIRED not in call.attributes)
         finally:
             self._note(call, outcomes)
-        return body if checked == answer else json.dumps(checked, ensure_ascii=False, separators=(",", ":")).encode()
+        return body if checked is answer or checked == answer else json.dumps(checked, ensure_ascii=False, separators=(",", ":")).encode()
 
     def _fit(self, call: Call, policy: Policy, outcomes: Sequence[Outcome], said: str, *, may_repair: bool) -> None:
         for guard, outcome in zip(policy.output, outcomes, strict=True):
             schema = schemas.asked_schema(call.request) if guard.guard == "schema" else None
-            problem = schemas.problem_of(said, schema) if schema is not None else None
-            if schema is None or problem is None:
+            if schema is None:
+                continue
+            began = perf_counter_ns()
+            problem = schemas.problem_of(said, schema)
+            outcome.nanos += perf_counter_ns() - began
+            if problem is None:
                 continue
             outcome.count("schema")
             if guard.repair and may_repair:
@@ -230,8 +245,10 @@ def _checked_answer(dialect: str, answer: Any, policy: Policy, outcomes: list[Ou
 
 
 def _decoded(body: bytes) -> Any:
+    with contextlib.suppress(*UNREADABLE):
+        return msgspec.json.decode(body)
     try:
-        return json.loads(body)
+        return json.loads(body)  # takes more than JSON allows: half of a surrogate pair, NaN
     except (ValueError, RecursionError) as wrong:
         raise UpstreamError("the provider's answer cannot be checked: it is no JSON", sent=True) from wrong
 
