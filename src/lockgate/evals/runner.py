@@ -20,7 +20,7 @@ import msgspec
 import numpy as np
 
 from lockgate import clock as clocks
-from lockgate.errors import InputError, LockgateError, Unavailable
+from lockgate.errors import InputError, Killed, LockgateError, Unavailable
 from lockgate.evals.grid import ERROR, MISSING, SCORED, SKIPPED, UNSCORED, Grid
 from lockgate.evals.model import Case, Status, Subject, score_key
 from lockgate.evals.running.meter import METER, Caps, Meter, Spend
@@ -197,6 +197,7 @@ class Trials:
             if self.pending:
                 async with open_subject() as subject, Watchdog(self.timeout + GRACE) as self.watchdog:
                     await self._run_pending(subject)
+            outcome.stopped = outcome.stopped or self.spend.refused > 0  # also where only a judge was not asked
         finally:
             self._close()
             if reporter is not None:
@@ -231,6 +232,7 @@ class Trials:
 
     async def _take_stored(self, rows: Sequence[int], trials: int) -> None:
         """Score what an earlier evaluation ran; what it did not is pending, the first trial of every case first."""
+        METER.set(Meter(self.spend, self.pace))  # what judges ask about stored trials is held against the money too
         slow = [scoring for scoring in self.scorings if SCORERS[scoring.metric.scorer].runs != "inline"]
         missing: list[int] = []
         stale: list[tuple[str, int]] = []
@@ -353,6 +355,8 @@ class Trials:
         if isinstance(failure, Stuck):
             message = f"no answer in {self.timeout:g} s"
             return RunResult(status="failed", error_type="trial_timeout", error=message, seconds=took)
+        if isinstance(failure, Killed):
+            raise failure
         if isinstance(failure, InputError):
             raise InputError(f"case {case.id!r} cannot be run: {failure.message}", remedy=failure.remedy) from failure
         if failure is not None:

@@ -157,13 +157,17 @@ class TestedAgent:
                 scripted = Endpoint(base_url=mocked.base_url, api_key="mock")
                 yield DirectClient(session, lambda provider: scripted, self._price)
                 return
+            from lockgate.offswitch import OffSwitch, Switched
+
+            switch = OffSwitch(self._project.app, self._environment, self.version.agent)
             places = {
                 model.provider: self._project.endpoint(model, self._environment)[1]
                 for model in (self.version.model, *self.version.fallbacks)
             }
             if self._cassette is None:
                 self._cassette = Cassette(self._cassette_path, recording=True)
-            yield Recorded(self._cassette, DirectClient(session, places.__getitem__, self._price))
+            direct = DirectClient(session, places.__getitem__, self._price)
+            yield Recorded(self._cassette, Switched(direct, switch))
 
     def _played(self) -> Cassette:
         if self._cassette is None:
