@@ -10,7 +10,7 @@ The agent file's version number and path are not in the bundle: they name a beha
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
@@ -50,6 +50,8 @@ _MEDIA = {
     "code": "application/vnd.lockgate.code.v1+text",
 }
 _KINDS = {media: kind for kind, media in _MEDIA.items()}
+_AGENT = r"^[A-Za-z0-9][A-Za-z0-9._-]*\Z"  # as the agent file has it
+_FOLDERS = {"code": "code/", "policies": "policies/"}
 
 Struct = TypeVar("Struct")
 
@@ -145,15 +147,14 @@ def unpack(digest: str, get: Callable[[str], bytes], *, file_version: int = 0) -
         if kind == "code":
             code[title.removeprefix("code/")] = blob
         elif kind == "policies":
-            policies[title.removeprefix("policies/")] = get(blob).decode()
+            policies[title.removeprefix("policies/")] = _text(get(blob), digest)
         elif kind == "tools":
             tools[title] = _decode(get(blob), ToolContract, digest)
         else:
             one[kind] = get(blob)
     models = _decode(one["model"], _Models, digest)
-    framework = _decode(one["framework"], dict[str, Any], digest)
-    guardrails = _decode(one["guardrails"], dict[str, Any], digest)
-    handler = framework.pop("handler")
+    framework = _decode(one["framework"], _Framework, digest)
+    guardrails = _decode(one["guardrails"], Guardrails, digest)
     output_schema = _decode(one["schema"], dict[str, Any], digest) if "schema" in one else None
     return AgentVersion(
         agent=config.agent,
@@ -164,11 +165,11 @@ def unpack(digest: str, get: Callable[[str], bytes], *, file_version: int = 0) -
         triage=models.triage,
         routing=models.routing,
         cache=_decode(one["cache"], dict[str, Any], digest) if "cache" in one else None,
-        system_prompt=one["prompt"].decode(),
-        framework=msgspec.convert(framework, Framework),
+        system_prompt=_text(one["prompt"], digest),
+        framework=Framework(kind=framework.kind, entrypoint=framework.entrypoint, image=framework.image),
         tools=tuple(tools[title] for title in sorted(tools)),
-        handler=handler,
-        guardrails=msgspec.convert({**guardrails, "output_schema": output_schema}, Guardrails),
+        handler=framework.handler,
+        guardrails=msgspec.structs.replace(guardrails, output_schema=output_schema),
         policies=policies,
         policy_digest=policy_digest(policies),
         limits=_decode(one["limits"], ActionLimits, digest),
@@ -217,8 +218,12 @@ class _Manifest(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class _Config(msgspec.Struct, frozen=True):
-    agent: str
+    agent: Annotated[str, msgspec.Meta(pattern=_AGENT, max_length=128)]
     format: int
+
+
+class _Framework(Framework, frozen=True, kw_only=True):
+    handler: str | None
 
 
 class _Models(msgspec.Struct, frozen=True):
@@ -235,15 +240,19 @@ def _read_manifest(digest: str, get: Callable[[str], bytes]) -> tuple[_Config, l
     config = _decode(get(manifest.config.digest), _Config, digest)
     if config.format != FORMAT:
         raise Corrupt(f"{digest} has bundle format {config.format}, not {FORMAT}", remedy="upgrade lockgate")
-    layers, seen = [], set()
+    layers, seen = [], {""}
     for layer in manifest.layers:
         kind, title = _KINDS.get(layer.media_type), layer.annotations.get(TITLE, "")
         if kind is None:
             raise Corrupt(f"{digest} has a layer of unknown type {layer.media_type!r}", remedy="upgrade lockgate")
-        if not safe_title(title) or nfc(title) in seen:
+        if not safe_title(title) or nfc(title) in seen or not title.startswith(_FOLDERS.get(kind, "")):
             raise Corrupt(f"{digest} has a layer with the unsafe or repeated path {title!r}", remedy="do not use it")
         seen.add(nfc(title))
         layers.append((kind, title, layer.digest))
+    for _, title, _ in layers:
+        if not seen.isdisjoint(folders := [title[:at] for at, mark in enumerate(title) if mark == "/"]):
+            both = next(one for one in folders if one in seen)
+            raise Corrupt(f"{digest} has a layer {both!r} that is file and folder", remedy="do not use it")
     missing = {"model", "prompt", "framework", "limits", "guardrails"} - {kind for kind, _, _ in layers}
     if missing:
         raise Corrupt(f"{digest} lacks {', '.join(sorted(missing))}", remedy="lock or pull the version again")
@@ -255,6 +264,13 @@ def _decode(data: bytes, kind: type[Struct], digest: str) -> Struct:
         return msgspec.json.decode(data, type=kind)
     except msgspec.MsgspecError as wrong:
         raise Corrupt(f"a part of {digest} cannot be read: {wrong}", remedy="lock or pull it again") from None
+
+
+def _text(data: bytes, digest: str) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError as wrong:
+        raise Corrupt(f"a part of {digest} is not text: {wrong}", remedy="lock or pull it again") from None
 
 
 def _fields(value: Any) -> dict[str, Any]:

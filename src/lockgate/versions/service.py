@@ -19,7 +19,6 @@ from lockgate.storage.blobs import BlobStore
 from lockgate.versions import checkout, layout, lockfile, renumbered
 from lockgate.versions.attestations import Attestations
 from lockgate.versions.bundle import blobs_of, unpack
-from lockgate.versions.diff import Snapshot
 from lockgate.versions.digest import effective_digest
 from lockgate.versions.git import clean_commit
 from lockgate.versions.locking import Names, Packed, changes_between, pack_file
@@ -39,6 +38,7 @@ from lockgate.versions.source import agent_files
 
 if TYPE_CHECKING:
     from lockgate.storage.engine import Database
+    from lockgate.versions.diff import Snapshot
     from lockgate.versions.store import VersionRow
     from lockgate.versions.trust import GateAnswer
 
@@ -227,6 +227,8 @@ class Versions:
 
     def snapshot(self, ref: str) -> Snapshot:
         """One side of a diff: like :meth:`find`, but a file is only read, and its own settings go with it."""
+        from lockgate.versions.diff import Snapshot
+
         if ref.endswith((".yaml", ".yml")):
             packed = self._pack_path(Path(ref))
             version = unpack(packed.entry.digest, packed.bundle.blobs.__getitem__, file_version=packed.entry.version)
@@ -240,7 +242,7 @@ class Versions:
                 self._as_locked(entry)
             version = unpack(entry.digest, self.blobs.get, file_version=entry.version)
             settings, get = msgspec.json.decode(self.blobs.get(entry.settings), type=AgentSettings), self.blobs.get
-        code = {path: get(digest).decode() for path, digest in version.code.items()}
+        code = {path: get(digest).decode(errors="replace") for path, digest in version.code.items()}
         return Snapshot(label=ref, version=version, settings=settings, code=code)
 
     def history(self, agent: str | None = None) -> Sequence[VersionRow]:

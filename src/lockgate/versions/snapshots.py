@@ -88,7 +88,7 @@ def _in_git(project: Project, ref: str, agent: str) -> Snapshot:
         packed = pack_file(then.root / file, then, names)
     get = packed.bundle.blobs.__getitem__
     version = unpack(packed.entry.digest, get, file_version=packed.entry.version)
-    code = {name: get(digest).decode() for name, digest in version.code.items()}
+    code = {name: get(digest).decode(errors="replace") for name, digest in version.code.items()}
     return Snapshot(label=ref, version=version, settings=packed.source.settings, code=code)
 
 

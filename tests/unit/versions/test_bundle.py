@@ -170,8 +170,46 @@ def _swapped(manifest: Any) -> None:
     manifest["layers"][0]["digest"] = manifest["config"]["digest"]
 
 
-@pytest.mark.parametrize("edit", [_retitle, _repeat, _foreign, _unknown_layer, _without_limits, _truncated, _swapped])
+def _astray(manifest: Any) -> None:
+    manifest["layers"][-1]["annotations"]["org.opencontainers.image.title"] = "sitecustomize.py"
+
+
+def _file_and_folder(manifest: Any) -> None:
+    layer = manifest["layers"][-1]
+    folder = layer["annotations"]["org.opencontainers.image.title"].rpartition("/")[0]
+    manifest["layers"].append({**layer, "annotations": {"org.opencontainers.image.title": folder}})
+
+
+FORGED = [
+    _retitle, _repeat, _foreign, _unknown_layer, _without_limits, _truncated, _swapped, _astray, _file_and_folder,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("edit", FORGED)
 def test_a_manifest_that_no_lockgate_wrote_is_corrupt(edit: Any) -> None:
     digest, blobs = forged(edit)
     with pytest.raises(Corrupt):
         unpack(digest, blobs.__getitem__)
+
+
+@pytest.mark.parametrize(
+    ("kind", "data"),
+    [
+        ("prompt", b"\xff\xfe"),
+        ("policy", b"\xff"),
+        ("model", b"[]"),
+        ("framework", b'{"kind":"native"}'),
+        ("framework", b'{"kind":5,"handler":null}'),
+        ("guardrails", b'{"pii_redaction":"perhaps"}'),
+        ("agent.config", b'{"agent":"../../x","format":1}'),
+    ],
+)
+def test_a_part_that_no_lockgate_wrote_is_corrupt(kind: str, data: bytes) -> None:
+    def swap(manifest: Any) -> None:
+        for one in (manifest["config"], *manifest["layers"]):
+            if f"lockgate.{kind}.v1" in one["mediaType"]:
+                one["digest"] = sha256(data)
+
+    digest, blobs = forged(swap)
+    with pytest.raises(Corrupt):
+        unpack(digest, (blobs | {sha256(data): data}).__getitem__)
