@@ -54,6 +54,21 @@ class RunBody(msgspec.Struct, forbid_unknown_fields=True):
     user: str | None = None
 
 
+_ABOUT = {
+    "name": "lockgate",
+    "version": __version__,
+    "key": "send Authorization: Bearer KEY; lockgate keys create makes one",
+    "calls": [dialect.path for dialect in DIALECTS],
+    "models": "/v1/models",
+    "agents": "model agent:NAME at /v1/chat/completions, or POST /api/v1/agents/NAME/runs",
+    "api": "/api/docs",
+    "health": "/health",
+    "ready": "/ready",
+    "metrics": "/metrics",
+}
+"""What somebody who opens the gateway's address is told. It holds nothing of the project."""
+
+
 class Gateway:
     """One worker's application. ``await gateway(scope, protocol)`` serves one request."""
 
@@ -84,6 +99,7 @@ class Gateway:
             ("GET", "/v1/models"): self._list_models,
             **({} if external is None else external(self._identify)),
             ("POST", "/v1/traces"): self._take_traces,
+            ("GET", "/"): self._about,
             ("GET", "/health"): self._health,
             ("GET", "/ready"): self._ready,
             ("GET", "/metrics"): self._render_metrics,
@@ -247,6 +263,9 @@ class Gateway:
             names = []
         self._models[identity.environment, provider] = (time.monotonic(), names)
         return names
+
+    async def _about(self, exchange: Exchange) -> None:
+        exchange.respond_json(200, _ABOUT)
 
     async def _health(self, exchange: Exchange) -> None:
         exchange.respond_json(200, {"status": "ok", "version": __version__})

@@ -95,6 +95,15 @@ def test_health_and_ready_need_no_key(gateway: RunningGateway) -> None:
     assert ask(gateway, "/ready")[0] == 200
 
 
+def test_the_address_itself_says_what_is_there_and_needs_no_key(gateway: RunningGateway) -> None:
+    status, _, body = ask(gateway, "/")
+    assert status == 200
+    told = json.loads(body)
+    assert told["name"] == "lockgate"
+    assert "/v1/chat/completions" in told["calls"]
+    assert ask(gateway, told["health"])[0] == 200
+
+
 def test_a_worker_that_cannot_read_the_store_is_healthy_but_not_ready(gateway: RunningGateway) -> None:
     assert gateway.worker is not None
     directory = gateway.worker._directory
