@@ -113,7 +113,7 @@ def test_a_worker_that_cannot_read_the_store_is_healthy_but_not_ready(gateway: R
     assert ask(gateway, "/ready")[0] == 503
 
 
-@pytest.mark.parametrize("path", ["/", "/api/v1/rollouts", "/v1/traces", "/api/docs?x=1"])
+@pytest.mark.parametrize("path", ["/api/v1/alerts", "/api/v1/rollouts", "/v1/traces", "/api/docs?x=1"])
 def test_without_a_control_plane_its_paths_are_unavailable_and_the_data_planes_are_not(
     gateway: RunningGateway, path: str
 ) -> None:
