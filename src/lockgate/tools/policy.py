@@ -12,14 +12,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from decimal import ROUND_HALF_EVEN, Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import cedarpy
 import msgspec
 
 from lockgate.errors import InputError
 from lockgate.tools.model import Ruling
 from lockgate.versions.model import ToolContract
+
+if TYPE_CHECKING:
+    import cedarpy
 
 _CEDAR_ESCAPES = frozenset({"__entity", "__extn", "__expr"})
 _DECIMAL_LIMIT = Decimal("922337203685477.5807")
@@ -40,18 +42,21 @@ class Policy:
     def __init__(self, policies: Mapping[str, str]) -> None:
         self._set: cedarpy.PolicySet | None = None
         self._annotations: dict[str, dict[str, str]] = {}
+        if not policies:
+            return
+        import cedarpy  # most agents have no policies
+
         for path, text in sorted(policies.items()):
             try:
                 cedarpy.PolicySet.from_str(text)
             except ValueError as problem:
                 raise InputError(f"not a Cedar policy: {problem}", path=path, remedy="see docs/policy.md") from None
-        if policies:
-            joined = "\n".join(text for _, text in sorted(policies.items()))
-            self._set = cedarpy.PolicySet.from_str(joined)
-            parsed = msgspec.json.decode(cedarpy.policies_to_json_str(joined))
-            self._annotations = {
-                name: policy.get("annotations") or {} for name, policy in parsed.get("staticPolicies", {}).items()
-            }
+        joined = "\n".join(text for _, text in sorted(policies.items()))
+        self._set = cedarpy.PolicySet.from_str(joined)
+        parsed = msgspec.json.decode(cedarpy.policies_to_json_str(joined))
+        self._annotations = {
+            name: policy.get("annotations") or {} for name, policy in parsed.get("staticPolicies", {}).items()
+        }
 
     def rule(
         self,
@@ -66,6 +71,8 @@ class Policy:
         """Allow, deny, or ask for an approval. Never raises: what cannot be decided is denied."""
         if self._set is None:
             return _unless_approval(contract, Ruling(effect="allow"))
+        import cedarpy
+
         try:
             context = {
                 "arguments": cedar_value(arguments, contract.input),

@@ -1,12 +1,13 @@
-"""Asks a local model server, or a container registry, what a movable name stands for now."""
+"""Asks a local model server, or a container registry, what a movable name stands for now.
+
+Every command that reads versions imports this; the clients of HTTP are imported by those that ask.
+"""
 
 from __future__ import annotations
 
-import http.client
 import json
 import re
 import threading
-import urllib.request
 from urllib.parse import urlencode, urlsplit
 
 TIMEOUT_SECONDS = 0.5
@@ -31,6 +32,8 @@ def ollama_digests(base_url: str, timeout: float = TIMEOUT_SECONDS) -> dict[str,
 
 
 def _ask(host: str, port: int, timeout: float) -> dict[str, str] | None:
+    import http.client
+
     connection = http.client.HTTPConnection(host, port, timeout=timeout)
     try:
         connection.request("GET", "/api/tags", headers={"accept": "application/json"})
@@ -94,6 +97,9 @@ def image_place(image: str) -> tuple[str, str, str]:
 
 
 def _ask_registry(image: str, timeout: float) -> str | None:
+    import http.client
+    import urllib.request
+
     registry, repository, tag = image_place(image)
     plain = registry.partition(":")[0] in ("localhost", "127.0.0.1")
     scheme = "http" if plain else "https"
@@ -119,6 +125,8 @@ def _ask_registry(image: str, timeout: float) -> str | None:
 
 
 def _head(url: str, headers: dict[str, str], timeout: float) -> tuple[int, dict[str, str]]:
+    import http.client
+
     parts = urlsplit(url)
     kind = http.client.HTTPConnection if parts.scheme == "http" else http.client.HTTPSConnection
     connection = kind(parts.hostname or "", parts.port, timeout=timeout)
