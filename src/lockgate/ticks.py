@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from lockgate.bootstrap import App
     from lockgate.fleet.fallbacks import Fallbacks
     from lockgate.fleet.upgrades import Upgrades
+    from lockgate.gateway.batches.watching import Watching
 
 _log = logging.getLogger(__name__)
 
@@ -114,6 +115,7 @@ def loops(app: App, lead: Leadership) -> list[Loop]:
         Loop("settings", [Tick("settings", 0.5, following.tick, leader_only=False)], leads),
         Loop("gitops", [Tick("gitops", 0.5, follow)], leads),
         Loop("fallbacks", [Tick("fallback slices", 5.0, backups.tick)], leads),
+        Loop("batches", [Tick("batches", 1.0, batches(app).tick, leader_only=False)], leads),
         Loop(
             "rollouts",
             [
@@ -226,6 +228,29 @@ def fallbacks(app: App) -> Fallbacks:
     from lockgate.fleet.fallbacks import Fallbacks
 
     return Fallbacks(app.control, app.clock, app.alerts, app.project.root)
+
+
+def batches(app: App) -> Watching:
+    """The watch over batches at providers; see :mod:`lockgate.gateway.batches.watching`."""
+    from lockgate.gateway.batches.settling import Settling
+    from lockgate.gateway.batches.watching import Watching
+    from lockgate.gateway.providers import Providers
+
+    return Watching(
+        control=app.control,
+        clock=app.clock,
+        machine=app.ledger.machine,
+        providers=lambda: Providers(app.project, app.clock, deployed=app.versions.providers_as_deployed),
+        settling=lambda asking: Settling(
+            asking=asking,
+            control=app.control,
+            charges=app.charges,
+            machine=app.ledger.machine,
+            prices=app.prices,
+            emit=app.spans.emit,
+            clock=app.clock,
+        ),
+    )
 
 
 def implicit_upgrades(app: App) -> Upgrades:

@@ -15,6 +15,7 @@ from lockgate import __version__
 from lockgate.errors import ApprovalPending, InputError, LimitExceeded, LockgateError, RunFailed
 from lockgate.gateway.access import Access
 from lockgate.gateway.agents import Agents, Asked, Ran
+from lockgate.gateway.batches.service import Batches
 from lockgate.gateway.calls.service import Proxy
 from lockgate.gateway.control_proxy import ControlProxy
 from lockgate.gateway.directory import Directory
@@ -83,6 +84,7 @@ class Gateway:
         metrics: SharedMetrics,
         emit: Callable[[Span], None],
         external: Callable[[Identify], Mapping[tuple[str, str], Handler]] | None = None,
+        batches: Batches | None = None,
     ) -> None:
         self._access = access
         self._directory = directory
@@ -90,6 +92,7 @@ class Gateway:
         self._agents = agents
         self._control = control
         self._metrics = metrics
+        self._batches = batches
         self._watchman = Watchman()
         self._logs_requests = logs.logs_requests()
         self._emit = emit
@@ -128,6 +131,8 @@ class Gateway:
                 _log_request(exchange)
 
     async def close(self) -> None:
+        if self._batches is not None:
+            await self._batches.close()
         await self._agents.close()
         await self._control.close()
 
@@ -135,6 +140,8 @@ class Gateway:
         path = exchange.path
         if exchange.method == "POST" and path.startswith("/api/v1/agents/") and path.endswith("/runs"):
             return self._run_agent
+        if self._batches is not None and path.startswith(("/v1/files", "/v1/batches")):
+            return self._serve_batches
         return self._control.pass_on
 
     async def _identify(self, exchange: Exchange) -> Identity:
@@ -178,6 +185,10 @@ class Gateway:
                 await _send_as_stream(exchange, answer, headers, call.wants_usage)
             else:
                 exchange.respond_json(200, answer, headers)
+
+    async def _serve_batches(self, exchange: Exchange) -> None:
+        assert self._batches is not None
+        await self._batches.serve(exchange, await self._identify(exchange))
 
     # --- runs -------------------------------------------------------------------------------------------------
 

@@ -124,6 +124,11 @@ class Providers:
     def names(self) -> list[str]:
         return provider_names(self._project)
 
+    def configured(self, environment: str) -> list[str]:
+        """Those that the project file itself names for the environment."""
+        config = self._project.config
+        return sorted({*config.providers, *config.environments[environment].providers})
+
     def known(self, environment: str, name: str, agent: str | None, version: str | None) -> Group | None:
         """As :meth:`group`, without waiting for anything; None when it has to be looked up."""
         known = self._groups.get((environment, name, agent, version))

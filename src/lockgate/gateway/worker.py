@@ -6,7 +6,7 @@ python -m lockgate.gateway.worker --fd 5 --index 0 --parent 4711
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from lockgate.process import die_with_parent
@@ -15,9 +15,11 @@ from lockgate.telemetry import logs
 if TYPE_CHECKING:
     from lockgate.bootstrap import App
     from lockgate.gateway.app import Gateway, Handler, Identify
+    from lockgate.gateway.batches.service import Batches
     from lockgate.gateway.calls.call import Call
     from lockgate.gateway.model import Identity, RunClaims
     from lockgate.gateway.protocols.model import Request
+    from lockgate.gateway.providers import Providers
     from lockgate.versions.model import AgentVersion
 
 
@@ -103,6 +105,7 @@ class Worker:
             fallbacks_of=self._fallbacks,
         )
         guards.ask = cache.ask = router.ask = self._ask
+        self._batches = self._make_batches(providers, permit, lambda identity: bool(guards.policy_of(identity)))
         self._agents = Agents(
             home=app.home,
             directory=self._directory,
@@ -162,8 +165,39 @@ class Worker:
             metrics=self._shared,
             emit=self._app.spans.emit,
             external=self._external,
+            batches=self._batches,
         )
         return self._gateway
+
+    def _make_batches(
+        self, providers: Providers, permit: Callable[[Identity, str], None], is_guarded: Callable[[Identity], bool]
+    ) -> Batches:
+        """OpenAI's files and batches."""
+        from lockgate.gateway.batches.asking import Asking
+        from lockgate.gateway.batches.desk import Desk
+        from lockgate.gateway.batches.service import Batches
+        from lockgate.gateway.batches.settling import Settling
+
+        app = self._app
+        asking = Asking(self._upstream, providers)
+        return Batches(
+            desk=Desk(control=app.control, clock=app.clock, permit=permit, is_guarded=is_guarded, providers=providers),
+            asking=asking,
+            settling=Settling(
+                asking=asking,
+                control=app.control,
+                charges=app.charges,
+                machine=app.ledger.machine,
+                prices=app.prices,
+                emit=app.spans.emit,
+                clock=app.clock,
+            ),
+            meter=self._meter,
+            holds=app.holds,
+            charges=app.charges,
+            machine=app.ledger.machine,
+            prices=app.prices,
+        )
 
     def _external(self, identify: Identify) -> Mapping[tuple[str, str], Handler]:
         """The paths by which tools and other paid APIs hold money."""

@@ -1,5 +1,5 @@
 """A model server for tests: real HTTP on loopback, scripted answers and failures. It speaks OpenAI's chat completions,
-responses and embeddings, reranking, and Anthropic's messages.
+responses, embeddings, files and batches, reranking, and Anthropic's messages.
 
     with FakeModelServer(["first answer", call("read_orders", order_id="A-17"), rate_limited()]) as server:
         client = OpenAI(base_url=server.base_url, api_key="any")
@@ -16,6 +16,7 @@ import threading
 from types import TracebackType
 from typing import Any, Self
 
+from lockgate.testing.batches import PATHS, FakeBatches
 from lockgate.testing.protocols import WIRES, Wire
 from lockgate.testing.replies import (
     ModelRequest,
@@ -53,6 +54,7 @@ class FakeModelServer:
         self.models = models
         self.api_key = api_key
         self.requests: list[ModelRequest] = []
+        self.batches = FakeBatches(lambda request: reply_of(self.respond(request)))
         self.port = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ready = threading.Event()
@@ -183,8 +185,9 @@ class _Connection(asyncio.Protocol):
 
     async def _answer(self, method: str, path: str, headers: dict[str, str], body: bytes) -> None:
         server = self.server
+        is_file = path.startswith(PATHS)
         try:
-            parsed = json.loads(body) if body else {}
+            parsed = json.loads(body) if body and not is_file else {}
         except ValueError:
             parsed = None
         fields = parsed if isinstance(parsed, dict) else {}
@@ -196,6 +199,11 @@ class _Connection(asyncio.Protocol):
             (None, None, server.api_key),
         ):
             await self._send(request, failing(401, "wrong API key"))
+        elif is_file:
+            told = server.batches.serve(method, path, headers, body)
+            await self._send(
+                request, Reply(status=told.status, headers={"content-type": told.content_type}, body=told.body)
+            )
         elif (method, path) == ("GET", "/v1/models"):
             listed = [{"id": name, "object": "model", "created": 0, "owned_by": "fake"} for name in server.models]
             await self._send(request, Reply(body=json.dumps({"object": "list", "data": listed}).encode()))

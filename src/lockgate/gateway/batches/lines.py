@@ -1,0 +1,259 @@
+"""A batch's lines: each request checked, bounded and written anew on its way in; what each answer used on its way out.
+Pure.
+
+https://platform.openai.com/docs/guides/batch
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+
+import msgspec
+
+from lockgate.errors import InputError, LockgateError
+from lockgate.gateway.calls.call import DEFAULT_MAX_TOKENS, REFERENCE_TOKENS
+from lockgate.gateway.protocols import fields as f
+from lockgate.gateway.protocols.model import Request
+from lockgate.gateway.protocols.passages import DIALECTS, passage_to
+from lockgate.limits import actions
+from lockgate.limits.budgets import estimate_tokens
+from lockgate.limits.prices import INPUT_OVERHEAD, MILLION, Price
+from lockgate.money import Nano
+
+MAX_LINE = 32 * 1024 * 1024
+"""Bytes of one line, as of one request."""
+MAX_REQUESTS = 50_000
+"""Lines of a batch, as OpenAI allows."""
+
+_BY_PATH = {dialect.path.removeprefix("/v1"): dialect for dialect in DIALECTS if dialect.name != "messages"}
+
+Check = Callable[[str, Request | None], None]
+"""Raises for a model (``provider/name``) or a request to it that its sender may not make; None for a request of a
+protocol that Lockgate does not read."""
+
+
+class Counted(msgspec.Struct, kw_only=True):
+    """What a batch's input can cost at most. Sums over its lines."""
+
+    model: str = ""  # as the provider names it; all lines have the same
+    endpoint: str = ""
+    requests: int = 0
+    input_tokens: int = 0  # no line's input can be more
+    longest: int = 0  # of one line
+    output_tokens: int = 0  # no line's output can be more
+    units: int = 0  # how often a price by the request is due
+    estimate: int = 0  # of all tokens, for budgets in tokens
+    tools: list[str] = []  # that lines offer to the model
+    unbounded: str | None = None  # a parameter whose cost cannot be bounded, and its line
+
+    def bound(self, price: Price) -> Nano:
+        """The most that the batch can cost at this price."""
+        rates_in, rates_out = price.base.dearest_input, price.base.dearest_output
+        for tier in price.tiers:
+            if self.longest > tier.above:
+                rates_in, rates_out = max(rates_in, tier.dearest_input), max(rates_out, tier.dearest_output)
+        return (
+            -(-(self.input_tokens * rates_in + self.output_tokens * rates_out) // MILLION) + self.units * price.request
+        )
+
+
+class Used(msgspec.Struct, kw_only=True):
+    """What a batch's answers say was used."""
+
+    answers: int = 0
+    without_usage: int = 0  # good answers that do not tell
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    nano: Nano = 0
+
+
+class Lines:
+    """Cuts bytes into lines, none longer than :data:`MAX_LINE`."""
+
+    def __init__(self) -> None:
+        self._left = bytearray()
+        self._looked = 0
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The lines that are whole now, without their ends."""
+        left = self._left
+        left += data
+        end = left.rfind(b"\n", self._looked)
+        if end < 0:
+            self._looked = len(left)
+            if len(left) > MAX_LINE:
+                raise InputError(f"a line is longer than {MAX_LINE} bytes")
+            return []
+        lines = bytes(left[:end]).split(b"\n")
+        del left[: end + 1]
+        self._looked = len(left)
+        return lines
+
+    def finish(self) -> list[bytes]:
+        """The last line, when it has no end."""
+        last, self._left = bytes(self._left), bytearray()
+        return [last] if last else []
+
+
+def model_asked(line: bytes) -> str | None:
+    """The model that a line asks for, when it looks like a batch's request; else None."""
+    try:
+        fields = f.take_apart(line, "a line")
+        if not {"custom_id", "url", "body"} <= set(fields):
+            return None
+        return f.model_name(f.take_apart(bytes(fields["body"]), "a body"))
+    except InputError:
+        return None
+
+
+class BatchInput:
+    """The lines of an input file on their way to a provider of this name and kind.
+
+    ``check`` is asked about each; ``others`` are the names of the project's other providers, which a line's model may
+    not begin with.
+    """
+
+    def __init__(self, provider: str, kind: str, check: Check, others: Collection[str] = ()) -> None:
+        self.counted = Counted()
+        self._provider = provider
+        self._kind = kind
+        self._check = check
+        self._others = frozenset(others) - {provider}
+        self._lines = Lines()
+        self._number = 0
+
+    def feed(self, data: bytes) -> bytes:
+        """Takes what came; gives what goes on. Raises InputError or Refused, naming the line."""
+        return b"".join([self._passed(line) for line in self._lines.feed(data)])
+
+    def finish(self) -> bytes:
+        """What is left to go on."""
+        rest = b"".join([self._passed(line) for line in self._lines.finish()])
+        if not self.counted.requests:
+            raise InputError("the batch's file holds no request", remedy="send a line of JSON for each")
+        return rest
+
+    def _passed(self, line: bytes) -> bytes:
+        self._number += 1
+        if not line.strip():
+            return b""
+        try:
+            return self._request(line)
+        except LockgateError as wrong:
+            wrong.message = f"line {self._number}: {wrong.message}"
+            wrong.args = (wrong.message,)
+            raise
+
+    def _request(self, line: bytes) -> bytes:
+        fields = f.take_apart(line, '{"custom_id": …, "method": "POST", "url": …, "body": …}')
+        url = f.field(fields, "url", str, ...)
+        if f.field(fields, "method", str, ...) != "POST" or "body" not in fields:
+            raise InputError("it is no POST with a body", remedy="batches take such requests only")
+        counted = self.counted
+        if counted.requests >= MAX_REQUESTS:
+            raise InputError(f"a batch has at most {MAX_REQUESTS} requests", remedy="send several batches")
+        if counted.requests and url != counted.endpoint:
+            raise InputError(f"'url' is {url!r}, and the lines before have {counted.endpoint!r}")
+        dialect = _BY_PATH.get(url.removeprefix("/v1"))
+        body = bytes(fields["body"])
+        if dialect is None:
+            parts = f.take_apart(body, "a body")
+            model = self._own_name(f.model_name(parts))
+            self._check(f"{self._provider}/{model}", None)
+            counted.unbounded = counted.unbounded or f"url {url}"
+            sent = f.encode({**parts, "model": f.raw(model)})
+        else:
+            request = dialect.read(body)
+            model = self._own_name(request.model)
+            self._check(f"{self._provider}/{model}", request)
+            if request.stream:
+                raise InputError("'stream' is true", remedy="a batch's answers come whole: leave it out")
+            sent = self._count(request, model)
+        if counted.requests and model != counted.model:
+            raise InputError(
+                f"'model' is {model!r}, and the lines before have {counted.model!r}", remedy="send a batch for each"
+            )
+        counted.model, counted.endpoint = model, url
+        counted.requests += 1
+        return f.encode({**fields, "body": msgspec.Raw(sent)}) + b"\n"
+
+    def _count(self, request: Request, model: str) -> bytes:
+        """Add the request to what is counted; gives its body as the provider is to have it."""
+        counted, dialect = self.counted, request.dialect
+        most = (request.max_tokens or DEFAULT_MAX_TOKENS) if dialect.has_output else 0
+        extra = request.references * REFERENCE_TOKENS
+        tokens_in = request.size + INPUT_OVERHEAD + extra
+        counted.input_tokens += tokens_in
+        counted.longest = max(counted.longest, tokens_in)
+        counted.output_tokens += most * request.n
+        counted.units += request.units
+        counted.estimate += estimate_tokens(request.size, most, request.n) + extra
+        for tool in actions.offered_tools(request.decoded("tools")):
+            if tool not in counted.tools:
+                counted.tools.append(tool)
+        if request.unbounded is not None and counted.unbounded is None:
+            counted.unbounded = f"{request.unbounded} (line {self._number})"
+        return passage_to(dialect, self._kind).forward(request, model, most)
+
+    def _own_name(self, model: str) -> str:
+        first, slash, name = model.partition("/")
+        if slash and first in self._others:
+            raise InputError(
+                f"'model' is {model!r}, and this file goes to provider {self._provider!r}",
+                remedy="send a file for each provider",
+            )
+        return name if slash and first == self._provider else model
+
+
+class BatchOutput:
+    """Adds up what the answers of an output file used."""
+
+    def __init__(self, endpoint: str, kind: str, price: Price) -> None:
+        self.used = Used()
+        self._price = price
+        self._lines = Lines()
+        dialect = _BY_PATH.get(endpoint.removeprefix("/v1"))
+        self._passage = None if dialect is None else passage_to(dialect, kind)
+
+    def feed(self, data: bytes) -> None:
+        for line in self._lines.feed(data):
+            self._add(line)
+
+    def finish(self) -> None:
+        for line in self._lines.finish():
+            self._add(line)
+
+    def _add(self, line: bytes) -> None:
+        if not line.strip():
+            return
+        used = self.used
+        try:
+            answer = _answer(line).response
+        except f.UNREADABLE:
+            used.answers += 1
+            used.without_usage += 1
+            return
+        if answer is None or answer.status_code >= 400:
+            return  # nothing is charged for it
+        used.answers += 1
+        outcome = None if self._passage is None else self._passage.outcome(bytes(answer.body))
+        if outcome is None or outcome.usage is None:
+            used.without_usage += 1
+            return
+        used.input_tokens += outcome.usage.input_tokens
+        used.output_tokens += outcome.usage.output_tokens
+        used.cached_tokens += outcome.usage.cached_tokens
+        used.nano += self._price.cost(outcome.usage)
+
+
+class _Response(msgspec.Struct):
+    status_code: int = 0
+    body: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class _Answer(msgspec.Struct):
+    response: _Response | None = None
+
+
+_answer = msgspec.json.Decoder(_Answer).decode

@@ -1,0 +1,158 @@
+"""Whose files and batches these are. A tenant's are all of its keys' in one environment, and nobody else's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, Row, and_, delete, or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from lockgate.gateway.model import Identity
+from lockgate.storage.schema import provider_batches as batches
+from lockgate.storage.schema import provider_files as files
+
+OPEN, SETTLED, UNKNOWN = "open", "settled", "unknown"
+"""What is known of a batch's cost: not yet; its answers told; nobody can tell, it stays charged in full."""
+
+
+class File(msgspec.Struct, frozen=True, kw_only=True):
+    """One file. ``counted``: see :class:`~lockgate.gateway.batches.lines.Counted`."""
+
+    environment: str
+    provider: str
+    id: str
+    tenant: str
+    key_id: str
+    created_at: float
+    purpose: str
+    object: dict[str, Any]
+    counted: dict[str, Any] | None = None
+    batch_id: str | None = None
+
+
+class Batch(msgspec.Struct, frozen=True, kw_only=True):
+    """One batch, and what is charged for it."""
+
+    environment: str
+    provider: str
+    id: str
+    tenant: str
+    key_id: str
+    machine: str
+    agent: str | None
+    run_id: str | None
+    model: str
+    endpoint: str
+    charge_id: str
+    trace_id: str
+    attributes: dict[str, Any]
+    created_at: float
+    requests: int
+    held_nano: int
+    object: dict[str, Any]
+    status: str = OPEN
+    cost_nano: int | None = None
+    due_at: float = 0.0
+
+
+def find_file(connection: Connection, who: Identity, id: str) -> File | None:
+    found = connection.execute(select(files).where(_whose(files, who), files.c.id == id)).first()
+    return None if found is None else _file(found)
+
+
+def find_batch(connection: Connection, who: Identity, id: str) -> Batch | None:
+    found = connection.execute(select(batches).where(_whose(batches, who), batches.c.id == id)).first()
+    return None if found is None else _batch(found)
+
+
+def list_files(
+    connection: Connection, who: Identity, *, purpose: str | None, after: str | None, limit: int, ascending: bool
+) -> list[File]:
+    """A page of them, and one more when there is one."""
+    wanted = [] if purpose is None else [files.c.purpose == purpose]
+    return [_file(row) for row in _page(connection, files, who, wanted, after, limit, ascending)]
+
+
+def list_batches(connection: Connection, who: Identity, *, after: str | None, limit: int) -> list[Batch]:
+    """A page of them, newest first, and one more when there is one."""
+    return [_batch(row) for row in _page(connection, batches, who, [], after, limit, False)]
+
+
+def keep_file(connection: Connection, file: File) -> None:
+    """Write it down; one that is known stays whose it is."""
+    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    connection.execute(insert(files).values(msgspec.structs.asdict(file)).on_conflict_do_nothing())
+
+
+def keep_batch(connection: Connection, batch: Batch) -> None:
+    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    connection.execute(insert(batches).values(msgspec.structs.asdict(batch)).on_conflict_do_nothing())
+
+
+def forget_file(connection: Connection, file: File) -> None:
+    connection.execute(delete(files).where(_this(files, file)))
+
+
+def see_file(connection: Connection, file: File, object: dict[str, Any]) -> None:
+    connection.execute(update(files).where(_this(files, file)).values(object=object))
+
+
+def see_batch(connection: Connection, batch: Batch, object: dict[str, Any], due_at: float) -> None:
+    """What the provider told of it, and when it is to be asked again."""
+    connection.execute(update(batches).where(_this(batches, batch)).values(object=object, due_at=due_at))
+
+
+def end_batch(connection: Connection, batch: Batch, status: str, cost_nano: int) -> bool:
+    """Whether it was open until now."""
+    ended = update(batches).where(_this(batches, batch), batches.c.status == OPEN)
+    return bool(connection.execute(ended.values(status=status, cost_nano=cost_nano)).rowcount)
+
+
+def due(connection: Connection, machine: str, now: float) -> list[Batch]:
+    """This machine's open batches whose provider is to be asked."""
+    wanted = (batches.c.status == OPEN, batches.c.machine == machine, batches.c.due_at <= now)
+    return [_batch(row) for row in connection.execute(select(batches).where(*wanted).order_by(batches.c.due_at))]
+
+
+def open_batch_of(connection: Connection, file: File) -> str | None:
+    """The batch that made the file, while its cost is not known."""
+    if file.batch_id is None:
+        return None
+    wanted = (_whose(batches, file), batches.c.id == file.batch_id, batches.c.status == OPEN)
+    return connection.execute(select(batches.c.id).where(*wanted)).scalar()
+
+
+def _whose(table: Any, who: Identity | File) -> Any:
+    return and_(table.c.environment == who.environment, table.c.tenant == who.tenant)
+
+
+def _this(table: Any, one: File | Batch) -> Any:
+    return and_(
+        table.c.environment == one.environment, table.c.provider == one.provider, table.c.id == one.id
+    )  # fmt: skip
+
+
+def _page(
+    connection: Connection, table: Any, who: Identity, wanted: Sequence[Any], after: str | None, limit: int, up: bool
+) -> Sequence[Row[Any]]:
+    conditions = [_whose(table, who), *wanted]
+    at, id = table.c.created_at, table.c.id
+    if after is not None:
+        found = connection.execute(select(at).where(_whose(table, who), id == after)).scalar()
+        if found is None:
+            return []
+        later = or_(at > found, and_(at == found, id > after))
+        earlier = or_(at < found, and_(at == found, id < after))
+        conditions.append(later if up else earlier)
+    order = (at, id) if up else (at.desc(), id.desc())
+    return connection.execute(select(table).where(*conditions).order_by(*order).limit(limit + 1)).all()
+
+
+def _file(row: Row[Any]) -> File:
+    return File(**row._mapping)
+
+
+def _batch(row: Row[Any]) -> Batch:
+    return Batch(**row._mapping)

@@ -1,0 +1,259 @@
+"""OpenAI's files and batches through the gateway, driven by the official client."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import openai
+import pytest
+from sqlalchemy import update
+
+from lockgate.results import Usage
+from lockgate.storage.schema import provider_batches
+from lockgate.testing import FakeModelServer, Reply, failing
+from lockgate.ticks import batches as watch
+
+if TYPE_CHECKING:
+    from conftest import RunningGateway
+
+USED = Usage(input_tokens=1000, output_tokens=500)
+COST = 2_000_000  # nano-USD of such a request, at 1 and 2 USD a million tokens
+
+
+def lines(count: int = 2, *, model: str = "fake/fake-model", url: str = "/v1/chat/completions", **body: Any) -> bytes:
+    """The input file of a batch."""
+    asked = {"model": model, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 100, **body}
+    found = ({"custom_id": f"r{number}", "method": "POST", "url": url, "body": asked} for number in range(count))
+    return b"".join(json.dumps(one).encode() + b"\n" for one in found)
+
+
+Client = Callable[..., openai.OpenAI]
+
+
+@pytest.fixture
+def client(gateway: RunningGateway) -> Iterator[Client]:
+    """``client(tenant="…")``: the official client under a key of its own."""
+    made: list[openai.OpenAI] = []
+
+    def make(provider: str | None = "fake", **options: Any) -> openai.OpenAI:
+        headers = {} if provider is None else {"x-lockgate-provider": provider}
+        key = gateway.key(**options)
+        made.append(
+            openai.OpenAI(base_url=gateway.url + "/v1", api_key=key, max_retries=0, timeout=10, default_headers=headers)
+        )
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+def batch_of(client: openai.OpenAI, content: bytes, endpoint: Any = "/v1/chat/completions") -> Any:
+    file = client.files.create(file=("in.jsonl", content), purpose="batch")
+    return client.batches.create(input_file_id=file.id, endpoint=endpoint, completion_window="24h")
+
+
+def settled(gateway: RunningGateway, tenant: str = "acme") -> int:
+    return sum(one.settled for one in gateway.app.holds.balances(f"tenant:dev:{tenant}") if one.unit == "usd")
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 5
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def look(gateway: RunningGateway) -> int:
+    """The control plane's look at what is open, without waiting for its turn."""
+    with gateway.app.control.write() as connection:
+        connection.execute(update(provider_batches).values(due_at=0))
+    return watch(gateway.app).tick()
+
+
+def test_a_file_goes_through_as_it_is_and_comes_back(model: FakeModelServer, client: Client) -> None:
+    content = bytes(range(256)) * 2000 + b"\r\n--boundary\r\n"
+    mine = client()
+    file = mine.files.create(file=("blåbär.bin", content, "application/x-own"), purpose="user_data")
+    assert (file.bytes, file.purpose) == (len(content), "user_data")
+    assert model.batches.contents[file.id] == content
+    assert mine.files.content(file.id).read() == content
+    assert mine.files.retrieve(file.id).id == file.id
+    assert [one.id for one in mine.files.list()] == [file.id]
+    assert mine.files.delete(file.id).deleted
+    assert list(mine.files.list()) == []
+    with pytest.raises(openai.NotFoundError):
+        mine.files.retrieve(file.id)
+
+
+def test_a_batch_is_held_when_it_is_made_and_settled_by_what_its_output_says(
+    gateway: RunningGateway, model: FakeModelServer, client: Client
+) -> None:
+    model.respond = lambda _: Reply(text="good day", usage=USED)
+    mine = client()
+    batch = batch_of(mine, lines(3))
+    held = settled(gateway)
+    assert held > 3 * 100 * 2000  # all the output that is allowed, and the input's bytes
+    assert mine.batches.retrieve(batch.id).status == "validating"
+    assert settled(gateway) == held
+    model.batches.finish(batch.id)
+    ended = mine.batches.retrieve(batch.id)
+    assert ended.status == "completed"
+    wait_until(lambda: settled(gateway) == 3 * COST)
+    answers = [json.loads(line) for line in mine.files.content(ended.output_file_id).text.splitlines()]
+    assert [one["custom_id"] for one in answers] == ["r0", "r1", "r2"]
+    assert [one.status for one in mine.batches.list()] == ["completed"]
+    span = next(one for one in gateway.spans(1) if one.name == "batch fake-model")
+    assert (span.cost_nano, span.input_tokens, span.output_tokens) == (3 * COST, 3000, 1500)
+    raw = mine.batches.with_raw_response.retrieve(batch.id)
+    assert raw.headers["x-lockgate-cost-usd"] == "0.006000000"
+    assert all(line.agrees for line in gateway.app.accounting.reconcile())
+
+
+def test_the_control_plane_settles_what_no_client_asks_for_any_more(
+    gateway: RunningGateway, model: FakeModelServer, client: Client
+) -> None:
+    model.respond = lambda _: Reply(text="good day", usage=USED)
+    batch = batch_of(client(), lines(2))
+    model.batches.finish(batch.id)
+    assert look(gateway) == 1
+    assert settled(gateway) == 2 * COST
+    assert look(gateway) == 0
+
+
+def test_requests_that_failed_cost_nothing_and_those_of_an_expired_batch_what_was_done(
+    gateway: RunningGateway, model: FakeModelServer, client: Client
+) -> None:
+    answers = iter([Reply(text="a", usage=USED), failing(400, "no"), Reply(text="b", usage=USED)])
+    model.respond = lambda _: next(answers)
+    batch = batch_of(client(), lines(5))
+    model.batches.finish(batch.id, "expired", only=3)
+    look(gateway)
+    assert settled(gateway) == 2 * COST
+
+
+def test_a_batch_that_is_cancelled_before_it_began_costs_nothing(
+    gateway: RunningGateway, model: FakeModelServer, client: Client
+) -> None:
+    mine = client()
+    batch = batch_of(mine, lines(5))
+    assert mine.batches.cancel(batch.id).status == "cancelling"
+    model.batches.finish(batch.id, "cancelled", only=0)
+    look(gateway)
+    assert settled(gateway) == 0
+
+
+def test_a_batch_whose_answers_do_not_say_what_was_used_stays_charged_in_full(
+    gateway: RunningGateway, model: FakeModelServer, client: Client
+) -> None:
+    model.respond = lambda _: Reply(text="good day", report_usage=False)
+    batch = batch_of(client(), lines(2))
+    held = settled(gateway)
+    model.batches.finish(batch.id)
+    look(gateway)
+    assert settled(gateway) == held
+    assert all(line.agrees for line in gateway.app.accounting.reconcile())
+
+
+def test_one_tenant_sees_nothing_of_anothers(gateway: RunningGateway, model: FakeModelServer, client: Client) -> None:
+    mine, other = client(tenant="acme"), client(tenant="evil")
+    batch = batch_of(mine, lines(1))
+    model.batches.finish(batch.id)
+    output = mine.batches.retrieve(batch.id).output_file_id
+    wait_until(lambda: ("GET", f"/v1/files/{output}/content") in model.batches.asked)  # it is settled from there
+    asked = len(model.batches.asked)
+    for id in (batch.input_file_id, output):
+        for ask in (other.files.retrieve, other.files.content, other.files.delete):
+            with pytest.raises(openai.NotFoundError):
+                ask(id)
+    for ask in (other.batches.retrieve, other.batches.cancel):
+        with pytest.raises(openai.NotFoundError):
+            ask(batch.id)
+    with pytest.raises(openai.NotFoundError):
+        other.batches.create(
+            input_file_id=batch.input_file_id, endpoint="/v1/chat/completions", completion_window="24h"
+        )
+    assert list(other.files.list()) == []
+    assert list(other.batches.list()) == []
+    assert len(model.batches.asked) == asked  # the provider was never asked
+    assert {one.id for one in client(tenant="acme").files.list()} == {batch.input_file_id, output}
+
+
+def test_each_line_is_held_to_the_keys_models_and_the_provider_takes_nothing_of_a_file_with_a_wrong_one(
+    model: FakeModelServer, client: Client
+) -> None:
+    mine = client(models=("fake/fake-model",))
+    content = lines(2) + lines(1, model="gpt-5-fake")
+    with pytest.raises(openai.PermissionDeniedError, match="line 3: this key may not call the model 'fake/gpt-5-fake'"):
+        mine.files.create(file=("in.jsonl", content), purpose="batch")
+    assert model.batches.files == {}
+    smuggled = (
+        lines(1).replace(b'"body": {', b'"body": {"model": "gpt-5-fake", ').replace(b"fake/fake-model", b"gpt-5-fake")
+    )
+    with pytest.raises(openai.PermissionDeniedError):
+        mine.files.create(file=("in.jsonl", smuggled), purpose="batch")
+
+
+def test_lines_reach_the_provider_under_its_own_names_with_a_bound_on_their_output(
+    model: FakeModelServer, client: Client
+) -> None:
+    batch = batch_of(client(), lines(1, max_tokens=None, seed=7))
+    body = json.loads(model.batches.contents[batch.input_file_id])["body"]
+    assert body == {
+        "model": "fake-model", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 4096, "seed": 7
+    }  # fmt: skip
+
+
+def test_a_lines_model_names_the_provider_where_no_header_does(model: FakeModelServer, client: Client) -> None:
+    batch = batch_of(client(provider=None), lines(1, model="azure/fake-model"))
+    assert json.loads(model.batches.contents[batch.input_file_id])["body"]["model"] == "fake-model"
+    with pytest.raises(openai.BadRequestError, match="the file's provider is not named"):
+        batch_of(client(provider=None), lines(1, model="fake-model"))
+
+
+def test_a_batch_that_could_pass_the_cap_is_refused_before_it_is_made(
+    gateway: RunningGateway, model: FakeModelServer, client: Client
+) -> None:
+    mine = client(limits=(("daily_usd", 0.001),))
+    with pytest.raises(openai.RateLimitError):
+        batch_of(mine, lines(3))
+    assert model.batches.batches == {}
+    assert settled(gateway) == 0
+    batch_of(mine, lines(1, max_tokens=10))
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (lines(1, web_search_options={}), "web_search_options.*line 1"),
+        (lines(1, url="/v1/completions"), "url /v1/completions"),
+    ],
+)
+def test_what_cannot_be_bounded_is_refused_under_a_cap(client: Client, content: bytes, said: str) -> None:
+    endpoint = json.loads(content)["url"]
+    with pytest.raises(openai.BadRequestError, match=said):
+        batch_of(client(limits=(("daily_usd", 100.0),)), content, endpoint)
+    assert batch_of(client(), content, endpoint).id
+
+
+def test_a_file_that_is_no_batchs_cannot_be_one(client: Client) -> None:
+    mine = client()
+    file = mine.files.create(file=("in.jsonl", lines(1)), purpose="user_data")
+    with pytest.raises(openai.BadRequestError, match="cannot be told beforehand"):
+        mine.batches.create(input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h")
+
+
+def test_a_batch_the_provider_refuses_costs_nothing(gateway: RunningGateway, client: Client) -> None:
+    mine = client()
+    file = mine.files.create(file=("in.jsonl", lines(1)), purpose="batch")
+    with pytest.raises(openai.BadRequestError):
+        mine.batches.create(
+            input_file_id=file.id,
+            endpoint="/v1/chat/completions",
+            completion_window="1h",  # type: ignore[arg-type]
+        )
+    assert settled(gateway) == 0
+    assert gateway.app.holds.open_holds() == 0
