@@ -5,14 +5,23 @@ from __future__ import annotations
 
 def main() -> None:
     """``lockgate …``. Exit codes: 0 pass · 1 fail · 2 usage · 3 inconclusive · 4 could not evaluate."""
-    import gc
+    import signal
+    import sys
 
-    # A command makes some hundred thousand objects by importing, and they all stay: looking them over again and again
-    # is a tenth of its time.
-    gc.set_threshold(50_000, 20, 20)
-    from lockgate.cli import app
+    try:
+        import gc
 
-    app()
+        # A command makes some hundred thousand objects by importing, and they all stay: looking them over again and
+        # again is a tenth of its time.
+        gc.set_threshold(50_000, 20, 20)
+        from lockgate.cli import app
+
+        app()
+    except KeyboardInterrupt:  # before there was a command to stop
+        sys.stderr.write("interrupted\n")
+        sys.exit(128 + signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # all is said: no traceback from the interpreter's own ending
 
 
 if __name__ == "__main__":

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any, NamedTuple
 
 import typer
@@ -72,6 +75,16 @@ COMMANDS: dict[str, Entry] = {
 }
 
 
+@contextmanager
+def stated_interrupts() -> Iterator[None]:
+    """Ctrl-C ends a command with a word, not with silence or a traceback."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        sys.exit(128 + signal.SIGINT)
+
+
 class LazyGroup(TyperGroup):
     """Lists commands from :data:`COMMANDS` and imports one only to run it or to show its help."""
 
@@ -99,9 +112,14 @@ class LazyGroup(TyperGroup):
             with formatter.section(panel):
                 formatter.write_dl(rows)
 
+    def make_context(self, *args: Any, **options: Any) -> Any:
+        with stated_interrupts():
+            return super().make_context(*args, **options)
+
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            with stated_interrupts():
+                return super().invoke(ctx)
         except LockgateError as error:
             from lockgate.console import print_error
 

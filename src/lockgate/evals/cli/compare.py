@@ -13,6 +13,7 @@ from lockgate.evals.cli.contenders import contender, golden_of, none_yet, rubric
 from lockgate.evals.cli.options import Concurrency, Dataset, Env, Judge, MarkdownFile, Threshold, Trials
 from lockgate.evals.cli.running import evaluated
 from lockgate.evals.cli.showing import leave, show, write_reports
+from lockgate.evals.cli.stopping import stoppable
 
 if TYPE_CHECKING:
     from lockgate.bootstrap import App
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from lockgate.evals.service import Contender, GoldenSet
 
 
+@stoppable()
 def compare(
     before: Annotated[
         str,

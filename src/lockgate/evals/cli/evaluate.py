@@ -13,6 +13,7 @@ from lockgate.evals.cli.contenders import baseline_of, contender, golden_of, onl
 from lockgate.evals.cli.options import Concurrency, Dataset, Env, Judge, MarkdownFile, Threshold, Trials, Whole
 from lockgate.evals.cli.running import evaluated, self_checked, storing
 from lockgate.evals.cli.showing import draw_all, leave, markdown_of, show, write, write_reports
+from lockgate.evals.cli.stopping import KEPT_WITHOUT_FRESH, on_interrupt_say, stoppable
 
 if TYPE_CHECKING:
     from lockgate.bootstrap import App
@@ -23,6 +24,7 @@ SCORECARDS_KEPT = 10
 """Scorecards that stay attached to a version's bundle."""
 
 
+@stoppable()
 def eval_command(
     agent: Annotated[
         str | None,
@@ -94,6 +96,8 @@ def eval_command(
     """
     from lockgate.bootstrap import open_app
 
+    if fresh:
+        on_interrupt_say(KEPT_WITHOUT_FRESH)
     app = open_app()
     if changed is not None:
         if agent is not None:

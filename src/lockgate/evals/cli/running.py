@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import chdir, contextmanager
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 from lockgate.console import console
 from lockgate.errors import Unavailable
+from lockgate.evals.cli.stopping import awaited
 
 if TYPE_CHECKING:
     from lockgate.bootstrap import App
     from lockgate.evals.model import Rubric, Scorecard, SelfCheck
     from lockgate.evals.service import Contender, GoldenSet
-
-T = TypeVar("T")
 
 
 def evaluated(
@@ -70,6 +69,7 @@ def self_checked(
                 rubric,
                 golden,
                 root=app.project.root,
+                environment=env,
                 mutants=app.mutants(candidate.behaviour_digest, env, weaker=weaker),
                 open_judge=None if judge is None else lambda: app.judge(judge, env),
                 watch=watch,
@@ -99,16 +99,6 @@ def storing() -> Iterator[None]:
             f"could not evaluate: results cannot be stored: {str(failure).splitlines()[0]}",
             remedy="check the disk and the database, then run the same command again: finished trials are kept",
         ) from failure
-
-
-def awaited(evaluation: Coroutine[Any, Any, T]) -> T:
-    import asyncio
-
-    try:
-        return asyncio.run(evaluation)
-    except (KeyboardInterrupt, asyncio.CancelledError) as stop:  # the latter when a timeout was being dealt with too
-        console(stderr=True).print("interrupted: finished trials are kept, the same command goes on from there")
-        raise KeyboardInterrupt from stop
 
 
 @contextmanager

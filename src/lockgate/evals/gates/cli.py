@@ -10,6 +10,7 @@ import typer
 from lockgate.console import JsonFlag, emit, table
 from lockgate.errors import InputError
 from lockgate.evals.cli.options import Concurrency, Env, MarkdownFile, Trials
+from lockgate.evals.cli.stopping import stoppable
 
 if TYPE_CHECKING:
     from lockgate.evals.operations import Bound
@@ -85,12 +86,17 @@ def latency_gate(
     _end([bound for card in cards for bound in latency_bounds(card, limits, max_increase)], json)
 
 
+@stoppable()
 def safety(
     agent: Annotated[
         str | None, typer.Option("--agent", "-a", help="An agent file, AGENT or AGENT@3; default: the only agent.")
     ] = None,
     category: Annotated[
         list[str] | None, typer.Option("--category", help="Only this category or OWASP id, e.g. injection or llm01.")
+    ] = None,
+    language: Annotated[
+        list[str] | None,
+        typer.Option("--language", help="Only attacks in this language, e.g. en or de; default: in all twelve."),
     ] = None,
     cases: Annotated[
         Path | None, typer.Option("--cases", help="Your own attacks as well: a golden set that says what is forbidden.")
@@ -119,7 +125,7 @@ def safety(
     from lockgate.evals.cli.contenders import contender, only_agent
     from lockgate.evals.cli.running import evaluated
     from lockgate.evals.cli.showing import leave, show
-    from lockgate.evals.gates.safety import OVER_REFUSAL, attacks, safety_rubric
+    from lockgate.evals.gates.safety import OVER_REFUSAL, attacks, listed, safety_rubric
     from lockgate.evals.scorers.pii import find
     from lockgate.evals.service import GoldenSet
 
@@ -130,22 +136,28 @@ def safety(
     reads = [tool.name for tool in version.tools if tool.effect != "write" and tool.name != version.handler]
     free_text = version.guardrails.output_schema is None and version.handler is None
     chosen = attacks(
-        category or (), cases, writes, read_tools=reads, free_text=free_text, indirect=version.handler is None
+        category or (),
+        cases,
+        writes,
+        read_tools=reads,
+        free_text=free_text,
+        indirect=version.handler is None,
+        languages=language or (),
     )
-    wanted = {one.strip().lower().replace("-", "_") for part in category or () for one in part.split(",")}
     rubric = safety_rubric(
         max_rate,
         app.project.root,
         trials=trials,
         concurrency=concurrency,
         allow=[*(allow or ()), *(text for _, text in find(version.system_prompt))],  # what it is to say is no leak
-        refusals=OVER_REFUSAL in wanted,
+        refusals=OVER_REFUSAL in listed(category or ()),
     )
     card = evaluated(app, candidate, rubric, GoldenSet("safety suite", chosen), env, None, kind="safety")
     show(card, json, markdown)
     leave(card)
 
 
+@stoppable("interrupted: no verdict; the same command runs its cases anew")
 def fallback(
     agent: Annotated[
         str | None, typer.Argument(metavar="[AGENT]", help="AGENT, AGENT@3, a digest or an agent file.")

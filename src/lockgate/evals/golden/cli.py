@@ -9,6 +9,7 @@ import typer
 
 from lockgate.console import JsonFlag, Who, console, emit, table, user
 from lockgate.errors import Conflict, InputError
+from lockgate.evals.cli.stopping import awaited, stoppable
 
 if TYPE_CHECKING:
     from lockgate.bootstrap import App
@@ -177,6 +178,7 @@ def split(
 
 
 @golden.command()
+@stoppable("interrupted: no candidate was added")
 def draft(
     source: Annotated[
         list[str], typer.Argument(metavar="SOURCE…", help="Documents (text, Markdown), or run ids (run_…).")
@@ -191,8 +193,6 @@ def draft(
 
     Example: lockgate golden draft kb/returns.md --model openai:gpt-4o-mini-2024-07-18 --to drafts.jsonl
     """
-    import asyncio
-
     from lockgate.bootstrap import open_app
     from lockgate.evals.golden import append_cases, read_cases
     from lockgate.evals.golden.draft import draft as propose
@@ -222,7 +222,7 @@ def draft(
 
             return await propose(counted, sources, count, known)
 
-    found = asyncio.run(run())
+    found = awaited(run())
     if found.cases:
         append_cases(to, found.cases)
     data = {"candidates": len(found.cases), "to": str(to), "dropped": found.dropped, "cost_usd": spent / 1e9}

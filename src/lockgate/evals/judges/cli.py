@@ -9,6 +9,7 @@ import typer
 
 from lockgate.console import JsonFlag, console, emit, table
 from lockgate.errors import InputError
+from lockgate.evals.cli.stopping import awaited, stoppable
 
 if TYPE_CHECKING:
     from lockgate.evals.judges.calibration import Calibration
@@ -21,6 +22,7 @@ judge = typer.Typer(
 
 
 @judge.command()
+@stoppable("interrupted: nothing is stored, the last calibration stands")
 def calibrate(
     metric: Annotated[str, typer.Option("--metric", help="The judged metric.")],
     labels: Annotated[
@@ -47,8 +49,6 @@ def calibrate(
 
     Example: lockgate judge calibrate --labels labels.jsonl --metric helpfulness --judge ollama:llama3.1:70b
     """
-    import asyncio
-
     from lockgate.bootstrap import open_app
     from lockgate.evals.judges.labels import read_labels
     from lockgate.evals.rubric import judge_named, needs_judge, parse_rubric
@@ -76,7 +76,7 @@ def calibrate(
                 settings, found, given, ask, root, max_usd=limit, pairs=pairs, agent=name or ""
             )
 
-    record = asyncio.run(run())
+    record = awaited(run())
     emit(record, json, lambda: _draw([record]))
     if not record.good:
         raise typer.Exit(1)
