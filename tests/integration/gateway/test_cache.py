@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -204,3 +205,25 @@ def test_hits_and_savings_are_counted(gateway: RunningGateway, model: FakeModelS
     labels = 'environment="dev",agent="triage"'
     assert f'lockgate_cache_lookups_total{{{labels},result="exact"}} 2' in shown
     assert f"lockgate_cache_saved_usd_total{{{labels}}} 0.004" in shown
+
+
+def at_once(gateway: RunningGateway, count: int) -> list[tuple[int, dict[str, str], bytes]]:
+    key = gateway.run_token()
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(lambda _: gateway.ask(key, "hi", **FRESH), range(count)))
+
+
+def test_the_same_request_many_times_at_once_is_asked_once(gateway: RunningGateway, model: FakeModelServer) -> None:
+    model.latency = 0.3
+    answers = at_once(gateway, 8)
+    assert len(model.requests) == 1
+    assert sorted(result(headers) for _, headers, _ in answers) == ["exact"] * 7 + ["miss"]
+    assert len({body for _, _, body in answers}) == 1
+    assert gateway.app.holds.balances("tenant:dev:acme")[0].settled == 2_000_000
+
+
+def test_an_answer_that_was_not_kept_leaves_everybody_to_ask(gateway: RunningGateway, model: FakeModelServer) -> None:
+    model.latency = 0.3
+    model.respond = lambda _: failing(400, "no")
+    assert [status for status, _, _ in at_once(gateway, 4)] == [400] * 4
+    assert len(model.requests) == 4

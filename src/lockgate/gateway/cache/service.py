@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable
 from time import time_ns
@@ -29,6 +30,8 @@ HEADER = "x-lockgate-cache"
 
 Ask = Callable[[Call, str, Request], Awaitable[dict[str, Any]]]
 _LARGEST_QUESTION = 8000  # characters
+_WAIT_SECONDS = 60.0
+"""Seconds a call waits for the answer that another one is just fetching."""
 
 
 class Semantic(msgspec.Struct, frozen=True):
@@ -79,11 +82,12 @@ class CacheMetrics:
 class _Asked:
     """What is known of a call between its lookup and its answer."""
 
-    __slots__ = ("config", "key", "question", "scope", "vector")
+    __slots__ = ("config", "fetching", "key", "question", "scope", "vector")
 
     def __init__(self, config: Config, key: bytes) -> None:
         self.config = config
         self.key = key
+        self.fetching: asyncio.Future[None] | None = None  # that others may wait for
         self.scope: bytes | None = None
         self.question = ""
         self.vector: np.ndarray | None = None
@@ -108,6 +112,7 @@ class AnswerCache:
         self._metrics = metrics
         self._clock = clock
         self._configs: dict[tuple[str, int], tuple[TenantSpec | None, Config | None, str]] = {}
+        self._fetching: dict[bytes, asyncio.Future[None]] = {}
 
     def config(self, call: Call) -> Config | None:
         """What the cache may do for a call; None when it is off."""
@@ -163,6 +168,14 @@ class AnswerCache:
             return None
         now = self._clock()
         kept = self._answers.get(asked.key, now)
+        if kept is None:
+            under_way = self._fetching.get(asked.key)
+            if under_way is None:
+                asked.fetching = self._fetching[asked.key] = asyncio.get_running_loop().create_future()
+            else:  # once only: if nothing was kept then, a crowd of these would be asked one after the other
+                await asyncio.wait((under_way,), timeout=_WAIT_SECONDS)
+                now = self._clock()
+                kept = self._answers.get(asked.key, now)
         if kept is not None:
             return self._found(call, kept, "exact", now)
         if config.semantic is not None:
@@ -192,6 +205,13 @@ class AnswerCache:
         self._answers.put(asked.key, kept, now)
         if asked.scope is not None and asked.vector is not None:
             self._answers.put_question(asked.scope, asked.key, asked.question, asked.vector, kept.expires_at)
+
+    def leave(self, call: Call) -> None:
+        """Let go on who waits for this call's answer."""
+        asked: _Asked | None = call.notes.get("cache")
+        if asked is not None and asked.fetching is not None:
+            self._fetching.pop(asked.key, None)
+            asked.fetching.set_result(None)
 
     # --- inside -----------------------------------------------------------------------------------------------
 

@@ -27,6 +27,7 @@ MAX_QUESTIONS = 2000
 """Questions of one scope that are compared: the newest."""
 MAX_SCOPES = 32
 """Scopes whose questions a worker keeps in memory."""
+_USED_SECONDS = 60.0  # how exactly it is known when an answer was last used
 _FORMAT = 1
 
 _TABLES = """
@@ -115,18 +116,20 @@ class Answers:
                 row = (
                     self._open()
                     .execute(
-                        "select body, content_type, cost_nano, made_at, expires_at from answers"
+                        "select body, content_type, cost_nano, made_at, expires_at, used_at from answers"
                         " where key = ? and expires_at > ?",
                         (key, now),
                     )
                     .fetchone()
                 )
+                if row is not None and now - row[5] > _USED_SECONDS:
+                    self._open().execute("update answers set used_at = ? where key = ?", (now, key))
             except sqlite3.Error as failure:
                 self._trouble(failure)
                 return None
             if row is None:
                 return None
-            kept = Kept(*row)
+            kept = Kept(*row[:5])
             self._remember(key, kept)
             return kept
 

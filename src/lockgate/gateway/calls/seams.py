@@ -102,6 +102,10 @@ class Cache(Protocol):
         """After a good answer that was settled and sent."""
         ...
 
+    def leave(self, call: Call) -> None:
+        """Once for each call that was looked up, however it ended."""
+        ...
+
 
 class Router(Protocol):
     """Chooses the model before any is tried."""

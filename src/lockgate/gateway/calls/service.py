@@ -145,12 +145,15 @@ class Proxy:
         if cache is None or not cache.wants(call):
             await self._attempts.answer(call)
             return
-        hit = await cache.lookup(call)
-        if hit is None:
-            kept = await self._attempts.answer(call, keep=True)
-            if kept is not None:
-                await cache.store(call, *kept)
-            return
+        try:
+            hit = await cache.lookup(call)
+            if hit is None:
+                kept = await self._attempts.answer(call, keep=True)
+                if kept is not None:
+                    await cache.store(call, *kept)
+                return
+        finally:
+            cache.leave(call)
         call.attributes["lockgate.cache.hit"] = hit.kind
         call.attributes["lockgate.cache.saved_usd"] = to_usd(hit.saved_nano)
         if hit.similarity is not None:
