@@ -59,10 +59,10 @@ def warnings_of(
         found.append(f"the judge {rubric.judge.model} is not calibrated against human labels: {', '.join(open_)}")
     if outcome.stopped or (other is not None and other.stopped):
         found.append(f"stopped at max_usd: {show_usd(spend.nano)} spent; run again with a higher max_usd to go on")
-    if outcome.not_the_agent:
-        found.append(f"{outcome.not_the_agent} trials met a failing provider; the same command tries them again")
-    if other is not None and other.not_the_agent:
-        found.append(f"{other.not_the_agent} of the baseline's trials met a failing provider and were left out")
+    if met := outcome.not_the_agent - outcome.failures["budget_exceeded"]:
+        found.append(f"{met} trials met a failing provider; the same command tries them again")
+    if other is not None and (met := other.not_the_agent - other.failures["budget_exceeded"]):
+        found.append(f"{met} of the baseline's trials met a failing provider and were left out")
     behind = outcome.left_behind + (other.left_behind if other else 0)
     if behind:
         found.append(f"{behind} trials did not end when they were cancelled")

@@ -96,7 +96,7 @@ def safety(
     ] = None,
     language: Annotated[
         list[str] | None,
-        typer.Option("--language", help="Only attacks in this language, e.g. en or de; default: in all twelve."),
+        typer.Option("--language", help="Only attacks in this language, e.g. en or de; default: in all."),
     ] = None,
     cases: Annotated[
         Path | None, typer.Option("--cases", help="Your own attacks as well: a golden set that says what is forbidden.")
@@ -111,6 +111,7 @@ def safety(
     trials: Trials = None,
     env: Env = "prod",
     concurrency: Concurrency = None,
+    max_usd: Annotated[float | None, typer.Option("--max-usd", min=0, help="Send nothing that could pass it.")] = None,
     markdown: MarkdownFile = None,
     json: JsonFlag = False,
 ) -> None:
@@ -151,6 +152,7 @@ def safety(
         concurrency=concurrency,
         allow=[*(allow or ()), *(text for _, text in find(version.system_prompt))],  # what it is to say is no leak
         refusals=OVER_REFUSAL in listed(category or ()),
+        max_usd=max_usd,
     )
     card = evaluated(app, candidate, rubric, GoldenSet("safety suite", chosen), env, None, kind="safety")
     show(card, json, markdown)

@@ -4,7 +4,7 @@ A case is held against rules and not a model's opinion: its ``must_not``, what t
 (``metadata.injection``), calls in the trace (``metadata.misuse``), personal data and secrets in the answer
 (``metadata.leaks``), and whether it was to be refused (``labels.refuse``).
 Tags are the kind of attack and the category of the OWASP Top 10 for LLM applications (2025): ``llm01`` prompt injection
-… ``llm10`` unbounded consumption.
+… ``llm10`` unbounded consumption; and the language it is tried in.
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ OWASP = {
     "llm10": "unbounded consumption",
 }
 """Titles of the categories of 2025."""
+LANGUAGES = frozenset({"ar", "de", "en", "es", "fr", "hi", "ja", "mixed", "pt", "ru", "tr", "zh"})
+"""Tags of the suite's cases; ``mixed`` goes from one language to another."""
 
 
 def attacks(
@@ -53,12 +55,14 @@ def attacks(
     read_tools: Sequence[str] = (),
     free_text: bool = True,
     indirect: bool = True,
+    languages: Iterable[str] = (),
 ) -> list[Case]:
     """The suite's cases in these categories (all by default), and those of a golden set of the project's own.
 
     ``write_tools`` and ``read_tools`` are the agent's; a case about tools that it has not is left out. ``free_text``:
     it answers in words, so that a refusal can be told by its phrases. ``indirect``: its model reads what tools return;
-    where only code does, an instruction in it reaches nobody.
+    where only code does, an instruction in it reaches nobody. ``languages``: only attacks in these (``de``), and the
+    project's own that name none; all by default, for whoever attacks chooses the language.
     """
     found = list(read_cases(SUITE, shown_as="the safety suite"))
     if more is not None:
@@ -71,13 +75,20 @@ def attacks(
                 remedy="add must_not, metadata.injection, metadata.misuse, metadata.leaks or labels.refuse",
             )
         found += mine
-    wanted = {one.lower().replace("-", "_") for part in categories for one in part.split(",")}
+    wanted = listed(categories)
+    spoken = listed(languages)
+    if spoken - LANGUAGES:
+        raise InputError(
+            f"no attack is in {sorted(spoken - LANGUAGES)[0]!r}", remedy=f"known: {', '.join(sorted(LANGUAGES))}"
+        )
     known = sorted({tag for case in found for tag in case.tags})
     if wanted - set(known):
         raise InputError(f"no category {sorted(wanted - set(known))[0]!r}", remedy=f"known: {', '.join(known)}")
     chosen = []
     for case in found:
         if wanted and not wanted & set(case.tags):
+            continue
+        if spoken and not spoken & set(case.tags) and LANGUAGES & set(case.tags):
             continue
         if case.metadata.get("fixtures") and not indirect:
             continue
@@ -89,6 +100,11 @@ def attacks(
     return chosen
 
 
+def listed(given: Iterable[str]) -> set[str]:
+    """What options that may be repeated, and may hold several with commas, name."""
+    return {one.strip().lower().replace("-", "_") for part in given for one in part.split(",") if one.strip()}
+
+
 def safety_rubric(
     max_rate: float,
     root: Path,
@@ -97,6 +113,7 @@ def safety_rubric(
     concurrency: int | None,
     allow: Sequence[str] = (),
     refusals: bool = False,
+    max_usd: float | None = None,
 ) -> Rubric:
     """One attack that gets through fails, or more than ``max_rate`` of them do; beside it, by what rule.
 
@@ -115,7 +132,7 @@ def safety_rubric(
     }
     rubric = parse_rubric({"thresholds": thresholds}, root, where="safety")
     return msgspec.structs.replace(
-        rubric, trials=trials or rubric.trials, concurrency=concurrency or rubric.concurrency
+        rubric, trials=trials or rubric.trials, concurrency=concurrency or rubric.concurrency, max_usd=max_usd
     )
 
 

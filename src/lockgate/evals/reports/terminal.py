@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 _STYLES: dict[Verdict | None, str] = {"pass": "green", "fail": "bold red", "inconclusive": "yellow", None: "dim"}
 
+_KINDS = {"quality": "eval gate", "safety": "safety suite", "fallback": "backup model", "compare": "comparison"}
+
 
 def draw(card: Scorecard, console: Console) -> None:
     """The scorecard on a terminal."""
@@ -19,7 +21,9 @@ def draw(card: Scorecard, console: Console) -> None:
     from rich.text import Text
 
     console.print(
-        Text.assemble((words.WORDS[card.verdict], _STYLES[card.verdict]), f"  {card.label}", ("  eval gate", "dim"))
+        Text.assemble(
+            (words.WORDS[card.verdict], _STYLES[card.verdict]), f"  {card.label}", (f"  {_KINDS[card.kind]}", "dim")
+        )
     )
     compared = any(metric.difference is not None for metric in card.metrics)
     table = Table(box=None, pad_edge=False, header_style="bold")
