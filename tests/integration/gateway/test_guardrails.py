@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import urllib.request
 from typing import TYPE_CHECKING, Any
 
@@ -139,6 +140,76 @@ def test_an_answer_that_does_not_fit_is_asked_for_once_more(gateway: RunningGate
     status, _, body = gateway.ask(key, response_format=FORMAT)
     assert (status, json.loads(body)["error"]["guard"]) == (403, "schema")
     assert len(model.requests) == 4
+
+
+def test_a_stream_that_does_not_fit_is_asked_for_once_more_before_any_of_it_goes_out(
+    gateway: RunningGateway, model: FakeModelServer
+) -> None:
+    guarded(gateway, output=({"guard": "schema", "action": "block"},))
+    answers = iter(["the sum is 4", '{"sum": 4}', "no", "still no"])
+    model.respond = lambda _: Reply(text=next(answers), usage=Usage(input_tokens=10, output_tokens=5))
+    key = gateway.run_token()
+    status, _, body = gateway.ask(key, response_format=FORMAT, stream=True)
+    assert (status, streamed(body)) == (200, '{"sum": 4}')
+    assert "not valid" in model.requests[1].body["messages"][-1]["content"]
+    assert [span.cost_nano > 0 for span in gateway.spans(2)] == [True, True]
+    status, _, body = gateway.ask(key, response_format=FORMAT, stream=True)
+    assert (status, json.loads(body)["error"]["guard"]) == (403, "schema")
+    assert len(model.requests) == 4
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_of_anthropics_shape_has_to_fit_too(
+    gateway: RunningGateway, model: FakeModelServer, stream: bool
+) -> None:
+    guarded(gateway, output=({"guard": "schema", "action": "block"},))
+    answers = iter(["the sum is 4", '{"sum": 4}'])
+    model.respond = lambda _: Reply(text=next(answers))
+    asked = {"max_tokens": 50, "output_config": {"format": {"type": "json_schema", "schema": SCHEMA}}}
+    status, _, body = gateway.ask(
+        gateway.run_token(), path="/v1/messages", model="claude/fake-model", stream=stream, **asked
+    )
+    assert status == 200
+    assert b"the sum is 4" not in body
+    assert len(model.requests) == 2
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply(text="Let me look.", tool_calls=(call("add", a=2, b=2),)),
+        Reply(text='{"su', finish_reason="length"),
+    ],
+)
+def test_no_schema_binds_an_answer_that_calls_a_tool_or_was_cut_off(
+    gateway: RunningGateway, model: FakeModelServer, reply: Reply, stream: bool
+) -> None:
+    guarded(gateway, output=({"guard": "schema", "action": "block"},))
+    model.respond = lambda _: reply
+    assert gateway.ask(gateway.run_token(), response_format=FORMAT, stream=stream)[0] == 200
+    assert len(model.requests) == 1
+
+
+def test_other_calls_go_on_while_a_long_stream_is_looked_at(gateway: RunningGateway, model: FakeModelServer) -> None:
+    guarded(gateway, output=({"guard": "injection", "action": "block"},))  # it needs the whole text
+    model.respond = lambda _: Reply(text="all is well " * 20_000)
+    seen: set[str] = set()
+    from lockgate.gateway.guardrails import injection
+
+    score = injection.score
+
+    def noting(text: str, **options: Any) -> Any:
+        seen.add(threading.current_thread().name)
+        return score(text, **options)
+
+    injection.score = noting
+    try:
+        status, _, body = gateway.ask(gateway.run_token(), stream=True)
+    finally:
+        injection.score = score
+    assert (status, len(streamed(body))) == (200, 240_000)
+    assert all(name.startswith("asyncio_") for name in seen), seen
 
 
 def test_a_canary_is_planted_and_an_answer_that_holds_it_is_stopped(

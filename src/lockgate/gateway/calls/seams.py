@@ -46,12 +46,17 @@ class Meter(Protocol):
 class StreamGuard(Protocol):
     """Looks at a stream on its way to the client. Both raise Refused to end it."""
 
+    @property
+    def is_slow(self) -> bool:
+        """Whether to look in a thread, so that other calls go on."""
+        ...
+
     def feed(self, data: bytes) -> bytes:
         """Takes what would go out, in the client's protocol; gives what may go out now."""
         ...
 
     def finish(self) -> bytes:
-        """The rest, when the stream has ended."""
+        """The rest, when the stream has ended. Raises :class:`TryAgain` where nothing was given yet."""
         ...
 
 

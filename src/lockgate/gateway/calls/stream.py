@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 from lockgate.errors import UpstreamError
@@ -66,7 +67,7 @@ class Stream:
             if outcome.error is not None and not exchange.answered:
                 raise self._broke_off(outcome.error)
             if guard is not None and passed:
-                passed = guard.feed(passed)
+                passed = await asyncio.to_thread(guard.feed, passed) if guard.is_slow else guard.feed(passed)
             if passed:
                 if self._may_switch and not exchange.answered and not tap.begun and self._waiting > 0:
                     self._held.append(passed)
@@ -79,7 +80,7 @@ class Stream:
         if outcome.error is not None and not exchange.answered:
             raise self._broke_off(outcome.error)
         if guard is not None:
-            rest = (guard.feed(rest) if rest else b"") + guard.finish()
+            rest = await asyncio.to_thread(_last, guard, rest) if guard.is_slow else _last(guard, rest)
         if rest or self._held or not exchange.answered:
             await self._send(rest)
 
@@ -113,6 +114,10 @@ class Stream:
 
     def _broke_off(self, error: str) -> UpstreamError:
         return UpstreamError(f"provider {self._attempt.target.provider.name!r} broke off: {error}", sent=True)
+
+
+def _last(guard: StreamGuard, rest: bytes) -> bytes:
+    return (guard.feed(rest) if rest else b"") + guard.finish()
 
 
 def passed_headers(answer: Answer) -> Headers:

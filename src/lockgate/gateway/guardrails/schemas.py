@@ -11,11 +11,12 @@ from lockgate.gateway.protocols import fields
 from lockgate.gateway.protocols.model import Request
 from lockgate.tools.contracts import schema_problem
 
-
-_FIELDS = {"chat": "response_format", "responses": "text"}
+_FIELDS = {"chat": "response_format", "responses": "text", "messages": "output_config"}
 """Where a request of each protocol names its schema."""
 _SHORT = 16_384
 """Bytes of such a field up to which what it says is kept: callers send the same schema again and again."""
+MESSAGES_UNBOUND = ("tool_use", "max_tokens", "refusal", "pause_turn", "model_context_window_exceeded")
+"""Why an answer of Anthropic's ended that no schema binds."""
 
 
 def asked_schema(request: Request) -> dict[str, Any] | None:
@@ -36,12 +37,13 @@ def _known_schema(name: str, written: bytes) -> dict[str, Any] | None:
 
 
 def _schema_of(name: str, value: Any) -> dict[str, Any] | None:
-    form = value.get("format") if name == "text" and isinstance(value, dict) else value
+    within = name != "response_format"
+    form = value.get("format") if within and isinstance(value, dict) else value
     if not isinstance(form, dict):
         return None
     if form.get("type") == "json_object":
         return {}
-    wrapped = form if name == "text" else form.get("json_schema")
+    wrapped = form if within else form.get("json_schema")
     schema = wrapped.get("schema") if form.get("type") == "json_schema" and isinstance(wrapped, dict) else None
     return schema if isinstance(schema, dict) else None
 
@@ -72,6 +74,12 @@ def said_text(dialect: str, answer: Any) -> str | None:
             return None
         content = message.get("content")
         return content if isinstance(content, str) and choice.get("finish_reason") != "length" else None
+    if dialect == "messages":
+        if answer.get("stop_reason") in MESSAGES_UNBOUND or not isinstance(answer.get("content"), list):
+            return None
+        blocks = [block for block in answer["content"] if isinstance(block, dict) and block.get("type") == "text"]
+        texts = [block["text"] for block in blocks if isinstance(block.get("text"), str)]
+        return "".join(texts) if texts else None
     output = answer.get("output")
     if not isinstance(output, list) or answer.get("status") == "incomplete":
         return None
@@ -92,7 +100,7 @@ def repair(request: Request, said: str, problem: str, schema: dict[str, Any]) ->
     form = f" that fits this schema: {msgspec.json.encode(schema).decode()}" if schema else ""
     told = f"Your answer is not valid: {problem}. Answer again with only one JSON value{form}"
     turns = [{"role": "assistant", "content": said}, {"role": "user", "content": told}]
-    if request.dialect.name == "chat":
+    if request.dialect.name in ("chat", "messages"):
         return request.replaced(messages=[*request.decoded("messages"), *turns])
     given = request.decoded("input")
     before = [{"role": "user", "content": given}] if isinstance(given, str) else list(given or [])

@@ -139,12 +139,16 @@ class Guardrails:
                     checked = await asyncio.to_thread(_checked_answer, dialect, answer, policy, outcomes)
                 else:
                     checked = _checked_answer(dialect, answer, policy, outcomes)
-            said = schemas.said_text(dialect, checked) if dialect != "messages" else None
+            said = schemas.said_text(dialect, checked)
             if said is not None:
                 self._fit(call, policy, outcomes, said, may_repair=_REPAIRED not in call.attributes)
         finally:
             self._note(call, outcomes)
-        return body if checked is answer or checked == answer else json.dumps(checked, ensure_ascii=False, separators=(",", ":")).encode()
+        return (
+            body
+            if checked is answer or checked == answer
+            else json.dumps(checked, ensure_ascii=False, separators=(",", ":")).encode()
+        )
 
     def _fit(self, call: Call, policy: Policy, outcomes: Sequence[Outcome], said: str, *, may_repair: bool) -> None:
         for guard, outcome in zip(policy.output, outcomes, strict=True):
@@ -197,19 +201,28 @@ class _Stream:
         schema = schemas.asked_schema(call.request)
         fits = any(guard.guard == "schema" and guard.action == "block" for guard in policy.output)
         whole = any(_needs_all(guard) for guard in policy.output)
+        self._holds = whole or (fits and schema is not None)
+        self._is_slow = _is_slow(policy.output)
+        self._taken = 0
         self._checks = STREAMS[dialect](
             lambda: Chain(policy.output, self._outcomes),
             lambda text: Chain(policy.output, self._outcomes).whole(text),
-            hold=whole or (fits and schema is not None),
+            hold=self._holds,
             at_end=self._at_end if schema is not None else None,
         )
         self._noted = False
 
+    @property
+    def is_slow(self) -> bool:
+        return self._is_slow or (self._holds and self._taken > IN_A_THREAD)
+
     def _at_end(self, said: str) -> None:
-        if said.strip():
-            self._service._fit(self._call, self._policy, self._outcomes, said, may_repair=False)
+        if said.strip():  # what is held can still be asked for once more: nothing of it has gone out
+            may_repair = self._holds and _REPAIRED not in self._call.attributes
+            self._service._fit(self._call, self._policy, self._outcomes, said, may_repair=may_repair)
 
     def feed(self, data: bytes) -> bytes:
+        self._taken += len(data)
         try:
             return self._checks.feed(data)
         except LockgateError:

@@ -14,6 +14,7 @@ from typing import Any
 
 from lockgate.errors import UpstreamError
 from lockgate.gateway.guardrails.answers import checked_answer, tool_call
+from lockgate.gateway.guardrails.schemas import MESSAGES_UNBOUND
 from lockgate.gateway.guardrails.stages import Chain, Whole, within_json
 from lockgate.gateway.protocols.sse import Events, data_of
 
@@ -57,6 +58,8 @@ class _Stream(ABC):
         self._events = Events()
         self._said: list[str] = []
         self._held: list[bytes] = []
+        self._unbound = False
+        """Whether it calls tools, refuses or was cut off: then no schema binds what it says."""
 
     def feed(self, data: bytes) -> bytes:
         out = b"".join(self._event(event) for event in self._events.feed(data))
@@ -69,7 +72,7 @@ class _Stream(ABC):
         rest = self._events.finish()
         out = self._event(rest) if rest.strip() else b""
         out += self._close()
-        if self._at_end is not None:
+        if self._at_end is not None and not self._unbound:
             self._at_end("".join(self._said))
         held, self._held = b"".join(self._held), []
         return held + out
@@ -115,7 +118,7 @@ class ChatStream(_Stream):
         index = choice.get("index", 0)
         index = index if isinstance(index, int) else 0
         delta = dict(choice["delta"]) if isinstance(choice.get("delta"), dict) else {}
-        had_text = False
+        had_text, refuses = False, bool(delta.get("refusal"))
         for name in _SPOKEN:
             if isinstance(delta.get(name), str):
                 had_text = had_text or bool(delta[name])
@@ -127,6 +130,8 @@ class ChatStream(_Stream):
                 else:
                     del delta[name]
         waits = self._take_calls(index, delta)
+        if index == 0 and (waits or refuses or choice.get("finish_reason") == "length"):
+            self._unbound = True
         checked = {**choice, "delta": delta}
         if isinstance(choice.get("text"), str):  # completions of old
             checked["text"] = self._chain(index, "text").feed(choice["text"])
@@ -221,6 +226,8 @@ class MessagesStream(_Stream):
         if value is None:
             return event
         kind, index = value.get("type"), value.get("index", 0)
+        if kind == "message_delta" and isinstance(value.get("delta"), dict):
+            self._unbound = self._unbound or value["delta"].get("stop_reason") in MESSAGES_UNBOUND
         if kind == "content_block_start" and isinstance(value.get("content_block"), dict):
             block = value["content_block"]
             for name in ("text", "thinking"):
@@ -286,6 +293,9 @@ class ResponsesStream(_Stream):
             return event
         kind = value.get("type")
         kind = kind if isinstance(kind, str) else ""
+        item = value.get("item")
+        if kind == "response.incomplete" or (isinstance(item, dict) and "call" in str(item.get("type"))):
+            self._unbound = True
         place = (kind.rsplit(".", 1)[0], value.get("item_id"), value.get("output_index"), value.get("content_index"))
         if kind.endswith(".delta"):
             if not isinstance(value.get("delta"), str):
