@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from lockgate.errors import Corrupt
+from lockgate.errors import Corrupt, NotFound
 from lockgate.storage.blobs import BlobStore
 from lockgate.versions import lockfile
-from lockgate.versions.bundle import ARTIFACT, MANIFEST, TITLE
+from lockgate.versions.bundle import ARTIFACT, MANIFEST, MAX_MANIFEST, TITLE
 from lockgate.versions.digest import canonical, sha256
 
 REF_NAME = "org.opencontainers.image.ref.name"
@@ -49,13 +50,18 @@ def referrer(subject: str, subject_size: int, kind: str, title: str, data: bytes
     return {sha256(_EMPTY): _EMPTY, sha256(data): data, sha256(manifest): manifest}
 
 
+def check(blobs: BlobStore) -> list[dict[str, Any]]:
+    """What the index lists; :class:`Corrupt` when it cannot be read."""
+    return _read_index(blobs.root.parent / "index.json")
+
+
 def add_to_index(blobs: BlobStore, entries: Iterable[dict[str, Any]]) -> None:
     """Add manifests to ``index.json``; a name moves to the newest entry that bears it. Callers hold the lock guard."""
     folder = blobs.root.parent
     path = folder / "index.json"
-    manifests = _read_index(path)
+    manifests = check(blobs)
     fresh = [entry for entry in entries if entry not in manifests]
-    if not fresh and path.exists():
+    if not fresh and path.exists() and (folder / "oci-layout").exists():
         return
     for entry in fresh:
         name = _name(entry)
@@ -63,7 +69,7 @@ def add_to_index(blobs: BlobStore, entries: Iterable[dict[str, Any]]) -> None:
         manifests = [_without_name(old) if name and _name(old) == name else old for old in manifests]
         manifests.append(entry)
     _replace(folder / "oci-layout", _LAYOUT)
-    _replace(path, canonical({"schemaVersion": 2, "mediaType": _INDEX, "manifests": manifests}))
+    _write_index(folder, manifests)
 
 
 def attach(
@@ -87,9 +93,8 @@ def attach(
 def _take_out(blobs: BlobStore, digests: set[str]) -> None:
     if not digests:
         return
-    path = blobs.root.parent / "index.json"
-    manifests = [entry for entry in _read_index(path) if entry["digest"] not in digests]
-    _replace(path, canonical({"schemaVersion": 2, "mediaType": _INDEX, "manifests": manifests}))
+    folder = blobs.root.parent
+    _write_index(folder, [one for one in _read_index(folder / "index.json") if one["digest"] not in digests])
 
 
 def referrers(blobs: BlobStore, subject: str, kind: str | None = None) -> list[tuple[dict[str, Any], bytes]]:
@@ -105,6 +110,43 @@ def referrers(blobs: BlobStore, subject: str, kind: str | None = None) -> list[t
     return found
 
 
+def problems(blobs: BlobStore) -> list[str]:
+    """What keeps OCI tools, and a push, from reading the layout; nothing where there is none yet."""
+    folder = blobs.root.parent
+    try:
+        listed = check(blobs)
+    except Corrupt as wrong:
+        return [wrong.message]
+    try:
+        whole = json.loads((folder / "oci-layout").read_bytes()) == json.loads(_LAYOUT)
+    except (OSError, ValueError):
+        whole = False
+    return [] if whole or not listed else [f"{str(folder / 'oci-layout')!r} is missing or damaged"]
+
+
+def rebuild(blobs: BlobStore) -> int:
+    """Write the index anew from the blobs that are there; names come back with the next lock. Callers hold the guard.
+
+    Returns how many manifests it lists.
+    """
+    entries = []
+    for digest in blobs:
+        with suppress(Corrupt, NotFound, ValueError, AttributeError):
+            data = blobs.get(digest) if blobs.path(digest).stat().st_size <= MAX_MANIFEST else b""
+            manifest = json.loads(data) if data.startswith(b"{") else {}
+            kind = manifest.get("artifactType")
+            if manifest.get("mediaType") == MANIFEST and kind in (ARTIFACT, SETTINGS, ATTESTATION, SCORECARD):
+                entries.append((blobs.path(digest).stat().st_mtime, descriptor(digest, len(data), kind=kind)))
+    folder = blobs.root.parent
+    _replace(folder / "oci-layout", _LAYOUT)
+    _write_index(folder, [entry for _, entry in sorted(entries, key=lambda one: (one[0], one[1]["digest"]))])
+    return len(entries)
+
+
+def _write_index(folder: Path, manifests: list[dict[str, Any]]) -> None:
+    _replace(folder / "index.json", canonical({"schemaVersion": 2, "mediaType": _INDEX, "manifests": manifests}))
+
+
 def _name(entry: dict[str, Any]) -> str | None:
     name = entry.get("annotations", {}).get(REF_NAME)
     return str(name) if name is not None else None
@@ -116,14 +158,19 @@ def _without_name(entry: dict[str, Any]) -> dict[str, Any]:
 
 def _read_index(path: Path) -> list[dict[str, Any]]:
     try:
-        return list(json.loads(path.read_bytes())["manifests"])
+        return [{**entry, "digest": str(entry["digest"])} for entry in json.loads(path.read_bytes())["manifests"]]
     except FileNotFoundError:
         return []
     except (ValueError, KeyError, TypeError) as wrong:
-        raise Corrupt(f"{str(path)!r} is not an OCI index: {wrong}", remedy="delete it, then `lockgate lock`") from None
+        raise Corrupt(
+            f"{str(path)!r} is not an OCI index: {wrong}", remedy="lockgate doctor --fix writes it anew"
+        ) from None
 
 
 def _replace(path: Path, data: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(data)
+    with open(temporary, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
     os.replace(temporary, path)

@@ -95,6 +95,7 @@ class Versions:
             result, anew = self._merge(names, packed, self._deployed(), whole=paths is None)
             if not same_number:
                 renumbered.refuse(anew)
+            layout.check(self.blobs)  # before anything is kept
             commit = clean_commit(self.project.root, lockfile.LOCK_FILE)
             self._keep(packed, commit)
             layout.add_to_index(self.blobs, [entry for one in packed for entry in one.index_entries(commit)])
@@ -264,7 +265,7 @@ class Versions:
             return versions_at(connection, commit)
 
     def verify(self) -> list[str]:
-        """Re-hash every blob of every version; returns what is wrong, one line each."""
+        """Re-hash every blob of every version, and read the layout; returns what is wrong, one line each."""
         problems = []
         for digest in self.blobs:
             try:
@@ -279,7 +280,7 @@ class Versions:
                 problems.append(f"{row.agent}@{row.behaviour_digest}: {wrong.message}")
                 continue
             problems += [f"{row.agent}@{row.behaviour_digest}: no blob {blob}" for blob in missing]
-        return problems
+        return problems + layout.problems(self.blobs)
 
     def locked(self, ref: str) -> LockedVersion:
         """The lock file's entry for ``agent`` (its highest version) or ``agent@3``, whatever its files say now."""

@@ -86,3 +86,13 @@ def test_reproducibility_rises_with_what_is_locked_and_says_what_is_next(project
     shown = lockgate("doctor", "--reproducibility")
     assert "█" in shown
     assert "Lock next:" in shown
+
+
+def test_a_half_written_index_is_repaired_before_what_writes_to_it(project: Path, lockgate: Lockgate) -> None:
+    lockgate("lock")
+    (project / "lockgate.lock").unlink()
+    (project / ".lockgate/index.json").write_text('{"manifests": [')
+    assert "not an OCI index" in lockgate("lock", code=4)
+    assert kinds(lockgate("doctor", "--offline", "--json", code=1)) == {"layout", "lock"}
+    assert "with 2 manifests" in lockgate("doctor", "--offline", "--fix", "--json")["done"][0]
+    assert "0 problems" in lockgate("versions", "verify")

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from lockgate.errors import Corrupt
-from lockgate.storage.blobs import BlobStore
-from lockgate.versions.layout import REF_NAME, SETTINGS, add_to_index, descriptor, referrer
+from lockgate.storage.blobs import BlobStore, digest_of
+from lockgate.versions.layout import REF_NAME, SETTINGS, add_to_index, descriptor, problems, rebuild, referrer
 
 
 def names(home: Path) -> dict[str, str | None]:
@@ -46,3 +46,16 @@ def test_a_broken_index_says_so(tmp_path: Path) -> None:
     (tmp_path / "index.json").write_text("{")
     with pytest.raises(Corrupt, match="not an OCI index"):
         add_to_index(BlobStore(tmp_path / "blobs"), [descriptor("sha256:a", 1)])
+
+
+def test_a_broken_index_is_built_anew_from_the_blobs(tmp_path: Path) -> None:
+    blobs = BlobStore(tmp_path / "blobs")
+    made = referrer(digest_of(b"subject"), 12, SETTINGS, "settings.json", b'{"owner": "me"}')
+    manifest = blobs.put_many([*made.values(), b"not json", b'{"a": 1}', b"[]"])[len(made) - 1]
+    (tmp_path / "index.json").write_text('{"manif')
+    assert len(problems(blobs)) == 1
+    assert rebuild(blobs) == 1
+    assert names(tmp_path) == {manifest: None}
+    assert problems(blobs) == []
+    (tmp_path / "oci-layout").unlink()
+    assert "oci-layout' is missing" in problems(blobs)[0]

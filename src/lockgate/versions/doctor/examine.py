@@ -17,6 +17,7 @@ from lockgate.versions.service import Versions
 from lockgate.versions.source import agent_files
 
 CHECKS: tuple[Check, ...] = (
+    files.layout_broken,
     agents.malformed,
     agents.stale,
     agents.short_of_good_practice,
@@ -59,8 +60,8 @@ def examine(examined: Examined) -> list[Note]:
 
 
 def repair(notes: list[Note]) -> list[str]:
-    """Apply the safe fixes; returns what was done."""
-    return [note.fix() for note in notes if note.fix is not None]
+    """Apply the safe fixes, the layout's first: a lock writes to it. Returns what was done."""
+    return [note.fix() for note in sorted(notes, key=lambda note: note.kind != "layout") if note.fix is not None]
 
 
 def reproducibility(examined: Examined) -> Reproducibility:

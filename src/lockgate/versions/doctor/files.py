@@ -8,9 +8,10 @@ from pathlib import Path
 from lockgate.errors import InputError
 from lockgate.project.service import PROJECT_FILE
 from lockgate.project.yamlfile import read_text
+from lockgate.versions import layout
 from lockgate.versions.doctor.model import Examined, Note
 from lockgate.versions.inlined import secret_lines
-from lockgate.versions.lockfile import LOCK_FILE
+from lockgate.versions.lockfile import LOCK_FILE, one_at_a_time
 
 FOLDERS = ("agents", "prompts", "schemas", "evals", "policies", "tools", "kb", ".github/workflows")
 LARGEST = 1_000_000
@@ -79,3 +80,17 @@ def _closing(path: Path) -> Callable[[], str]:
         return f"made {path.name} readable by its owner alone"
 
     return close
+
+
+def layout_broken(examined: Examined) -> Iterator[Note]:
+    """Blobs that are there, and an index of them that is not to be read."""
+    blobs, home = examined.versions.blobs, examined.project.home
+
+    def rebuild() -> str:
+        with one_at_a_time(home):
+            return f"wrote index.json anew, with {layout.rebuild(blobs)} manifests; `lockgate lock` names them"
+
+    fix: Callable[[], str] | None = rebuild
+    for message in layout.problems(blobs):
+        yield Note("layout", "problem", message, "lockgate doctor --fix writes it anew", None, None, fix)
+        fix = None
