@@ -38,6 +38,7 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
     mode: RunMode = "live"
     primary_run: str | None = None  # of a shadow
     depth: int = 0  # 0 for a caller's own run, 1 for a run that one started, ...
+    tools: tuple[str, ...] | None = None  # that the caller may have called; None: any
 
 
 def host_socket(home: Path, effective_digest: str) -> Path:

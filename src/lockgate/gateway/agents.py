@@ -244,14 +244,12 @@ class Agents:
             parent_span=span_id.hex(),
             token="",
             depth=depth,
+            tools=identity.tools if identity.run is None else identity.run.tools,
         )
-        tools = identity.tools if identity.run is None else identity.run.tools
-        return self._with_token(request, limits, tools)
+        return self._with_token(request, limits)
 
-    def _with_token(
-        self, request: RunRequest, limits: ActionLimits, tools: tuple[str, ...] | None = None
-    ) -> RunRequest:
-        claims = claims_for(request, limits, now=self._clock(), tools=tools)
+    def _with_token(self, request: RunRequest, limits: ActionLimits) -> RunRequest:
+        claims = claims_for(request, limits, now=self._clock())
         return msgspec.structs.replace(request, token=sign(claims, self._secret))
 
     async def _ask(self, request: RunRequest, *, wait: float) -> RunResult:
@@ -398,11 +396,11 @@ class Claimant(Protocol):
     def trace_id(self) -> str: ...
     @property
     def depth(self) -> int: ...
+    @property
+    def tools(self) -> tuple[str, ...] | None: ...
 
 
-def claims_for(
-    request: Claimant, limits: ActionLimits, *, now: float, tools: tuple[str, ...] | None = None
-) -> RunClaims:
+def claims_for(request: Claimant, limits: ActionLimits, *, now: float) -> RunClaims:
     """What the run's token says: who it is, and what it may use at most."""
     usd = limits.max_usd_per_run
     return RunClaims(
@@ -422,5 +420,5 @@ def claims_for(
         max_tool_calls=limits.max_tool_calls,
         max_iterations=limits.max_iterations,
         max_depth=limits.max_depth,
-        tools=tools,
+        tools=request.tools,
     )

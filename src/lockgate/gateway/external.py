@@ -27,15 +27,13 @@ from lockgate.gateway.exchange import Exchange
 from lockgate.gateway.model import Identity
 from lockgate.limits.holdtable import HoldTable
 from lockgate.limits.model import Hold, LeaseNeeded
-from lockgate.limits.prices import Prices
+from lockgate.limits.prices import TOOLS, Prices
 from lockgate.money import Nano, to_nano, to_usd
 from lockgate.telemetry.context import new_span_id
 from lockgate.telemetry.model import CLIENT, OK, Span
 
 MAX_BODY = 4096
 MAX_USD = 1e6
-TOOLS = "tools"
-"""The name in prices.yaml under which tools have their prices: ``tools: {web_search: {request: 0.005, …}}``."""
 
 _T = TypeVar("_T")
 

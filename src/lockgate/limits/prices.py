@@ -32,6 +32,9 @@ INPUT_OVERHEAD = 512
 """Input tokens a provider may add of its own (chat template, tool preamble) beyond one a byte of the request."""
 
 
+TOOLS = "tools"
+"""The name in prices.yaml under which tools have their prices: ``tools: {web_search: {request: 0.005, …}}``."""
+
 OWN_MACHINES = "ollama"
 """A well-known provider that is no service: its models cost nothing by the token."""
 
@@ -125,6 +128,11 @@ class Prices:
                 )
             known[key] = price  # of what was in force when it was looked up
         return price
+
+    def tool(self, name: str) -> Nano | None:
+        """What one call of a tool costs; None when it has no price."""
+        price = self._as_set(TOOLS, name) or self._own(TOOLS, name)
+        return None if price is None or not price.request else price.request
 
     def batch_price(self, provider_kind: str, provider_name: str, model: str) -> Price:
         """The model's price for the requests of a batch; where none is known for batches, its ordinary one."""

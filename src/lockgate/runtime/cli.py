@@ -49,6 +49,7 @@ def host(
 
     from lockgate.bootstrap import open_app
     from lockgate.process import die_with_parent
+    from lockgate.project.service import prices_file
     from lockgate.runtime.hosting import serve
     from lockgate.telemetry import logs
 
@@ -66,6 +67,11 @@ def host(
             f"and {effective[:19]} was deployed: its providers have changed since",
             remedy="lockgate eval and lockgate deploy it again, or restore the providers in lockgate.yaml",
         )
+
+    def is_paid(tool: str) -> bool:
+        app.prices.refresh(prices_file(app.project))  # people edit it while runs go on
+        return app.prices.tool(tool) is not None
+
     code = code_folder(app, version.behaviour_digest)
     app.versions.materialise(version, code)
     os.chdir(app.project.root)
@@ -82,6 +88,7 @@ def host(
                 gateway_url=gateway_url,
                 emit=app.spans.emit,
                 drain=drain,
+                is_paid=is_paid,
             )
         )
     finally:

@@ -19,7 +19,7 @@ from lockgate.results import ToolUse, Usage
 from lockgate.runtime.failures import PASSING, model_failure
 from lockgate.runtime.journal import Journal
 from lockgate.runtime.loader import Code
-from lockgate.runtime.model import Completion, ModelClient, Recorder, Step, Suspend, ToolMode, wire_name
+from lockgate.runtime.model import Completion, ModelClient, Purse, Recorder, Step, Suspend, ToolMode, wire_name
 from lockgate.runtime.toolcalls import Fate, ToolCalls, end_step
 from lockgate.runtime.tracing import Tracer
 from lockgate.tools.contracts import plain
@@ -49,8 +49,12 @@ class RunContext:
         run_id: str = "",
         model_timeout: float = MODEL_TIMEOUT,
         recheck: Callable[[Step, Fate], str | None] | None = None,
+        allowed: Sequence[str] | None = None,
+        purse: Purse | None = None,
     ) -> None:
-        """``recheck`` (of a replay) is shown each tool call that the record answers, with what the version would make
+        """``allowed``: the tools that the run's caller may have called, None for any; ``purse`` holds for paid ones.
+
+        ``recheck`` (of a replay) is shown each tool call that the record answers, with what the version would make
         of it; what it returns says how the two differ."""
         self.version = version
         self.run_id = run_id
@@ -87,6 +91,8 @@ class RunContext:
             recorder=recorder,
             clock=clock,
             environment=environment,
+            allowed=allowed,
+            purse=purse,
         )
 
     @property
@@ -267,6 +273,7 @@ class RunContext:
     def _account(self, step: Step) -> Any:
         """What the caller of a tool gets for an ended step."""
         self.replayed_calls += step.replayed
+        self.cost_nano += step.cost_nano
         failed = step.error_type is not None
         result = None if failed else step.response
         self.tools_used.append(ToolUse(name=step.name, arguments=step.request, result=result, error=step.error))

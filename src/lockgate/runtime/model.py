@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 import msgspec
 
+from lockgate.money import Nano
 from lockgate.results import Usage
 from lockgate.tools.model import Approval, Ruling
 from lockgate.versions.model import ModelRef, ToolContract
@@ -87,6 +88,32 @@ class Answer(NamedTuple):
     error: str | None = None
     stubbed: bool = False
     replayed: bool = False
+
+
+class Held(NamedTuple):
+    """Money held for one call of a paid tool."""
+
+    id: str
+    nano: Nano
+
+
+class Purse(Protocol):
+    """Where the calls of paid tools are held for, before they are made."""
+
+    async def hold(self, tool: str) -> Held | None:
+        """Hold what one call costs; None when it costs nothing.
+
+        Raises what :meth:`ModelClient.complete` does: the call must not be made then.
+        """
+        ...
+
+    async def settle(self, held: Held) -> None:
+        """The call was made, whatever came of it."""
+        ...
+
+    async def release(self, held: Held) -> None:
+        """The call was not made."""
+        ...
 
 
 class ToolMode(Protocol):

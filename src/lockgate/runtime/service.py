@@ -22,7 +22,7 @@ from lockgate.runtime.context import RunContext
 from lockgate.runtime.execution import execute
 from lockgate.runtime.journal import Journal
 from lockgate.runtime.loader import Code
-from lockgate.runtime.model import ModelClient, Step, ToolMode
+from lockgate.runtime.model import ModelClient, Purse, Step, ToolMode
 from lockgate.runtime.recording import RunIdentity, StoreRecorder
 from lockgate.runtime.shadow import ShadowTools
 from lockgate.runtime.tracing import Emit, Tracer
@@ -37,6 +37,9 @@ log = logging.getLogger(__name__)
 
 ClientFor = Callable[[str, str], ModelClient]
 """``client_for(token, traceparent)``: a run's way to models."""
+
+PurseFor = Callable[[str, str], Purse | None]
+"""``purse_for(token, traceparent)``: where a run's paid tools are held for."""
 
 HOST_LOST_AFTER = 15.0
 """Seconds without a heartbeat after which a host is given up for dead."""
@@ -74,6 +77,7 @@ class RunService:
         emit: Emit | None,
         host: str,
         model_timeout: float = 120.0,
+        purse_for: PurseFor = lambda token, traceparent: None,
     ) -> None:
         self.version = version
         self.effective_digest = effective_digest
@@ -85,6 +89,7 @@ class RunService:
         self._policy = Policy(version.policies)
         self._approvals = Approvals(control, clock)
         self._client_for = client_for
+        self._purse_for = purse_for
         self._emit = emit
         self._model_timeout = model_timeout
         self._settings = Follower()
@@ -184,6 +189,8 @@ class RunService:
             environment=request.environment,
             run_id=request.run_id,
             model_timeout=self._model_timeout,
+            allowed=request.tools,
+            purse=self._purse_for(request.token, tracer.traceparent),
         )
         result = await execute(ctx, request.input)
         unknown = any(step.status == "started" for step in ctx.journal.steps if step.effect == "write")
@@ -260,6 +267,7 @@ class Resumable(msgspec.Struct, frozen=True, kw_only=True):
     trace_id: str
     depth: int
     attempt: int
+    tools: tuple[str, ...] | None = None  # that its caller may have called; None: any
 
 
 def resumable(control: Database) -> list[Resumable]:

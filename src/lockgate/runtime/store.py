@@ -38,6 +38,7 @@ def add(connection: Connection, request: RunRequest, *, host: str, now: float) -
             tenant=request.tenant,
             primary_run=request.primary_run,
             depth=request.depth,
+            tools=request.tools,
             status="running",
             input=request.input,
             trace_id=request.trace_id,
@@ -227,7 +228,7 @@ def request_of(row: Row, token: str) -> RunRequest:
     fields = ("agent", "environment", "behaviour_digest", "effective_digest", "arm", "rollout_id", "assignment_key")
     return msgspec.convert(
         {name: row[name] for name in fields}
-        | {name: row[name] for name in ("session", "tenant", "input", "trace_id", "primary_run", "depth")}
+        | {name: row[name] for name in ("session", "tenant", "input", "trace_id", "primary_run", "depth", "tools")}
         | {"run_id": row["id"], "token": token, "parent_span": None},
         RunRequest,
     )

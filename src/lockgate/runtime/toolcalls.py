@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Literal
 
 import msgspec
 
 from lockgate.clock import Clock
-from lockgate.errors import Refused, RunFailed, ToolFailed
+from lockgate.errors import LimitExceeded, LockgateError, Refused, RunFailed, ToolFailed
 from lockgate.runtime.calling import call_function
+from lockgate.runtime.failures import model_failure
 from lockgate.runtime.loader import Code
-from lockgate.runtime.model import Answer, Recorder, Step, Suspend, ToolMode
+from lockgate.runtime.model import Answer, Held, Purse, Recorder, Step, Suspend, ToolMode
 from lockgate.tools.contracts import argument_problem, hash_of, plain, result_problem
 from lockgate.tools.model import Approval, Ruling
 from lockgate.tools.policy import Policy
@@ -40,8 +41,13 @@ class ToolCalls:
         recorder: Recorder,
         clock: Clock,
         environment: str,
+        allowed: Sequence[str] | None = None,
+        purse: Purse | None = None,
     ) -> None:
+        """``allowed``: the tools that the run's caller may have called, None for any; ``purse`` holds for paid ones."""
         self._version = version
+        self._allowed = allowed
+        self._purse = purse
         self._code = code
         self._policy = policy
         self._mode = mode
@@ -64,6 +70,8 @@ class ToolCalls:
         if contract is None or contract.python is None:
             known = ", ".join(repr(tool.name) for tool in self._version.tools if tool.python)
             failure = ToolFailed("unknown_tool", f"there is no tool {step.name!r} to call; there are {known or 'none'}")
+        elif not self._may_call(step.name):
+            failure = ToolFailed("policy_refused", f"this run's caller may not have the tool {step.name!r} called")
         elif problem := argument_problem(contract, step.request):
             failure = ToolFailed("invalid_arguments", f"tool {step.name!r}: {problem}")
         else:
@@ -78,6 +86,8 @@ class ToolCalls:
         contract = self._version.tool(step.name)
         if contract is None or contract.python is None:
             return "unknown_tool"
+        if not self._may_call(step.name):
+            return "policy_refused"
         if argument_problem(contract, step.request):
             return "invalid_arguments"
         match self._rule(contract, step, facts).effect:
@@ -87,6 +97,9 @@ class ToolCalls:
                 return "approval"
             case _:
                 return "call"
+
+    def _may_call(self, name: str) -> bool:
+        return self._allowed is None or name in self._allowed
 
     def _rule(self, contract: ToolContract, step: Step, facts: Any) -> Ruling:
         return self._policy.rule(
@@ -170,13 +183,30 @@ class ToolCalls:
     async def _call(self, step: Step, contract: ToolContract) -> RunFailed | None:
         """Call the function, and put its result into the step. Raises nothing but a cancellation."""
         assert contract.python is not None
-        writes = contract.effect == "write"
         try:
             function = self._code.tool(contract.python)
-            async with asyncio.timeout(contract.timeout) as limit:
-                result = await call_function(function, **plain(step.request))
         except RunFailed as failure:  # the code cannot be loaded
             return failure
+        held: Held | None = None
+        if self._purse is not None:
+            try:
+                held = await self._purse.hold(contract.name)
+            except (LockgateError, TimeoutError) as refusal:
+                return _unpaid(contract, refusal)
+        try:
+            return await self._call_function(step, contract, function)
+        finally:
+            if held is not None and self._purse is not None:
+                step.cost_nano = held.nano
+                await _uncancelled(self._purse.settle(held))
+
+    async def _call_function(
+        self, step: Step, contract: ToolContract, function: Callable[..., Any]
+    ) -> RunFailed | None:
+        writes = contract.effect == "write"
+        try:
+            async with asyncio.timeout(contract.timeout) as limit:
+                result = await call_function(function, **plain(step.request))
         except TimeoutError as error:
             late = limit.expired()
             said = f"took longer than {contract.timeout:g} s" if late else f"raised TimeoutError: {error}"
@@ -221,6 +251,13 @@ def _read(contract: ToolContract, result: Any) -> tuple[Any, str | None]:
         return encoded[:1000].decode("utf-8", "replace"), f"{len(encoded)} bytes, and {LARGEST_RESULT} are allowed"
     value = msgspec.json.decode(encoded)
     return value, result_problem(contract, value)
+
+
+def _unpaid(contract: ToolContract, refusal: LockgateError | TimeoutError) -> RunFailed:
+    """A call that was not made because what it costs could not be held."""
+    if isinstance(refusal, LimitExceeded | Refused):
+        return model_failure(refusal, model=contract.name, timeout=0.0)
+    return ToolFailed("tool_failed", f"tool {contract.name!r} could not be paid for: {refusal}")
 
 
 async def _uncancelled(work: Coroutine[Any, Any, None]) -> None:

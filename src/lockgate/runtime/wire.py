@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from lockgate.errors import Killed, LimitExceeded, Refused, UpstreamError
+from lockgate.errors import Killed, LimitExceeded, LockgateError, Refused, UpstreamError
 from lockgate.money import NANO, Nano
 from lockgate.results import Usage
 from lockgate.runtime.model import Completion, wire_name
@@ -48,10 +48,15 @@ def usage_of(usage: Any) -> Usage:
     )
 
 
-def failure_of(status: int, headers: Mapping[str, str], data: bytes, model: ModelRef) -> Exception:
+def failure_of(status: int, headers: Mapping[str, str], data: bytes, model: ModelRef) -> LockgateError:
     """An error answer, of a provider or of the gateway, as an exception of ours."""
+    return refusal_of(status, headers, data, f"model {wire_name(model)!r}")
+
+
+def refusal_of(status: int, headers: Mapping[str, str], data: bytes, what: str) -> LockgateError:
+    """An error answer about something else than a model."""
     error = _error(data)
-    said = f"model {wire_name(model)!r}: {error.get('message') or f'HTTP {status}'}"
+    said = f"{what}: {error.get('message') or f'HTTP {status}'}"
     if status == 429 and error.get("code") == LimitExceeded.code:
         final = headers.get("x-should-retry") == "false"
         retry_after = None if final else _seconds(headers.get("retry-after"))

@@ -7,11 +7,15 @@ Times are Unix seconds, money is nano-USD, digests are ``sha256:<hex>``.
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import (
     JSON,
     BigInteger,
     Boolean,
     Column,
+    ColumnElement,
+    Connection,
     Double,
     Index,
     Integer,
@@ -22,6 +26,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    event,
 )
 
 HEAD = {"control": "control_0001", "traces": "traces_0001"}
@@ -31,6 +36,17 @@ control = MetaData()
 traces = MetaData()
 
 _Sequence = BigInteger().with_variant(Integer(), "sqlite")  # SQLite counts up only a plain INTEGER
+
+
+def _only_where(index: Index, table: Table, condition: ColumnElement[bool]) -> None:
+    """Make it an index of those rows alone. Said when the table is created: to say it here would import the whole
+    dialect of PostgreSQL, for every command."""
+
+    def say(_table: Table, connection: Connection, **_: Any) -> None:
+        index.dialect_kwargs[f"{connection.dialect.name}_where"] = condition
+
+    event.listen(table, "before_create", say)
+
 
 # --- who may, who leads, who did ------------------------------------------------------------------------------
 
@@ -178,13 +194,10 @@ rollouts = Table(
     Column("ended_at", Double),
     Index("rollouts_by_agent", "environment", "agent", "created_at"),
 )
-Index(
-    "one_live_rollout",
-    rollouts.c.environment,
-    rollouts.c.agent,
-    unique=True,
-    sqlite_where=rollouts.c.ended_at.is_(None),
-    postgresql_where=rollouts.c.ended_at.is_(None),
+_only_where(
+    Index("one_live_rollout", rollouts.c.environment, rollouts.c.agent, unique=True),
+    rollouts,
+    rollouts.c.ended_at.is_(None),
 )
 
 rollout_events = Table(
@@ -295,6 +308,7 @@ runs = Table(
     Column("tenant", String, nullable=False),
     Column("primary_run", String),  # of a shadow: the run it copies
     Column("depth", Integer, nullable=False, default=0),
+    Column("tools", JSON),  # that its caller may have called; null: any
     Column("status", String, nullable=False),
     Column("input", JSON, nullable=False),
     Column("output", JSON),
@@ -656,13 +670,7 @@ alerts = Table(
     Index("alerts_by_time", "opened_at"),
 )
 
-Index(
-    "one_open_alert",
-    alerts.c.key,
-    unique=True,
-    sqlite_where=alerts.c.resolved_at.is_(None),
-    postgresql_where=alerts.c.resolved_at.is_(None),
-)
+_only_where(Index("one_open_alert", alerts.c.key, unique=True), alerts, alerts.c.resolved_at.is_(None))
 
 # --- traces ---------------------------------------------------------------------------------------------------
 

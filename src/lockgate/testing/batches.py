@@ -116,9 +116,10 @@ class FakeBatches:
         given = {part.get_param("name", header="content-disposition"): part for part in form.iter_parts()}
         if not {"file", "purpose"} <= set(given):
             raise _Problem(400, "'file' and 'purpose' are required")
-        content = given["file"].get_payload(decode=True)
-        purpose = given["purpose"].get_payload(decode=True).decode()
-        return self._keep(given["file"].get_filename() or "upload", purpose, content)
+        content, purpose = (given[name].get_payload(decode=True) for name in ("file", "purpose"))
+        assert isinstance(content, bytes)
+        assert isinstance(purpose, bytes)
+        return self._keep(given["file"].get_filename() or "upload", purpose.decode(), content)
 
     def _keep(self, filename: str, purpose: str, content: bytes) -> dict[str, Any]:
         id = f"file-{next(self._numbers):04}"

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from lockgate.errors import Conflict, InputError
 from lockgate.runs import RunRequest
@@ -13,6 +14,7 @@ from lockgate.settings.model import Scope
 from lockgate.settings.service import Settings
 from lockgate.storage import audit
 from lockgate.storage.engine import Database
+from lockgate.storage.schema import runs as run_table
 from lockgate.testing import FakeClock, FakeModel, Reply, failing
 from lockgate.tools.service import Approvals
 from lockgate.versions.model import Framework, Guardrails
@@ -113,6 +115,22 @@ async def test_a_run_suspends_is_approved_resumes_elsewhere_and_writes_once(
     assert (row["status"], row["attempt"], row["host"], row["model_calls"]) == ("completed", 2, "host_2", 1)
     with control.read() as connection:
         assert audit.verify(connection) == 4  # requested, approved, executing, executed
+
+
+async def test_a_resumed_run_calls_no_tool_that_its_caller_may_not(
+    control: Database, open_service: Open, ask: Ask, shop: Any, clock: FakeClock
+) -> None:
+    request = ask(tools=("read_order", "refund"))
+    suspended = await open_service().run(request)
+    Approvals(control, clock).approve(suspended.approval_id or "", "ann")
+    [waiting] = runs.resumable(control)
+    assert waiting.tools == ("read_order", "refund")  # its new token will say so too
+    narrowed = update(run_table).where(run_table.c.id == request.run_id).values(tools=["read_order"])
+    with control.write() as connection:
+        connection.execute(narrowed)
+    result = await (await open_service().take(request.run_id, "t"))()
+    assert (result.status, result.error_type) == ("failed", "policy_refused")
+    assert shop.calls == ["read A-1"]
 
 
 async def test_two_hosts_cannot_resume_the_same_run(

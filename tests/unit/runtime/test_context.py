@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from lockgate.errors import Diverged, RunFailed, ToolFailed
+from lockgate.errors import Diverged, LimitExceeded, RunFailed, ToolFailed
 from lockgate.results import RunResult
 from lockgate.runtime.context import RunContext
 from lockgate.runtime.execution import execute
 from lockgate.runtime.journal import Journal
 from lockgate.runtime.loader import Code
-from lockgate.runtime.model import Step
+from lockgate.runtime.model import Held, Step
 from lockgate.runtime.service import Live
 from lockgate.runtime.tracing import Tracer
 from lockgate.telemetry.model import OK, Span
@@ -72,6 +72,8 @@ def start(workshop: Any, make_version: Callable[..., AgentVersion]) -> Callable[
         steps: list[Step] | None = None,
         emit: Callable[[Span], None] | None = None,
         mode: Any = None,
+        allowed: Any = None,
+        purse: Any = None,
         **fields: Any,
     ) -> RunContext:
         version = make_version(**fields)
@@ -87,6 +89,8 @@ def start(workshop: Any, make_version: Callable[..., AgentVersion]) -> Callable[
             clock=lambda: 1000.0,
             environment="prod",
             run_id="run_1",
+            allowed=allowed,
+            purse=purse,
         )
 
     return start
@@ -340,3 +344,54 @@ def _checking(record: Record, check: Callable[[], bool]) -> Any:
         record.events.append(f"started {step.name}: {check()}")
 
     return started
+
+
+# --- what the caller may, and pays ----------------------------------------------------------------------------
+
+
+class Till:
+    """A purse that keeps what was asked of it; ``refusal`` is raised for each hold."""
+
+    def __init__(self, refusal: Exception | None = None) -> None:
+        self.events: list[str] = []
+        self.refusal = refusal
+
+    async def hold(self, tool: str) -> Held | None:
+        self.events.append(f"hold {tool}")
+        if self.refusal is not None:
+            raise self.refusal
+        return Held("h1", 5_000_000)
+
+    async def settle(self, held: Held) -> None:
+        self.events.append(f"settle {held.id}")
+
+    async def release(self, held: Held) -> None:
+        self.events.append(f"release {held.id}")
+
+
+async def test_a_tool_that_the_caller_may_not_have_called_is_not(start: Any, workshop: Any) -> None:
+    ctx = start(allowed=("read_order",))
+    with pytest.raises(ToolFailed, match="caller may not have the tool 'refund' called") as refused:
+        await ctx.tool("refund", {"order_id": "A", "amount": 1})
+    assert refused.value.error_type == "policy_refused"
+    assert workshop.calls == []
+
+
+async def test_a_paid_tool_is_held_for_before_it_is_called_and_its_price_is_the_runs(start: Any) -> None:
+    till = Till()
+    ctx = start(purse=till)
+    await ctx.tool("refund", {"order_id": "A", "amount": 1})
+    assert till.events == ["hold refund", "settle h1"]
+    assert ctx.cost_nano == ctx.journal.steps[-1].cost_nano == 5_000_000
+
+
+async def test_a_paid_tool_that_no_budget_has_room_for_is_not_called_and_ends_the_run(
+    start: Any, workshop: Any
+) -> None:
+    full = LimitExceeded("the tenant's day is used up", limit="tenant:prod:acme")
+    ctx = start(purse=Till(full))
+    with pytest.raises(RunFailed) as ended:
+        await ctx.tool("refund", {"order_id": "A", "amount": 1})
+    assert (ended.value.error_type, workshop.calls) == ("budget_exceeded", [])
+    with pytest.raises(RunFailed):
+        await ctx.tool("refund", {"order_id": "B", "amount": 1})

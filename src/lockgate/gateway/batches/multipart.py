@@ -137,10 +137,10 @@ class Parts:
     def _begin(self, head: bytes) -> Iterator[Event]:
         headers: dict[str, str] = {}
         for line in head.decode("utf-8", "replace").split("\r\n"):
-            name, colon, value = line.partition(":")
-            if not colon or name.strip().lower() in headers:
+            header, colon, value = line.partition(":")
+            if not colon or header.strip().lower() in headers:
                 raise _broken(f"a part has the header {line[:80]!r}")
-            headers[name.strip().lower()] = value.strip()
+            headers[header.strip().lower()] = value.strip()
         disposition = headers.get("content-disposition", "")
         name = _NAME.search(disposition)
         if not disposition.lower().startswith("form-data") or name is None:

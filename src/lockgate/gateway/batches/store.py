@@ -7,11 +7,11 @@ from typing import Any
 
 import msgspec
 from sqlalchemy import Connection, Row, and_, delete, or_, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from lockgate.gateway.model import Identity
 from lockgate.storage.schema import provider_batches as batches
 from lockgate.storage.schema import provider_files as files
+from lockgate.storage.upsert import insert_into
 
 OPEN, SETTLED, UNKNOWN = "open", "settled", "unknown"
 """What is known of a batch's cost: not yet; its answers told; nobody can tell, it stays charged in full."""
@@ -82,13 +82,11 @@ def list_batches(connection: Connection, who: Identity, *, after: str | None, li
 
 def keep_file(connection: Connection, file: File) -> None:
     """Write it down; one that is known stays whose it is."""
-    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-    connection.execute(insert(files).values(msgspec.structs.asdict(file)).on_conflict_do_nothing())
+    connection.execute(insert_into(connection, files).values(msgspec.structs.asdict(file)).on_conflict_do_nothing())
 
 
 def keep_batch(connection: Connection, batch: Batch) -> None:
-    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-    connection.execute(insert(batches).values(msgspec.structs.asdict(batch)).on_conflict_do_nothing())
+    connection.execute(insert_into(connection, batches).values(msgspec.structs.asdict(batch)).on_conflict_do_nothing())
 
 
 def forget_file(connection: Connection, file: File) -> None:

@@ -156,7 +156,7 @@ class _FirstLine:
         if isinstance(event, FileData):
             seen += event.data
         end = seen.find(b"\n", self._looked)
-        likely = is_batch or (is_batch is None and seen.lstrip()[:1] in (b"{", b""))
+        likely = is_batch or (is_batch is None and seen.lstrip()[:1] in b"{")
         if end >= 0 or isinstance(event, FileEnd) or not likely:
             return bytes(seen[:end] if end >= 0 else seen)
         self._looked = len(seen)
