@@ -60,7 +60,9 @@ def list_command(
     app = _open()
     wanted: Any = None if status is Wanted.all else status.value
     found = app.triage.list(status=wanted, agent=agent or None, limit=limit)
-    emit([_as_data(candidate) for candidate in found], json, lambda: _draw_list(found))
+    asked = app.triage.inputs(found)
+    data = [_as_data(candidate) | {"input": asked[candidate.id]} for candidate in found]
+    emit(data, json, lambda: _draw_list(found, asked))
 
 
 @triage.command()
@@ -223,20 +225,37 @@ def _as_data(candidate: Candidate) -> dict[str, Any]:
     return msgspec.structs.asdict(candidate) | {"reasons": candidate.reasons}
 
 
-def _draw_list(found: list[Candidate]) -> None:
+def _draw_list(found: list[Candidate], asked: dict[str, Any]) -> None:
     if not found:
         console().print("nothing waits for a decision")
         return
     rows = [
-        (item.id, item.agent, item.status, ", ".join(item.reasons), item.runs, f"{item.weight:.1%}", _detail(item))
+        (
+            item.id,
+            item.agent,
+            item.status,
+            _excerpt(_question(asked[item.id]), 60),
+            ", ".join(item.reasons),
+            _excerpt(f"{item.leading.cause}: {item.leading.detail}", 90),
+            item.runs,
+            f"{item.weight:.1%}",
+        )
         for item in found
     ]
-    table(("candidate", "agent", "status", "reasons", "runs", "of traffic", "detail"), rows)
+    table(("candidate", "agent", "status", "input", "reasons", "why", "runs", "of traffic"), rows)
 
 
-def _detail(candidate: Candidate) -> str:
-    detail = f"{candidate.leading.cause}: {' '.join(candidate.leading.detail.split())}"
-    return detail if len(detail) <= 90 else detail[:89] + "…"
+def _question(asked: Any) -> Any:
+    """The last thing that was said, where the input is a conversation."""
+    if isinstance(asked, dict) and isinstance(asked.get("messages"), list) and asked["messages"]:
+        last = asked["messages"][-1]
+        return last.get("content", last) if isinstance(last, dict) else last
+    return asked
+
+
+def _excerpt(value: Any, most: int) -> str:
+    text = " ".join(_plain(value).split())
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def _draw(candidate: Candidate, run: RunFacts) -> None:

@@ -70,6 +70,12 @@ class Triage:
         with self._control.read() as connection:
             return store.listed(connection, status=status, agent=agent, limit=limit)
 
+    def inputs(self, found: Sequence[Candidate]) -> dict[str, Any]:
+        """By candidate, what the run was asked that tells most about it."""
+        with self._control.read() as connection:
+            known = store.inputs(connection, [candidate.leading.run_id for candidate in found])
+        return {candidate.id: known.get(candidate.leading.run_id) for candidate in found}
+
     def show(self, candidate_id: str) -> tuple[Candidate, RunFacts]:
         """The candidate and the run that tells most about it. Raises :class:`NotFound`."""
         with self._control.read() as connection:

@@ -8,12 +8,12 @@ from typing import Any
 
 import msgspec
 from sqlalchemy import ColumnElement, Connection, RowMapping, Select, func, insert, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from lockgate.errors import NotFound
 from lockgate.ids import new_id
 from lockgate.improve.model import Candidate, FeedbackRecord, Finding, RunFacts, Status
 from lockgate.storage.schema import approvals, candidates, deployments, feedback, rollouts, run_scores, runs
+from lockgate.storage.upsert import insert_into
 
 _FACTS = [runs.c[name] for name in RunFacts.__struct_fields__]
 _FINDING = Finding.__struct_fields__
@@ -25,6 +25,16 @@ def facts(connection: Connection, run_id: str) -> RunFacts:
     if row is None:
         raise NotFound(f"no run {run_id!r}", remedy="lockgate runs lists the newest ones")
     return RunFacts(**row)
+
+
+def inputs(connection: Connection, run_ids: Iterable[str]) -> dict[str, Any]:
+    """What each of these runs was asked."""
+    found: dict[str, Any] = {}
+    wanted = sorted(set(run_ids))
+    for start in range(0, len(wanted), 500):  # SQLite takes only so many parameters
+        query = select(runs.c.id, runs.c.input).where(runs.c.id.in_(wanted[start : start + 500]))
+        found.update((row.id, row.input) for row in connection.execute(query))
+    return found
 
 
 # --- what happened since --------------------------------------------------------------------------------------
@@ -113,8 +123,7 @@ def add(connection: Connection, finding: Finding, *, weight: float, now: float) 
     ).first()
     values = msgspec.structs.asdict(finding) | {"id": new_id("candidate"), "weight": weight, "created_at": now}
     values |= decided._asdict() if decided else {"status": "open"}
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    statement = dialect.insert(candidates).values(values).on_conflict_do_nothing().returning(candidates.c.id)
+    statement = insert_into(connection, candidates).values(values).on_conflict_do_nothing().returning(candidates.c.id)
     return connection.execute(statement).first() is not None
 
 

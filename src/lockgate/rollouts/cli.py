@@ -372,7 +372,7 @@ def _follow(rollouts: Rollouts, rollout_id: str, *, timeout: float, json: bool) 
             for event in found.events[shown:]:
                 console().print(f"{_clock(event.at)}  {event.kind}: {event.message}", markup=False)
             now = line(found)
-            if now != last and time.monotonic() >= say_at:
+            if now != last and (time.monotonic() >= say_at or not found.rollout.live):  # as the table below it
                 console().print(f"{_clock(time.time())}  {now}", markup=False, style="dim")
                 last, say_at = now, time.monotonic() + SAY_SECONDS
         shown = len(found.events)
@@ -402,16 +402,18 @@ def _brief(one: Rollout) -> dict[str, Any]:
 
 
 def _stage(one: dict[str, Any]) -> str:
-    """The status of a rollout, and the phase that a live one is in."""
+    """The status of a rollout, and the phase that it is in, or ended in."""
     status, phase, names = one["status"], one["phase"], one["phases"]
-    if status not in ("running", "paused"):
+    if status == "promoted" or (status not in ("running", "paused") and phase >= len(names)):
         return str(status)
     name = f"{names[phase]} ({phase + 1}/{len(names)})" if phase < len(names) else "direct"
-    return name if status == "running" else f"{status}, {name}"
+    return name if status == "running" else f"{status}, {name}" if status == "paused" else f"{status} in {name}"
 
 
 def _versions(one: dict[str, Any]) -> str:
-    return f"{_short(one['baseline']['behaviour_digest'])} → {_short(one['candidate']['behaviour_digest'])}"
+    from lockgate.rollouts.view import between
+
+    return between(one["baseline"]["behaviour_digest"], one["candidate"]["behaviour_digest"])
 
 
 def _short(digest: str) -> str:

@@ -80,17 +80,34 @@ def line(found: RolloutStatus) -> str:
     return f"{stage} · {counts} · harm/safe E: {evidence or 'none'}"
 
 
+def between(old: str, new: str) -> str:
+    """Two behaviour digests, short; the same one twice is a change of what its models are asked at."""
+    return f"{short(old)} → {short(new)}" if old != new else f"{short(old)} → itself, by other providers"
+
+
+def way(rollout: Rollout) -> str:
+    """The phases: those it went through, where it is, or where it ended and what it never reached."""
+    names = [each.name for each in rollout.plan.phases]
+    at = rollout.phase
+    if not names:
+        return f"{rollout.status}: direct"
+    if rollout.live:
+        stages = [f"{name} ✓" for name in names[:at]] + [f"[{name}]" for name in names[at : at + 1]] + names[at + 1 :]
+        return f"{rollout.status}: {' → '.join([*stages, 'stable'])}"
+    reached, left = names[: at + 1], names[at + 1 :]
+    if rollout.status == "promoted":
+        skipped = f" (without {', '.join(left)})" if left else ""
+        return f"promoted: {' → '.join([*reached, 'stable'])}{skipped}"
+    return f"{rollout.status} in {reached[-1]}: {' → '.join(reached)}; never reached: {', '.join([*left, 'stable'])}"
+
+
 def draw(found: RolloutStatus, *, history: bool = False) -> None:
     """Print it for people."""
     rollout, out = found.rollout, console()
-    old, new = short(rollout.baseline.behaviour_digest), short(rollout.candidate.behaviour_digest)
-    out.print(f"{rollout.agent} in {rollout.environment}: {old} → {new}  ({rollout.id})", markup=False, style="bold")
+    versions = between(rollout.baseline.behaviour_digest, rollout.candidate.behaviour_digest)
+    out.print(f"{rollout.agent} in {rollout.environment}: {versions}  ({rollout.id})", markup=False, style="bold")
     phase = rollout.current if rollout.live else None
-    stages = [
-        f"[{each.name}]" if rollout.live and index == rollout.phase else each.name
-        for index, each in enumerate(rollout.plan.phases)
-    ]
-    out.print(f"{rollout.status}: {' → '.join([*stages, 'stable'])}", markup=False)
+    out.print(way(rollout), markup=False)
     if phase is not None and found.situation is not None and not found.situation.ready:
         out.print("no host serves the candidate: it gets no traffic", markup=False, style="yellow")
     if found.readings:
@@ -101,6 +118,12 @@ def draw(found: RolloutStatus, *, history: bool = False) -> None:
         )
         out.print(f"harm at {show(found.harm_at)} = m/α, safe at {show(found.safe_at)} = 1/β", style="dim")
     traffic = found.traffic
+    if any(_counts(one) != (traffic.candidate_units, traffic.baseline_units, traffic.pairs) for one in found.readings):
+        out.print(
+            f"{traffic.candidate_units} + {traffic.baseline_units} units and {traffic.pairs} pairs in all; a metric "
+            "counts those it has a value of: one that failed has no score, and a shadow no latency",
+            style="dim",
+        )
     if traffic.fidelity is not None:
         out.print(
             f"shadow: {traffic.pairs} pairs scored, {traffic.unscored_pairs} not; replay fidelity "
@@ -166,6 +189,10 @@ def _row(reading: Reading, found: RolloutStatus) -> tuple[str, ...]:
         show(reading.safe) + (" ✓" if reading.safe >= found.safe_at else ""),
         reading.note,
     )
+
+
+def _counts(reading: Reading) -> tuple[int, int, int]:
+    return reading.candidate_units, reading.baseline_units, reading.pairs
 
 
 def _ratios(found: RolloutStatus) -> set[str]:

@@ -24,9 +24,27 @@ def decide(approval: Approval, verdict: ApprovalStatus, *, by: str, reason: str,
     if expired(approval, now):
         raise Conflict(f"approval {approval.id} has expired", remedy="run the agent again: it asks anew")
     if approval.status != "pending":
-        who = f" by {approval.decided_by}" if approval.decided_by else ""
-        raise Conflict(f"approval {approval.id} is already {approval.status}{who}")
+        raise Conflict(f"approval {approval.id} {_decided(approval)}", remedy=_ONCE)
     return msgspec.structs.replace(approval, status=verdict, decided_at=now, decided_by=by, reason=reason or None)
+
+
+_ONCE = "an approval is for one call, once; when the agent asks again, that is another one"
+_SINCE = {
+    "approved": ", and its call is still to be made",
+    "executing": ", and its call is being made",
+    "executed": ", and its call was made",
+    "unknown": ", and whether its call was made is not known: check by hand",
+}
+
+
+def _decided(approval: Approval) -> str:
+    """What became of it."""
+    if approval.status == "expired":
+        unused = f"was approved by {approval.decided_by}, and " if approval.decided_by else ""
+        return f"{unused}has expired"
+    verdict = "rejected" if approval.status == "rejected" else "approved"
+    by = f" by {approval.decided_by}" if approval.decided_by else ""
+    return f"was {verdict}{by} already{_SINCE.get(approval.status, '')}"
 
 
 def check_claim(

@@ -49,8 +49,13 @@ def list_approvals(
     app.approvals.expire()
     wanted = None if status == "all" else cast(ApprovalStatus, status)
     found = app.approvals.listed(status=wanted, agent=agent, limit=limit)
-    columns = ("id", "status", "agent", "environment", "tool", "arguments", "waits since")
-    rows = [(a.id, a.status, a.agent, a.environment, a.tool, _short(a.arguments), _when(a.requested_at)) for a in found]
+    columns = ("id", "status", "agent", "environment", "tool", "arguments", "asked at", "decided by")
+    rows = [
+        (a.id, a.status, a.agent, a.environment, a.tool, _short(a.arguments), _when(a.requested_at), a.decided_by or "")
+        for a in found
+    ]
+    if not any(a.decided_by for a in found):
+        columns, rows = columns[:-1], [row[:-1] for row in rows]
 
     def render() -> None:
         if rows:

@@ -68,7 +68,9 @@ def first_candidate() -> str:
 
 @pytest.mark.usefixtures("failed_run")
 def test_a_failure_is_listed_shown_and_promoted_into_the_agents_golden_set(project: Path) -> None:
-    assert "output_invalid: not [JSON]" in call("triage", "list")
+    listed = call("triage", "list")
+    assert "output_invalid: not [JSON]" in listed
+    assert "refund [me]" in listed  # what tells one row from another
     candidate = first_candidate()
     assert "refund [me]" in call("triage", "show", candidate)
     open_app().versions.lock(None)

@@ -128,7 +128,7 @@ def test_what_nobody_decides_expires(approvals: Approvals, request_: Request, cl
     clock.advance(1)
     assert {one.id for one in approvals.expire()} == {waiting.id, unused.id}
     assert approvals.expire() == []
-    with pytest.raises(Conflict, match="already expired"):
+    with pytest.raises(Conflict, match="has expired"):
         approvals.approve(waiting.id, "ann")
 
 

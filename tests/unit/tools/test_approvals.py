@@ -36,9 +36,19 @@ def test_a_yes_says_who_and_when() -> None:
     assert (after.status, after.decided_by, after.decided_at, after.reason) == ("approved", "ann", 150.0, "seen it")
 
 
-@pytest.mark.parametrize("status", ["approved", "rejected", "executing", "executed", "expired", "unknown"])
-def test_a_decision_is_final(status: str) -> None:
-    with pytest.raises(Conflict, match=f"already {status}"):
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        ("approved", "was approved by ann already, and its call is still to be made"),
+        ("rejected", "was rejected by ann already"),
+        ("executing", "was approved by ann already, and its call is being made"),
+        ("executed", "was approved by ann already, and its call was made"),
+        ("expired", "was approved by ann, and has expired"),
+        ("unknown", "was approved by ann already, and whether its call was made is not known"),
+    ],
+)
+def test_a_decision_is_final(status: str, said: str) -> None:
+    with pytest.raises(Conflict, match=said):
         decide(with_status(status), "approved", by="bob", reason="", now=150.0)
 
 
