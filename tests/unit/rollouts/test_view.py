@@ -17,9 +17,9 @@ PHASES = (Phase(weight=0.0), Phase(weight=5.0), Phase(weight=25.0))
 
 def rollout(status: Any, phase: int, phases: tuple[Phase, ...] = PHASES) -> Rollout:
     return Rollout(
-        id="rollout_1", agent="a", environment="prod", baseline=OLD, candidate=NEW, plan=Plan(phases=phases, metrics=()),
-        settings=AgentSettings(), status=status, phase=phase, reason="", created_by="ann", created_at=0.0,
-        phase_started_at=0.0, updated_at=0.0,
+        id="rollout_1", agent="a", environment="prod", baseline=OLD, candidate=NEW,
+        plan=Plan(phases=phases, metrics=()), settings=AgentSettings(), status=status, phase=phase, reason="",
+        created_by="ann", created_at=0.0, phase_started_at=0.0, updated_at=0.0,
     )  # fmt: skip
 
 
