@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 
 import msgspec
 from sqlalchemy import Connection, Insert, Table, bindparam, func, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from lockgate.evals.model import Scorecard
 from lockgate.results import RunResult
 from lockgate.storage.engine import Database
 from lockgate.storage.schema import eval_runs, eval_tables, trial_calls, trial_scores, trials
+from lockgate.storage.upsert import insert_into
 
 CHUNK = 400
 """Cases asked for in one query: below every engine's limit on parameters."""
@@ -137,13 +137,13 @@ class TrialStore:
         with self._control.write() as connection:
             if paid:
                 self._keeps_calls = True
-                connection.execute(_insert_new(self._control, trial_calls), paid)
+                connection.execute(_insert_new(connection, trial_calls), paid)
             if ran:
-                connection.execute(_insert_new(self._control, trials), ran)
+                connection.execute(_insert_new(connection, trials), ran)
                 if self._keeps_calls:
                     self._drop_calls(connection, ran)
             if scored:
-                connection.execute(_insert_new(self._control, trial_scores), scored)
+                connection.execute(_insert_new(connection, trial_scores), scored)
 
     def _drop_calls(self, connection: Connection, ran: Sequence[dict[str, Any]]) -> None:
         of_one = trial_calls.c.case_digest == bindparam("of_case"), trial_calls.c.trial == bindparam("of_trial")
@@ -256,7 +256,6 @@ def whole_evaluations(control: Database, effective_digest: str, dataset_digest: 
         return list(connection.execute(query).scalars())
 
 
-def _insert_new(control: Database, table: Table) -> Insert:
-    dialect = postgresql if control.dialect == "postgresql" else sqlite
-    statement: Insert = dialect.insert(table).on_conflict_do_nothing()
+def _insert_new(connection: Connection, table: Table) -> Insert:
+    statement: Insert = insert_into(connection, table).on_conflict_do_nothing()
     return statement

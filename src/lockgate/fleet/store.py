@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 from sqlalchemy import Connection, RowMapping, case, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from lockgate.fleet.model import Alert
 from lockgate.storage.schema import alerts
+from lockgate.storage.upsert import insert_into
 
 _OPEN = alerts.c.resolved_at.is_(None)
 _SEVEREST_FIRST = case({"critical": 0, "warning": 1}, value=alerts.c.severity, else_=2)
@@ -17,8 +15,7 @@ _SEVEREST_FIRST = case({"critical": 0, "warning": 1}, value=alerts.c.severity, e
 
 def open_or_refresh(connection: Connection, alert: Alert) -> Alert:
     """Open ``alert``, or bring the open one of its key up to date; returns what is stored."""
-    dialect: Any = postgresql if connection.dialect.name == "postgresql" else sqlite
-    statement = dialect.insert(alerts).values(**msgspec.structs.asdict(alert))
+    statement = insert_into(connection, alerts).values(**msgspec.structs.asdict(alert))
     statement = statement.on_conflict_do_update(
         index_elements=[alerts.c.key],
         index_where=_OPEN,

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from sqlalchemy import Connection, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from lockgate.clock import Clock, system
 from lockgate.errors import NotFound
@@ -21,6 +20,7 @@ from lockgate.limits.windows import window_of
 from lockgate.money import Nano
 from lockgate.storage.engine import Database
 from lockgate.storage.schema import uncertain_charges
+from lockgate.storage.upsert import insert_into
 
 
 class Charge(NamedTuple):
@@ -134,7 +134,6 @@ class Charges:
 
     def keep(self, connection: Connection, charge: Charge) -> int:
         """Write one down, unless it is there. Returns how many were new."""
-        insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
         row = {
             "id": charge.id,
             "machine": self._ledger.machine,
@@ -143,7 +142,9 @@ class Charges:
             "parts": [[*key, amount] for key, amount in charge.parts],
             "tokens": charge.tokens,
         }
-        return connection.execute(insert(uncertain_charges).values(row).on_conflict_do_nothing()).rowcount
+        return connection.execute(
+            insert_into(connection, uncertain_charges).values(row).on_conflict_do_nothing()
+        ).rowcount
 
 
 def _charges(connection: Connection, *conditions: object) -> list[Charge]:

@@ -7,11 +7,11 @@ from typing import Any, NamedTuple, cast
 
 import msgspec
 from sqlalchemy import Connection, and_, case, delete, func, or_, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from lockgate.limits.model import Balance, Key, Unit
 from lockgate.limits.windows import seconds_left, window_of
 from lockgate.storage.schema import deployments, ledger, machines, runs
+from lockgate.storage.upsert import insert_into
 from lockgate.versions.model import AgentSettings
 
 _MANY = 500  # values in one statement
@@ -25,7 +25,7 @@ def upsert(
     """Write one machine's settled totals. A total never goes down: a late writer cannot undo a newer one."""
     if not balances:
         return
-    statement = _insert(connection)(ledger)
+    statement = insert_into(connection, ledger)
     new = statement.excluded
     greater = case((new.settled > ledger.c.settled, new.settled), else_=ledger.c.settled)
     statement = statement.on_conflict_do_update(
@@ -79,14 +79,14 @@ def serialise(connection: Connection, key: Key) -> None:
 
 def set_grant(connection: Connection, key: Key, machine: str, granted: int, *, at: float) -> None:
     """Write down how much of an account's cap a machine may spend."""
-    statement = _insert(connection)(ledger)
+    statement = insert_into(connection, ledger)
     statement = statement.on_conflict_do_update(index_elements=_KEY, set_={"granted": granted})
     connection.execute(statement, [_row(key, machine, at, granted=granted)])
 
 
 def see_machine(connection: Connection, machine: str, now: float) -> None:
     """Note that the machine lives."""
-    statement = _insert(connection)(machines).values(name=machine, joined_at=now, seen_at=now)
+    statement = insert_into(connection, machines).values(name=machine, joined_at=now, seen_at=now)
     connection.execute(statement.on_conflict_do_update(index_elements=[machines.c.name], set_={"seen_at": now}))
 
 
@@ -174,7 +174,3 @@ def _row(key: Key, machine: str, at: float, **figures: Any) -> dict[str, Any]:
         "updated_at": at,
         **figures,
     }
-
-
-def _insert(connection: Connection) -> Any:
-    return postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert

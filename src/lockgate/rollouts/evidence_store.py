@@ -7,12 +7,12 @@ from typing import Any
 
 import msgspec
 from sqlalchemy import ColumnElement, Connection, and_, func, or_, select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from lockgate.rollouts.evidence import Pair, RunFacts, State, Traffic, Unit
 from lockgate.rollouts.model import Rollout
 from lockgate.rollouts.shadow import UNSCORED
 from lockgate.storage.schema import assignments, evidence, run_scores, run_steps, runs
+from lockgate.storage.upsert import insert_into
 
 _FACTS = (
     runs.c.id,
@@ -48,8 +48,7 @@ def save_state(
         "state": msgspec.to_builtins(state, str_keys=True),
         "updated_at": now,
     }
-    dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
-    statement = dialect.insert(evidence).values(key=key, **values)
+    statement = insert_into(connection, evidence).values(key=key, **values)
     connection.execute(statement.on_conflict_do_update(index_elements=["key"], set_=values))
 
 

@@ -15,7 +15,6 @@ from typing import Any
 
 import msgspec
 from sqlalchemy import Connection, delete, select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from lockgate.clock import Clock
 from lockgate.errors import InputError, LockgateError, NotFound, Unauthenticated
@@ -29,6 +28,7 @@ from lockgate.rollouts.service import Rollouts
 from lockgate.storage import schema
 from lockgate.storage.blobs import BlobStore
 from lockgate.storage.engine import Database
+from lockgate.storage.upsert import insert_into
 from lockgate.versions.service import MeasuredBy, Versions
 
 BY = "gitops"
@@ -300,6 +300,5 @@ class GitOps:
 
 
 def _upsert(connection: Connection, table: Any, key: dict[str, Any], values: dict[str, Any]) -> None:
-    dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
-    statement = dialect.insert(table).values(**key, **values)
+    statement = insert_into(connection, table).values(**key, **values)
     connection.execute(statement.on_conflict_do_update(index_elements=list(key), set_=values))

@@ -7,12 +7,12 @@ believe they lead cannot both write.
 from __future__ import annotations
 
 from sqlalchemy import Connection, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from lockgate.clock import Clock
 from lockgate.errors import Conflict
 from lockgate.storage.engine import Database
 from lockgate.storage.schema import leases
+from lockgate.storage.upsert import insert_into
 
 
 class Leadership:
@@ -37,9 +37,8 @@ class Leadership:
         if self.leads() and self._until - now > self.seconds / 2:
             return True
         with self._control.write() as connection:
-            dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
             connection.execute(
-                dialect.insert(leases)
+                insert_into(connection, leases)
                 .values(name=self.name, holder="", fence=0, expires_at=0.0)
                 .on_conflict_do_nothing()
             )

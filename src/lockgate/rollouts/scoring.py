@@ -9,7 +9,6 @@ from typing import Any
 
 import msgspec
 from sqlalchemy import Connection, Row, func, select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from lockgate.clock import Clock
 from lockgate.errors import LockgateError
@@ -21,6 +20,7 @@ from lockgate.rollouts import store
 from lockgate.rollouts.model import MetricSpec
 from lockgate.storage.engine import Database
 from lockgate.storage.schema import run_scores, run_steps, runs
+from lockgate.storage.upsert import insert_into
 from lockgate.versions.model import AgentSettings
 
 _log = logging.getLogger(__name__)
@@ -119,8 +119,7 @@ class LiveScoring:
             for score in (score_run(metric, None, row.input, result, scorer=scorer) for metric, scorer in scorers)
         ]
         with self._control.write() as connection:
-            dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
-            connection.execute(dialect.insert(run_scores).on_conflict_do_nothing(), scores)
+            connection.execute(insert_into(connection, run_scores).on_conflict_do_nothing(), scores)
         return len(results)
 
 

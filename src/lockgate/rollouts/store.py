@@ -10,7 +10,6 @@ from typing import Any
 
 import msgspec
 from sqlalchemy import Connection, Row, delete, func, insert, select, text, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
 from lockgate.errors import Conflict
@@ -20,6 +19,7 @@ from lockgate.rollouts.model import LIVE, Deployment, Event, Plan, Rollout
 from lockgate.runs import Arm
 from lockgate.storage import schema
 from lockgate.storage.engine import Database
+from lockgate.storage.upsert import insert_into
 from lockgate.versions.model import AgentSettings, VersionRef
 
 # --- assignment -----------------------------------------------------------------------------------------------
@@ -42,9 +42,8 @@ def assign(control: Database, rollout_id: str, key: str, weight: float, now: flo
         with control.write() as connection:
             if connection.dialect.name == "postgresql":  # numbers are then given out in the order they become visible
                 connection.execute(text("select pg_advisory_xact_lock(hashtext(:name))"), {"name": rollout_id})
-            dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
             connection.execute(
-                dialect.insert(table)
+                insert_into(connection, table)
                 .values(
                     rollout_id=rollout_id,
                     key=key,
@@ -306,8 +305,7 @@ def drop_hold(connection: Connection, environment: str, agent: str, effective: s
 
 
 def _upsert(connection: Connection, table: Any, key: dict[str, Any], values: dict[str, Any]) -> None:
-    dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
-    statement = dialect.insert(table).values(**key, **values)
+    statement = insert_into(connection, table).values(**key, **values)
     connection.execute(statement.on_conflict_do_update(index_elements=list(key), set_=values))
 
 

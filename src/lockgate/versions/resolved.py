@@ -7,28 +7,26 @@ the file that said them is a followed branch's. Secrets are kept as the referenc
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import msgspec
 from sqlalchemy import Connection, select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from lockgate.project.model import ResolvedProvider
 from lockgate.storage.schema import resolved_providers
+from lockgate.storage.upsert import insert_into
 from lockgate.versions.digest import effective_digest
 from lockgate.versions.model import VersionRef
 
 
 def record(connection: Connection, version: VersionRef, providers: Mapping[str, ResolvedProvider], now: float) -> None:
     """Keep what the version's environment resolves; what is not part of the digest (a key's reference) is renewed."""
-    dialect: Any = postgresql if connection.dialect.name == "postgresql" else sqlite
     values = {
         "behaviour_digest": version.behaviour_digest,
         "agent": version.agent,
         "providers": {name: msgspec.to_builtins(one) for name, one in providers.items()},
         "recorded_at": now,
     }
-    statement = dialect.insert(resolved_providers).values(effective_digest=version.effective_digest, **values)
+    statement = insert_into(connection, resolved_providers).values(effective_digest=version.effective_digest, **values)
     connection.execute(
         statement.on_conflict_do_update(index_elements=[resolved_providers.c.effective_digest], set_=values)
     )

@@ -7,9 +7,9 @@ from typing import Any
 
 import msgspec
 from sqlalchemy import Connection, Table, insert, select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from lockgate.storage.schema import attestations, deployments, rollouts, versions
+from lockgate.storage.upsert import insert_into
 from lockgate.versions.renumbered import Deployed
 
 
@@ -27,10 +27,9 @@ class VersionRow(msgspec.Struct, frozen=True, kw_only=True):
 
 def save_versions(connection: Connection, rows: Iterable[VersionRow]) -> None:
     """Insert, or bring up to date what is beside the identity; the first time stays."""
-    make: Any = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
     for row in rows:
         values = msgspec.structs.asdict(row)
-        statement = make(versions).values(**values)
+        statement = insert_into(connection, versions).values(**values)
         latest = {name: statement.excluded[name] for name in ("file_version", "source", "settings_digest")}
         if row.git_commit is not None:
             latest["git_commit"] = statement.excluded.git_commit
@@ -39,8 +38,7 @@ def save_versions(connection: Connection, rows: Iterable[VersionRow]) -> None:
 
 def insert_new(connection: Connection, table: Table, values: dict[str, Any]) -> Any:
     """An insert that leaves a row which is there already as it is."""
-    make: Any = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
-    return make(table).values(**values).on_conflict_do_nothing()
+    return insert_into(connection, table).values(**values).on_conflict_do_nothing()
 
 
 def version_row(connection: Connection, behaviour_digest: str) -> VersionRow | None:

@@ -7,7 +7,6 @@ from typing import Any
 
 import msgspec
 from sqlalchemy import func, select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from lockgate.evals.annotation.model import Grade, Item
 from lockgate.evals.store import CHUNK
@@ -15,6 +14,7 @@ from lockgate.storage.engine import Database
 from lockgate.storage.schema import annotation_items as items
 from lockgate.storage.schema import annotation_labels as labels
 from lockgate.storage.schema import eval_runs, run_scores, runs, trial_scores, trials
+from lockgate.storage.upsert import insert_into
 
 
 def add_items(control: Database, found: Sequence[Item]) -> int:
@@ -22,7 +22,9 @@ def add_items(control: Database, found: Sequence[Item]) -> int:
     with control.write() as connection:
         before = connection.execute(select(func.count()).select_from(items)).scalar_one()
         for item in found:
-            connection.execute(_insert(control)(items).values(**msgspec.to_builtins(item)).on_conflict_do_nothing())
+            connection.execute(
+                insert_into(connection, items).values(**msgspec.to_builtins(item)).on_conflict_do_nothing()
+            )
         after = connection.execute(select(func.count()).select_from(items)).scalar_one()
     return int(after - before)
 
@@ -61,7 +63,7 @@ def save_grade(control: Database, grade: Grade) -> None:
     values = msgspec.to_builtins(grade)
     changed = {name: values[name] for name in ("value", "note", "created_at")}
     with control.write() as connection:
-        statement = _insert(control)(labels).values(**values)
+        statement = insert_into(connection, labels).values(**values)
         connection.execute(statement.on_conflict_do_update(index_elements=["item_id", "annotator"], set_=changed))
 
 
@@ -120,7 +122,3 @@ def scored_runs(
     )
     with control.read() as connection:
         return [(row[0], row[1], row[2]) for row in connection.execute(query)]
-
-
-def _insert(control: Database) -> Any:
-    return (postgresql if control.dialect == "postgresql" else sqlite).insert

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, delete, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from lockgate.fleet.heartbeats.model import Heartbeat, Reported, Wanted
 from lockgate.storage.schema import deployments, hosts, instances, routes, versions
+from lockgate.storage.upsert import insert_into
 
 
 class Host(NamedTuple):
@@ -32,7 +32,6 @@ class Named(NamedTuple):
 
 def put(connection: Connection, environment: str, beat: Heartbeat, now: float) -> Reported:
     """Note what an instance said; returns what is known of it now."""
-    dialect: Any = postgresql if connection.dialect.name == "postgresql" else sqlite
     said = {
         "version": beat.version,
         "status": beat.status,
@@ -41,7 +40,7 @@ def put(connection: Connection, environment: str, beat: Heartbeat, now: float) -
         "last_seen_at": now,
     }
     key = {"environment": environment, "agent": beat.agent, "instance": beat.instance.replace("\0", "")}
-    statement = dialect.insert(instances).values(**key, **said, first_seen_at=now, behind_since=None)
+    statement = insert_into(connection, instances).values(**key, **said, first_seen_at=now, behind_since=None)
     statement = statement.on_conflict_do_update(index_elements=list(key), set_=said)
     row = connection.execute(statement.returning(*instances.columns)).mappings().one()
     return Reported(**row)
