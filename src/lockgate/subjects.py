@@ -46,7 +46,6 @@ async def open_subject(
     ``model_override`` is ``provider:name``, ``system_prompt`` a text in place of the version's own. A provider of kind
     ``local`` is started, or joined when it runs already.
     """
-    from lockgate.gateway.offline import governed
     from lockgate.offswitch import OffSwitch
     from lockgate.runtime.local import LocalRunner
 
@@ -59,7 +58,7 @@ async def open_subject(
     app.versions.materialise(version, code)
     switch = OffSwitch(app, environment, version.agent)
     async with open_models(app, version, environment, switch=switch) as client:
-        runner = LocalRunner(version, governed(client, version), code, environment=environment)
+        runner = LocalRunner(version, _governed(client, version), code, environment=environment)
         subject = _subject(runner, client, version, app.project.root)
 
         async def unless_killed(case: Case, trial: int) -> RunResult:
@@ -70,6 +69,16 @@ async def open_subject(
 
         yield unless_killed
         runner.close()
+
+
+def _governed(client: ModelClient, version: AgentVersion) -> ModelClient:
+    """The client with the version's own checks and triage around it. What they need is imported for them alone."""
+    if version.triage is None and (version.guardrails is None or not version.guardrails.checks):
+        return client
+    from lockgate.gateway.offline import governed
+
+    governing: ModelClient = governed(client, version)
+    return governing
 
 
 def _subject(runner: LocalRunner, client: ModelClient, version: AgentVersion, root: Path) -> Subject:

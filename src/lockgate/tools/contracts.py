@@ -6,7 +6,6 @@ import hashlib
 from functools import lru_cache
 from typing import Any
 
-import jsonschema_rs
 import msgspec
 
 from lockgate.errors import InputError
@@ -67,6 +66,8 @@ def stubbed_result(contract: ToolContract, arguments: dict[str, Any]) -> Any:
 
 def check_schema(schema: dict[str, Any], where: str) -> None:
     """Raises :class:`InputError` when ``schema`` is not a JSON Schema, or points outside itself."""
+    import jsonschema_rs
+
     try:
         _validator(_ENCODER.encode(schema))
     except jsonschema_rs.ValidationError as error:
@@ -78,6 +79,8 @@ def check_schema(schema: dict[str, Any], where: str) -> None:
 
 @lru_cache(maxsize=512)
 def _validator(schema: bytes) -> Any:
+    import jsonschema_rs  # by those that have a schema
+
     # Offline: a schema must not make the process fetch a URL that somebody wrote into it.
     return jsonschema_rs.validator_for(msgspec.json.decode(schema), offline=True)
 

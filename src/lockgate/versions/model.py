@@ -55,6 +55,11 @@ class Guardrails(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     input: tuple[dict[str, Any], ...] = ()
     output: tuple[dict[str, Any], ...] = ()
 
+    @property
+    def checks(self) -> bool:
+        """Whether anything is checked at all."""
+        return self.pii_redaction or self.injection != "off" or bool(self.input or self.output)
+
 
 class Reference(msgspec.Struct, frozen=True, kw_only=True):
     """Something that defines the behaviour and is too large to carry: weights, an adapter, a data set."""
