@@ -14,17 +14,19 @@ import msgspec
 from lockgate import __version__
 from lockgate.errors import ApprovalPending, InputError, LimitExceeded, LockgateError, RunFailed
 from lockgate.gateway.access import Access
+from lockgate.gateway.agent_answers import voice_of
 from lockgate.gateway.agents import Agents, Asked, Ran
 from lockgate.gateway.batches.service import Batches
 from lockgate.gateway.calls.service import Proxy
 from lockgate.gateway.control_proxy import ControlProxy
 from lockgate.gateway.directory import Directory
-from lockgate.gateway.exchange import ClientGone, Exchange, Headers, Watchman
+from lockgate.gateway.exchange import ClientGone, Exchange, Headers
 from lockgate.gateway.model import Identity
 from lockgate.gateway.protocols.dialect import Dialect
 from lockgate.gateway.protocols.model import Request
-from lockgate.gateway.protocols.passages import CHAT, DIALECTS
+from lockgate.gateway.protocols.passages import DIALECTS
 from lockgate.gateway.shared_metrics import SharedMetrics
+from lockgate.gateway.watchman import Watchman
 from lockgate.money import to_usd
 from lockgate.telemetry import logs, otlp
 from lockgate.telemetry.metrics import CONTENT_TYPE
@@ -160,15 +162,9 @@ class Gateway:
             await self._proxy.serve(exchange, identity, request)
 
     async def _chat_with_agent(self, exchange: Exchange, identity: Identity, call: Request) -> None:
-        if call.dialect is not CHAT:
-            raise InputError(
-                f"agents are not served at {call.dialect.path}", remedy="ask POST /v1/chat/completions for one"
-            )
-        agent = call.model.removeprefix(AGENT)
-        messages = call.decoded("messages")
-        if not isinstance(messages, list) or not messages:
-            raise InputError("'messages' holds no message", remedy="send a list of at least one")
-        ran = await self._run(exchange, identity, agent, {"messages": messages}, call.string("user"))
+        voice = voice_of(call)
+        messages, user = voice.heard(call)
+        ran = await self._run(exchange, identity, call.model.removeprefix(AGENT), {"messages": messages}, user)
         result, headers = ran.result, _run_headers(ran)
         if result.status == "suspended":
             pending = ApprovalPending(
@@ -180,11 +176,12 @@ class Gateway:
         elif result.status != "completed":
             exchange.fail(_failure(ran), headers, {"run_id": result.run_id})
         else:
-            answer = _completion(call.model, ran, exchange.started_ns // 1_000_000_000)
+            created = exchange.started_ns // 1_000_000_000
             if call.stream:
-                await _send_as_stream(exchange, answer, headers, call.wants_usage)
+                transport = exchange.stream(200, [("content-type", "text/event-stream"), *headers])
+                await exchange.send(transport, voice.events(call, result, created))
             else:
-                exchange.respond_json(200, answer, headers)
+                exchange.respond_json(200, voice.answer(call, result, created), headers)
 
     async def _serve_batches(self, exchange: Exchange) -> None:
         assert self._batches is not None
@@ -317,42 +314,3 @@ def _failure(ran: Ran) -> LockgateError:
     if kind in _LIMITS:
         return LimitExceeded(message, limit=kind)
     return RunFailed(kind, message, remedy=f"lockgate runs show {result.run_id}")
-
-
-def _completion(model: str, ran: Ran, created: int) -> dict[str, Any]:
-    result = ran.result
-    return {
-        "id": result.run_id,
-        "object": "chat.completion",
-        "created": created,
-        "model": model,
-        "choices": [
-            {
-                "index": 0,
-                "message": {"role": "assistant", "content": result.deliverable, "refusal": None},
-                "logprobs": None,
-                "finish_reason": "stop",
-            }
-        ],
-        "usage": {
-            "prompt_tokens": result.usage.input_tokens,
-            "completion_tokens": result.usage.output_tokens,
-            "total_tokens": result.usage.total_tokens,
-        },
-    }
-
-
-async def _send_as_stream(exchange: Exchange, answer: dict[str, Any], headers: Headers, wants_usage: bool) -> None:
-    """A finished answer as the events of a stream: for clients that only speak streams."""
-    head = {**answer, "object": "chat.completion.chunk"}
-    usage = head.pop("usage")
-    content = answer["choices"][0]["message"]["content"]
-    deltas = [({"role": "assistant", "content": content}, None), ({}, "stop")]
-    events = [
-        {**head, "choices": [{"index": 0, "delta": delta, "finish_reason": finished}]} for delta, finished in deltas
-    ]
-    if wants_usage:
-        events.append({**head, "choices": [], "usage": usage})
-    transport = exchange.stream(200, [("content-type", "text/event-stream"), *headers])
-    body = b"".join(b"data: " + msgspec.json.encode(event) + b"\n\n" for event in events)
-    await exchange.send(transport, body + b"data: [DONE]\n\n")

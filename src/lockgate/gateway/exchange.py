@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
 import time
@@ -14,6 +13,7 @@ import msgspec
 
 from lockgate.errors import InputError, LockgateError, TooLarge, Unauthenticated
 from lockgate.gateway.problems import Response, anthropic_error, openai_error, problem
+from lockgate.gateway.watchman import Wait, Watchman
 from lockgate.telemetry.context import new_trace_id, parse_traceparent
 
 log = logging.getLogger(__name__)
@@ -26,7 +26,6 @@ SEND_SECONDS = 60.0
 """Seconds a client may leave a chunk unread."""
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-_ROUND = 0.05  # seconds between two rounds of the watchman; a call that is over sooner is never watched
 
 Headers = list[tuple[str, str]]
 
@@ -182,84 +181,7 @@ class Exchange:
         return _Watch(self.watchman, self.protocol)
 
 
-class Watchman:
-    """Looks after the waits of one event loop: deadlines, and clients that leave.
-
-    Timers of their own for each of a request's waits would cost as much as a tenth of the request, and nearly all of
-    them are over at once. So waits only note themselves here, and one round of all of them is made twenty times a
-    second, for as long as there are any.
-    """
-
-    def __init__(self) -> None:
-        self._waits: set[_Wait] = set()
-        self._timer: asyncio.TimerHandle | None = None
-
-    def expect(self, seconds: float) -> _Deadline:
-        """``with watchman.expect(60): await …`` raises TimeoutError after so many seconds (or a round later)."""
-        return _Deadline(self, time.monotonic() + seconds)
-
-    def _add(self, wait: _Wait) -> None:
-        self._waits.add(wait)
-        if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(_ROUND, self._round)
-
-    def _round(self) -> None:
-        self._timer = None
-        now = time.monotonic()
-        for wait in list(self._waits):
-            wait.look(now)
-        if self._waits:
-            self._timer = asyncio.get_running_loop().call_later(_ROUND, self._round)
-
-
-class _Wait:
-    """A wait of the running task that may be cancelled, and what its cancellation means."""
-
-    __slots__ = ("_cancelled", "_task", "_watchman")
-
-    def __init__(self, watchman: Watchman) -> None:
-        self._watchman = watchman
-        self._cancelled = False
-
-    def __enter__(self) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._task = task
-        self._watchman._add(self)
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: object) -> None:
-        self._watchman._waits.discard(self)
-        if self._cancelled and kind is asyncio.CancelledError:
-            self._task.uncancel()
-            raise self.meaning() from error
-
-    def cancel(self, _: object = None) -> None:
-        self._cancelled = True
-        self._task.cancel()
-
-    def look(self, now: float) -> None:
-        raise NotImplementedError
-
-    def meaning(self) -> Exception:
-        raise NotImplementedError
-
-
-class _Deadline(_Wait):
-    __slots__ = ("_until",)
-
-    def __init__(self, watchman: Watchman, until: float) -> None:
-        super().__init__(watchman)
-        self._until = until
-
-    def look(self, now: float) -> None:
-        if now >= self._until and not self._cancelled:
-            self.cancel()
-
-    def meaning(self) -> Exception:
-        return TimeoutError()
-
-
-class _Watch(_Wait):
+class _Watch(Wait):
     __slots__ = ("_gone", "_protocol")
 
     def __init__(self, watchman: Watchman, protocol: Any) -> None:

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from pathlib import Path
+from time import monotonic
 
 import aiohttp
 from yarl import URL
 
 from lockgate import __version__
 from lockgate.errors import UpstreamError
+from lockgate.gateway.watchman import Watchman
+from lockgate.gateway.wire import FAILURES, Received, Wire
 
 CONNECT_SECONDS = 5.0
 MAX_CONNECTIONS = 1024
@@ -34,47 +37,64 @@ _KEEP_ALIVE = 4.0
 class Answer:
     """A response whose headers have come. Read it, or take its chunks; then :meth:`close` it."""
 
-    __slots__ = ("_response", "status")
+    __slots__ = ("_between", "_headers", "_received", "_until", "_watchman", "status")
 
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
-        self._response = response
-        self.status = response.status
+    def __init__(
+        self, received: Received | aiohttp.ClientResponse, watchman: Watchman, until: float, between: float
+    ) -> None:
+        """``until`` (of the monotonic clock) it has to be there, and ``between`` two chunks so many seconds at most."""
+        self.status = received.status
+        self._received = received
+        self._headers = received.headers
+        self._watchman = watchman
+        self._until = until
+        self._between = between
 
     def header(self, name: str) -> str | None:
-        return self._response.headers.get(name)
+        return self._headers.get(name)
 
     def headers(self) -> list[tuple[str, str]]:
         """All of them, names in lower case."""
-        return [(name.lower(), value) for name, value in self._response.headers.items()]
+        return [(name.lower(), value) for name, value in self._headers.items()]
 
     async def read(self, limit: int = MAX_ANSWER) -> bytes:
         """The whole body; :class:`UpstreamError` when it breaks off or is longer than ``limit`` bytes."""
-        length = self._response.content_length
-        try:
-            if length is not None and length <= limit:
-                return await self._response.read()
-            parts: list[bytes] = []
-            taken = 0
-            async for part in self._response.content.iter_any():
-                taken += len(part)
-                if taken > limit:
-                    raise UpstreamError(f"the answer is longer than {limit} bytes", sent=True)
-                parts.append(part)
-            return b"".join(parts)
-        except (aiohttp.ClientError, TimeoutError, OSError) as failure:
-            raise _after_headers(failure) from failure
+        content = self._received.content
+        if content.is_eof():  # it came with the headers
+            try:
+                body = content.read_nowait()
+            except FAILURES as failure:
+                raise _after_headers(failure) from failure
+            self.close()
+            if len(body) > limit:
+                raise _too_long(limit)
+            return body
+        parts: list[bytes] = []
+        taken = 0
+        async for part in self.chunks():
+            taken += len(part)
+            if taken > limit:
+                raise _too_long(limit)
+            parts.append(part)
+        return b"".join(parts)
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The body as it comes."""
+        content, watchman = self._received.content, self._watchman
         try:
-            async for part in self._response.content.iter_any():
+            while True:
+                with watchman.expect(min(self._between, self._until - monotonic())):
+                    part = await content.readany()
+                if not part:
+                    self.close()  # whoever waits for a connection need not wait for the client to read
+                    return
                 yield part
-        except (aiohttp.ClientError, TimeoutError, OSError) as failure:
+        except FAILURES as failure:
             raise _after_headers(failure) from failure
 
     def close(self) -> None:
         """Give the connection back when the answer was read to its end, else close it."""
-        self._response.close()
+        self._received.close()
 
 
 class Upstream:
@@ -83,6 +103,8 @@ class Upstream:
     def __init__(self, socket: Path | None = None) -> None:
         self._socket = socket
         self._session: aiohttp.ClientSession | None = None
+        self._wire: Wire | None = None
+        self._watchman = Watchman()
 
     async def send(
         self,
@@ -104,7 +126,43 @@ class Upstream:
         """
         session = self._session
         if session is None:
-            session = self._session = self._open()
+            session = self._open()
+        until = monotonic() + (STREAM_SECONDS if stream else timeout)
+        if self._wire is not None and isinstance(body, bytes | None) and not confirm:
+            received: Received | aiohttp.ClientResponse
+            received = await self._ask(self._wire, method, url, headers, body or b"", timeout)
+        else:
+            received = await self._ask_by_session(session, method, url, headers, body, timeout, stream, confirm)
+        return Answer(received, self._watchman, until, timeout)
+
+    async def _ask(
+        self, wire: Wire, method: str, url: URL, headers: Mapping[str, str], body: bytes, timeout: float
+    ) -> Received:
+        connection = received = None
+        try:
+            with self._watchman.expect(timeout):
+                place = wire.place(url)
+                connection = await wire.connect(place, min(CONNECT_SECONDS, timeout / 2))
+                received = await wire.ask(connection, place, method, headers, body)
+            return received
+        except FAILURES as failure:
+            raise _before_headers(failure, url, timeout, connected=connection is not None) from failure
+        finally:
+            if received is None and connection is not None:
+                connection.close()
+
+    async def _ask_by_session(
+        self,
+        session: aiohttp.ClientSession,
+        method: str,
+        url: URL,
+        headers: Mapping[str, str],
+        body: bytes | AsyncIterable[bytes] | None,
+        timeout: float,
+        stream: bool,
+        confirm: bool,
+    ) -> aiohttp.ClientResponse:
+        """For what :class:`Wire` does not do: Unix sockets, bodies in parts, and such as wait to be asked for."""
         limits = aiohttp.ClientTimeout(
             total=STREAM_SECONDS if stream else timeout,
             connect=min(CONNECT_SECONDS, timeout / 2),
@@ -114,7 +172,7 @@ class Upstream:
         if held is not None:
             headers = {**headers, "content-length": str(len(held.body))}
         try:
-            response = await session.request(
+            return await session.request(
                 method,
                 url,
                 headers=headers,
@@ -123,17 +181,16 @@ class Upstream:
                 allow_redirects=False,
                 expect100=confirm,
             )
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as failure:
+        except FAILURES as failure:
             error = _before_headers(failure, url, timeout)
             if held is not None and not held.given:
                 error.sent = False
             raise error from failure
-        return Answer(response)
 
     async def close(self) -> None:
         if self._session is not None:
             await self._session.close()
-            self._session = None
+            self._session = self._wire = None
 
     def _open(self) -> aiohttp.ClientSession:
         connector: aiohttp.BaseConnector
@@ -142,11 +199,13 @@ class Upstream:
             connector = aiohttp.UnixConnector(str(self._socket), limit=MAX_CONNECTIONS, force_close=True)
         else:
             connector = aiohttp.TCPConnector(limit=MAX_CONNECTIONS, keepalive_timeout=_KEEP_ALIVE)
-        return aiohttp.ClientSession(
+            self._wire = Wire(connector)
+        self._session = aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,
         )
+        return self._session
 
 
 class _Held:
@@ -161,12 +220,14 @@ class _Held:
         yield self.body
 
 
-def _before_headers(failure: Exception, url: URL, timeout: float) -> UpstreamError:
+def _before_headers(failure: Exception, url: URL, timeout: float, *, connected: bool = True) -> UpstreamError:
     place = f"{url.host}:{url.port}" if url.host else str(url)
     if isinstance(failure, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)):
         return UpstreamError(f"{place} cannot be reached: {_reason(failure)}", sent=False)
     if isinstance(failure, (aiohttp.InvalidURL, ValueError)):
         return UpstreamError(f"{place} cannot be asked: {failure}", sent=False)
+    if not connected:
+        return UpstreamError(f"{place} cannot be reached: {_reason(failure)}", sent=False)
     if isinstance(failure, TimeoutError):
         return UpstreamError(f"{place} did not answer within {timeout:g} seconds", sent=True)
     return UpstreamError(f"{place} closed the connection without an answer: {_reason(failure)}", sent=True)
@@ -178,6 +239,10 @@ def _after_headers(failure: Exception) -> UpstreamError:
     if isinstance(failure, TimeoutError):
         return UpstreamError("the answer stopped coming", sent=True)
     return UpstreamError(f"the answer broke off: {_reason(failure)}", sent=True)
+
+
+def _too_long(limit: int) -> UpstreamError:
+    return UpstreamError(f"the answer is longer than {limit} bytes", sent=True)
 
 
 def _reason(failure: BaseException) -> str:

@@ -1,0 +1,103 @@
+"""A request on a connection of aiohttp's pool, without aiohttp's session.
+
+aiohttp still resolves names, connects, speaks TLS, keeps the pool and parses what comes back. What its session does
+for a call besides (cookies, redirects, proxies, tracing, headers of its own, timers) is not wanted here, and takes more
+time than all the rest: see docs/decisions/upstream-client.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import aiohttp
+from aiohttp import http
+from yarl import URL
+
+_URLS = 1000
+_AT_ONCE = 64 * 1024
+"""Bytes of a body up to which it leaves in one piece with the headers."""
+
+
+class Place(NamedTuple):
+    """Where requests to one URL go."""
+
+    request: aiohttp.ClientRequest  # by which the pool knows the server
+    line: str  # of a request, behind its method; and the header that names the host
+
+
+class Received(NamedTuple):
+    """An answer whose headers have come, and the connection that the rest comes over."""
+
+    status: int
+    headers: Mapping[str, str]
+    content: aiohttp.StreamReader
+    connection: Any  # aiohttp's connector.Connection
+
+    def close(self) -> None:
+        """Give the connection back when the answer was read to its end, else close it."""
+        transport = self.connection.transport
+        if self.content.is_eof() and transport is not None and not transport.get_write_buffer_size():
+            self.connection.release()
+        else:
+            self.connection.close()
+
+
+class Wire:
+    """Writes requests and reads the heads of their answers. One per connector."""
+
+    def __init__(self, connector: aiohttp.BaseConnector) -> None:
+        self._connector = connector
+        self._loop = asyncio.get_running_loop()
+        self._places: dict[URL, Place] = {}
+        self._limits: dict[float, aiohttp.ClientTimeout] = {}
+
+    async def connect(self, place: Place, seconds: float) -> Any:
+        """A connection of the pool, or a new one, which takes at most so long."""
+        limit = self._limits.get(seconds)
+        if limit is None:
+            limit = self._limits[seconds] = aiohttp.ClientTimeout(connect=seconds)
+        return await self._connector.connect(place.request, [], limit)
+
+    async def ask(
+        self, connection: Any, place: Place, method: str, headers: Mapping[str, str], body: bytes
+    ) -> Received:
+        """Send the request, and wait for the headers of its answer. The connection is the caller's to close."""
+        protocol = connection.protocol
+        protocol.set_response_params(skip_payload=method == "HEAD", read_until_eof=True)
+        head = _head(method, place, headers, len(body))
+        write = connection.transport.write
+        if len(body) <= _AT_ONCE:
+            write(head + body)
+        else:
+            write(head)
+            write(body)
+        while True:
+            message, content = await protocol.read()
+            if message.code >= 200 or message.code == 101:  # else there is more to come
+                return Received(message.code, message.headers, content, connection)
+
+    def place(self, url: URL) -> Place:
+        """Raises ValueError for what is no URL of a server."""
+        place = self._places.get(url)
+        if place is None:
+            if url.scheme not in ("http", "https"):
+                raise ValueError(f"{str(url)!r} is no http(s) URL")
+            request = aiohttp.ClientRequest("GET", url, loop=self._loop)
+            if len(self._places) >= _URLS:
+                self._places.clear()
+            place = Place(request, f" {url.raw_path_qs} HTTP/1.1\r\nhost: {request.headers['host']}\r\n")
+            self._places[url] = place
+        return place
+
+
+def _head(method: str, place: Place, headers: Mapping[str, str], size: int) -> bytes:
+    lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    if lines.count("\n") != len(headers) or lines.count("\r") != len(headers) or "\0" in lines:
+        raise ValueError("a header holds a line break or a zero byte")
+    return f"{method}{place.line}{lines}content-length: {size}\r\n\r\n".encode()
+
+
+FAILURES = (aiohttp.ClientError, http.HttpProcessingError, TimeoutError, OSError, ValueError)
+"""What comes of a request that fails."""
