@@ -158,6 +158,7 @@ def serve(name: str, root: Path, state: Path, parent: int) -> None:
 
     params = xllamacpp.CommonParams()
     params.model.path = str(path)
+    params.model_alias = {name}  # else the file's path is what it says it is
     params.hostnames = ["127.0.0.1"]
     params.port = 0
     params.n_parallel = SLOTS

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import openai
 import pytest
+from anthropic import Anthropic
 from openai import OpenAI
 
 from lockgate.gateway.model import RunClaims
@@ -102,6 +103,57 @@ def test_a_client_that_only_streams_gets_a_stream(gateway: RunningGateway, hosts
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == "done"
     assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices] == [None, "stop"]
     assert chunks[-1].usage is not None
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_agent_answers_anthropics_client(gateway: RunningGateway, hosts: Hosts, stream: bool) -> None:
+    gateway.route()
+    host = hosts(STABLE)
+    host.respond = lambda _: RunResult(
+        status="completed", output="done", usage=Usage(input_tokens=30, output_tokens=12)
+    )
+    said: Any = [{"role": "user", "content": [{"type": "text", "text": "hi"}]}]
+    asked: Any = {"model": "agent:triage", "max_tokens": 9, "messages": said, "metadata": {"user_id": "u1"}}
+    with Anthropic(base_url=gateway.url, api_key=gateway.key(), max_retries=0, timeout=20) as client:
+        if stream:
+            with client.messages.stream(**asked) as running:
+                message = running.get_final_message()
+        else:
+            message = client.messages.create(**asked)
+    assert [part.text for part in message.content if part.type == "text"] == ["done"]
+    assert (message.stop_reason, message.usage.input_tokens, message.usage.output_tokens) == ("end_turn", 30, 12)
+    assert (host.requests[0].input, host.requests[0].assignment_key) == ({"messages": MESSAGES}, "u1")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_agent_answers_the_responses_api(
+    gateway: RunningGateway, hosts: Hosts, caller: OpenAI, stream: bool
+) -> None:
+    gateway.route()
+    host = hosts(STABLE)
+    host.respond = lambda _: RunResult(
+        status="completed", output="done", usage=Usage(input_tokens=30, output_tokens=12)
+    )
+    item: Any = {"role": "user", "content": [{"type": "input_text", "text": "hi"}]}
+    if stream:
+        with caller.responses.stream(model="agent:triage", input="hi") as running:
+            response: Any = running.get_final_response()
+    else:
+        response = caller.responses.create(model="agent:triage", input=[item])
+    assert (response.output_text, response.usage.total_tokens) == ("done", 42)
+    [message] = host.requests[0].input["messages"]
+    assert message["content"] == ("hi" if stream else [{"type": "text", "text": "hi"}])
+
+
+def test_what_an_agent_cannot_be_asked_is_refused_in_words(gateway: RunningGateway, caller: OpenAI) -> None:
+    gateway.route()
+    with pytest.raises(openai.BadRequestError, match="agents are not served at /v1/embeddings"):
+        caller.embeddings.create(model="agent:triage", input="hi")
+    with pytest.raises(openai.BadRequestError, match="previous_response_id"):
+        caller.responses.create(model="agent:triage", input="hi", previous_response_id="resp_1")
+    output: Any = [{"type": "function_call_output", "call_id": "c", "output": "x"}]
+    with pytest.raises(openai.BadRequestError, match="its tools are its own"):
+        caller.responses.create(model="agent:triage", input=output)
 
 
 def test_a_run_over_the_api_is_the_whole_result(gateway: RunningGateway, hosts: Hosts) -> None:
