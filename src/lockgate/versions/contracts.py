@@ -238,6 +238,8 @@ def collect_code(root: Path, folder: Path) -> dict[str, bytes]:
             for name in folders
             if folder != root and name not in _SKIPPED and not name.startswith(".") and not _is_environment(place, name)
         )
+        for name in folders:
+            _no_linked_code(root, Path(place, name))
         for name in sorted(files):
             if name.endswith(".py") and not name.startswith("."):
                 path = Path(place, name)
@@ -247,6 +249,15 @@ def collect_code(root: Path, folder: Path) -> dict[str, bytes]:
                     raise InputError(f"two files are called {nfc(shown)!r}", remedy="rename one of them")
                 found[nfc(shown)] = read_text(path, shown_as=shown, limit=MAX_CODE_BYTES).encode()
     return found
+
+
+def _no_linked_code(root: Path, folder: Path) -> None:
+    """What is imported through a link to a folder would run here, and be missing from the bundle."""
+    if folder.is_symlink() and folder.is_dir() and any(name.endswith(".py") for name in os.listdir(folder)):
+        raise InputError(
+            f"{folder.relative_to(root).as_posix()!r} is a link to a folder with code",
+            remedy="put the files themselves into the project",
+        )
 
 
 def _is_environment(place: str, name: str) -> bool:

@@ -22,20 +22,32 @@ from lockgate.versions.model import LockedVersion
 
 LOCK_FILE = "lockgate.lock"
 FORMAT = 1
+MAX_BYTES = 50_000_000  # a hundred agents are a hundredth of it
 WAIT_SECONDS = 30.0
 _HEADER = "# Written by `lockgate lock`. Commit it; do not edit it.\n"
 
 
 def read_lock(root: Path) -> list[LockedVersion]:
     """The locked versions; none when there is no lock file yet."""
-    path = root / LOCK_FILE
-    try:
-        text = path.read_bytes().decode("utf-8")
-    except FileNotFoundError:
+    data = read_bytes(root)
+    if data is None:
         return []
+    try:
+        text = data.decode("utf-8")
     except UnicodeDecodeError:
         raise InputError("not UTF-8", path=LOCK_FILE, remedy=_REMEDY) from None
     return parse_lock(text)
+
+
+def read_bytes(root: Path) -> bytes | None:
+    """The lock file as it stands; None when there is none."""
+    path = root / LOCK_FILE
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise InputError(f"more than {MAX_BYTES:,} bytes", path=LOCK_FILE, remedy=_REMEDY)
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
 
 
 _REMEDY = "take either side of a merge, then `lockgate lock`; or delete it and lock again"

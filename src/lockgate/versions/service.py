@@ -88,10 +88,13 @@ class Versions:
         Nothing is written unless every file is good. Raises :class:`InputError` for the first that is not, and
         :class:`Conflict` for a version number whose behaviour was deployed and is another now, unless ``same_number``.
         """
+        before = lockfile.read_bytes(self.project.root)
         names, packed = self._pack_all(paths, online=not check)
         if check:
             return self._merge(names, packed, {}, whole=paths is None)[0]
         with lockfile.one_at_a_time(self.project.home):
+            if lockfile.read_bytes(self.project.root) != before:  # another lock came first, and may have seen more
+                names, packed = self._pack_all(paths, online=True)
             result, anew = self._merge(names, packed, self._deployed(), whole=paths is None)
             if not same_number:
                 renumbered.refuse(anew)

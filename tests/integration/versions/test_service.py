@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -21,7 +22,7 @@ from lockgate.project.service import load_project
 from lockgate.storage.blobs import BlobStore
 from lockgate.storage.engine import Database
 from lockgate.testing.clock import FakeClock
-from lockgate.versions.lockfile import LOCK_FILE
+from lockgate.versions.lockfile import LOCK_FILE, one_at_a_time, write_lock
 from lockgate.versions.service import Versions
 
 AGENT = "agents/triage.v1.yaml"
@@ -327,6 +328,19 @@ def test_two_locks_at_once_leave_one_good_lock_file(acme: Path, control: Databas
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda path: open_versions(acme, control).lock([path]), files))
     assert not open_versions(acme, control).lock(check=True).stale
+
+
+def test_a_lock_that_waited_for_another_reads_the_files_again(acme: Path, control: Database) -> None:
+    versions = open_versions(acme, control)
+    (old,) = versions.lock().versions
+    with ThreadPoolExecutor(1) as pool:
+        with one_at_a_time(versions.project.home):
+            waiting = pool.submit(open_versions(acme, control).lock)
+            time.sleep(0.3)  # it has most likely read them by now; if not, the test only proves less
+            edit(acme, "JSON", "json", "prompts/triage.md")
+            write_lock(acme, [msgspec.structs.replace(old, digest=digest(acme))])
+        waiting.result(timeout=20)
+    assert not versions.lock(check=True).stale
 
 
 def test_a_corrupt_blob_is_found_by_verify_and_refused_on_load(acme: Path, control: Database) -> None:

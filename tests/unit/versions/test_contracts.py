@@ -128,6 +128,18 @@ def test_a_linked_code_file_that_leads_out_is_refused(acme: Path, tmp_path: Path
     assert "link out of the project" in refusal(acme, acme / "tools", by=contracts.collect_code).message
 
 
+def test_a_linked_folder_of_code_is_refused_and_one_of_data_is_not(acme: Path, tmp_path: Path) -> None:
+    (tmp_path / "lib").mkdir()
+    os.symlink(tmp_path / "lib", acme / "tools" / "lib", target_is_directory=True)
+    (tmp_path / "lib/data.json").write_text("{}")
+    assert contracts.collect_code(acme, acme / "tools")
+    (tmp_path / "lib/secret.py").write_text("key = 1\n")
+    assert (
+        "'tools/lib' is a link to a folder with code"
+        in refusal(acme, acme / "tools", by=contracts.collect_code).message
+    )
+
+
 def test_an_entrypoint_brings_its_package_or_its_module(acme: Path) -> None:
     (acme / "support").mkdir()
     for name in ("__init__.py", "graph.py"):
