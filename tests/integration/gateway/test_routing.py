@@ -71,6 +71,17 @@ def test_the_strong_model_answers_whatever_is_not_plainly_easy(
     assert route_of(headers) == "model; classifier"
 
 
+def test_the_strong_model_takes_the_place_of_a_small_one_that_fails(
+    gateway: RunningGateway, model: FakeModelServer
+) -> None:
+    tiered(gateway, easy_below=100)
+    model.respond = lambda request: failing(404) if request.model == "small" else "strong"
+    status, headers, body = gateway.ask(gateway.run_token())
+    assert (status, json.loads(body)["choices"][0]["message"]["content"]) == (200, "strong")
+    assert route_of(headers) == "triage; tokens"
+    assert [request.model for request in model.requests] == ["small", "fake-model"]
+
+
 def test_a_triage_model_that_is_away_makes_nothing_easy(gateway: RunningGateway, model: FakeModelServer) -> None:
     tiered(gateway)
     model.respond = lambda request: failing(400) if request.model == "small" else "strong"

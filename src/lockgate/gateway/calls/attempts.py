@@ -181,9 +181,14 @@ class Attempts:
             if len(names) > MAX_FALLBACKS:
                 raise InputError(f"{FALLBACKS} names {len(names)} models", remedy=f"name at most {MAX_FALLBACKS}")
             for name in names:
+                if not all(name.partition("/")):
+                    raise InputError(f"{FALLBACKS} names {name!r}", remedy="name provider/model, by commas; or 'off'")
                 check_model(call.identity, name)
         elif call.run is not None:
-            names = self._fallbacks_of(call.run).get(f"{call.provider}/{call.model}", [])
+            fallbacks = self._fallbacks_of(call.run)
+            names = fallbacks.get(f"{call.provider}/{call.model}", [])
+            if call.was_routed:  # the model that was asked for can do what the one chosen for it could
+                names = [*names, call.request.model, *fallbacks.get(call.request.model, [])]
         else:
             return plan
         for name in names:

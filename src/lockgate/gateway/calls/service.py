@@ -159,6 +159,6 @@ class Proxy:
         if hit.similarity is not None:
             call.attributes["lockgate.cache.similarity"] = hit.similarity
         headers = [("content-type", hit.content_type), ("x-lockgate-cache", hit.kind)]
-        headers.append(("x-lockgate-cost-usd", "0.000000000"))
+        headers.append(("x-lockgate-cost-usd", f"{to_usd(call.cost):.9f}"))  # what looking for it cost, if anything
         call.exchange.respond(200, headers, hit.body)
         record_unasked(call, self._emit, None)
