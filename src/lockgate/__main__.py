@@ -13,7 +13,7 @@ def main() -> None:
 
         # A command makes some hundred thousand objects by importing, and they all stay: looking them over again and
         # again is a tenth of its time.
-        gc.set_threshold(50_000, 20, 20)
+        gc.set_threshold(200_000, 5, 20)
         from lockgate.cli import app
 
         app()

@@ -12,12 +12,10 @@ import msgspec
 
 from lockgate.clock import Clock
 from lockgate.errors import NotFound, Unavailable
-from lockgate.evals import golden, peers, store
-from lockgate.evals.comparing import compare_cards, compare_tables, paired
+from lockgate.evals import golden, store
 from lockgate.evals.gate import Decision, decide
 from lockgate.evals.grid import Grid
 from lockgate.evals.inputs import check_inputs
-from lockgate.evals.judges.service import Judges
 from lockgate.evals.looking import Run, kept_open, planned, until_settled, within_trials
 from lockgate.evals.model import Case, MutantCard, Rubric, Scorecard, SelfCheck, Subject
 from lockgate.evals.operations import costs_by_tag, quantiles
@@ -37,7 +35,6 @@ from lockgate.evals.runner import Outcome, Progress, Trials, run_trials
 from lockgate.evals.running.meter import AskVectors, Caps, Spend, counted, counted_vectors
 from lockgate.evals.running.scoring import Scoring, prepare
 from lockgate.evals.scorers.judge import Ask
-from lockgate.evals.selfcheck import MUTATIONS, Mutation, false_blocks
 from lockgate.evals.store import CHUNK, TrialStore
 from lockgate.evals.tables import CaseTable, key_of, pack, unpack
 from lockgate.ids import new_id
@@ -47,6 +44,7 @@ from lockgate.storage.engine import Database
 
 if TYPE_CHECKING:
     from lockgate.evals.embeddings import Embed
+    from lockgate.evals.selfcheck import Mutation
 
 
 class Contender(NamedTuple):
@@ -246,6 +244,8 @@ class Evals:
         Mutants of answers are made of the version's own trials and cost nothing but the judge; ``mutants`` are versions
         made worse on purpose, and run. Trials are kept, so that a second check runs none.
         """
+        from lockgate.evals.selfcheck import MUTATIONS, false_blocks
+
         twice = msgspec.structs.replace(rubric, trials=max(2, rubric.trials))
         full = with_field_metrics(twice, dataset.cases)
         spend = Spend(limit=None if rubric.max_usd is None else to_nano(rubric.max_usd))
@@ -330,6 +330,10 @@ class Evals:
         )
 
     def _calibrations(self, rubric: Rubric, judged: Sequence[str], agent: str) -> Calibrations:
+        if not judged:
+            return {}
+        from lockgate.evals.judges.service import Judges
+
         known = Judges(self._control, self._clock)
         return {
             metric.name: None if rubric.judge is None else known.calibration(rubric.judge, metric, agent)
@@ -343,6 +347,8 @@ class Evals:
 
     def compare_cards(self, before: Scorecard, after: Scorecard) -> Scorecard:
         """Two scorecards: paired where what both saw is stored here, else by their means alone."""
+        from lockgate.evals.comparing import compare_cards, compare_tables, paired
+
         given = {"id": new_id("comparison"), "started_at": self._clock()}
         packed = [store.table_of(self._control, card.id) for card in (before, after)]
         if packed[0] is None or packed[1] is None:
@@ -386,6 +392,10 @@ class Evals:
 
 async def _with_peers(stack: AsyncExitStack, rubric: Rubric, root: Path) -> Rubric:
     """Other tools' metrics are made ready, and know their package's version."""
+    if not any(":" in metric.scorer for metric in rubric.metrics):
+        return rubric
+    from lockgate.evals import peers
+
     versions = await stack.enter_async_context(peers.running(rubric.metrics, root))
     return msgspec.structs.replace(rubric, metrics=peers.versioned(rubric.metrics, versions)) if versions else rubric
 

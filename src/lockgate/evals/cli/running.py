@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import chdir, contextmanager
 from typing import TYPE_CHECKING, Any, Literal
@@ -104,8 +105,7 @@ def storing() -> Iterator[None]:
 @contextmanager
 def progress_bars() -> Iterator[Callable[[str, Any], None] | None]:
     """A progress bar a version on a terminal; nothing when piped."""
-    screen = console(stderr=True)
-    if not screen.is_terminal:
+    if not sys.stderr.isatty():
         yield None
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -117,7 +117,7 @@ def progress_bars() -> Iterator[Callable[[str, Any], None] | None]:
         TextColumn("{task.fields[note]}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=screen, transient=True) as bars:
+    with Progress(*columns, console=console(stderr=True), transient=True) as bars:
         tasks: dict[str, Any] = {}
 
         def watch(label: str, progress: Any) -> None:
