@@ -22,6 +22,7 @@ from lockgate.project.model import GitOps as Config
 from lockgate.project.model import Project
 from lockgate.project.secrets import resolve_secret
 from lockgate.project.service import load_project
+from lockgate.rollouts.admission import short
 from lockgate.rollouts.converge import CHANGES, Environments, Status, Step
 from lockgate.rollouts.gitrepo import Repository
 from lockgate.rollouts.service import Rollouts
@@ -198,15 +199,35 @@ class GitOps:
             step = environments.look(step.environment, step.agent, placement)
         drifted = not changed and before is not None and before.synced_at is not None and step.action in CHANGES
         if drifted and not self.config.revert_drift:
-            step = msgspec.structs.replace(step, status="OutOfSync", message=f"changed by hand: {step.message}")
+            what = step.message
+            if step.current is not None and step.action not in ("settings", "end"):
+                what = f"{short(step.current.behaviour_digest)} serves"
+            message = f"changed by hand: {what}; left so, as gitops.revert_drift is off"
+            step = msgspec.structs.replace(step, status="OutOfSync", message=message)
         else:
             why = f"commit {commit[:12]}" if not drifted else f"changed by hand; commit {commit[:12]} says otherwise"
             step = environments.take(step, by=BY, why=why)
         synced = None if changed or before is None else before.synced_at
+        if step.action == "held":
+            step = msgspec.structs.replace(step, message=f"{step.message}; {self._way_back(step)}")
         if step.status == "Synced":
             synced = synced or self._clock()
         self._save_state(step, commit, synced)
         return step
+
+    def _way_back(self, step: Step) -> str:
+        assert step.wanted is not None
+        table = schema.digest_holds
+        query = select(table.c.held_by).where(
+            table.c.environment == step.environment,
+            table.c.agent == step.agent,
+            table.c.effective_digest == step.wanted.effective_digest,
+        )
+        with self._control.read() as connection:
+            by = connection.execute(query).scalar()
+        if by == "controller":
+            return f"lockgate rollout retry {step.agent} --env {step.environment} tries it again"
+        return "it may come back once the branch has wanted another version in between"
 
     def _release(self, step: Step) -> bool:
         """Forget a hold by hand: what is wanted has changed since. One that the evidence put stays."""
@@ -230,7 +251,7 @@ class GitOps:
             if not folder.is_dir():
                 self._repository().write(commit, folder)
             inside = folder / self.config.folder
-            read = load_project(inside)
+            read = load_project(inside, last_good=False)  # a commit speaks for itself, or not at all
             if not read.root.is_relative_to(folder):
                 raise InputError(f"no lockgate.yaml in {self.config.folder!r} of the repository")
             project = msgspec.structs.replace(read, home=self._project.home)

@@ -53,7 +53,7 @@ def project_at(project: Project, revision: str) -> Iterator[Project]:
             raise InputError(f"{revision!r} cannot be read: {wrong}", remedy="check out the revision") from None
         if not (root / "lockgate.yaml").is_file():
             raise NotFound(f"{revision!r} has no lockgate.yaml here", remedy="name a later revision")
-        found = load_project(root)
+        found = load_project(root, last_good=False)
         yield Project(root=root, home=project.home, config=found.config)
 
 

@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy import update
 
 from lockgate.errors import Unauthenticated
+from lockgate.project import lastgood
 from lockgate.project.service import load_project
 from lockgate.rollouts.gitops import GitOps
 from lockgate.rollouts.gitops_metrics import GitOpsMetrics
@@ -106,7 +107,9 @@ def test_an_undo_by_hand_holds_until_something_else_is_wanted(git: Git, world: A
 
     world.rollouts.undo("triage", "dev", reason="wrong refunds", by="test")
     for _ in range(3):
-        assert git.tick().startswith("Degraded: triage@")
+        told = git.tick()
+        assert told.startswith("Degraded: triage@")
+        assert "once the branch has wanted another version in between" in told
     assert git.stable == world.ref(1).effective_digest
 
     git.wants(1)
@@ -128,6 +131,19 @@ def test_a_broken_commit_changes_nothing_and_says_why(git: Git, world: Any) -> N
     git("revert", "--no-edit", "HEAD")
     git.tick()
     assert git.follower.source().error == ""
+
+
+def test_a_commit_that_cannot_be_read_is_not_taken_for_the_file_of_this_machine(
+    git: Git, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    git.wants(1)
+    git.tick()
+    lastgood.remember(load_project(git.root))
+    monkeypatch.setenv(lastgood.ENVIRONMENT, "1")  # as the control plane of `lockgate up` has it
+    git.commit((git.root / "lockgate.yaml").read_text() + "projekt: x\n")
+    git.tick()
+    assert git.follower is not None
+    assert "unknown key 'projekt'" in git.follower.source().error
 
 
 @pytest.mark.parametrize("revert", ["false", "true"])
