@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from lockgate import __version__
-from lockgate.errors import ApprovalPending, InputError, LimitExceeded, LockgateError, RunFailed
+from lockgate.errors import ApprovalPending, InputError, LimitExceeded, LockgateError, NotFound, RunFailed
 from lockgate.gateway.access import Access
 from lockgate.gateway.agent_answers import voice_of
 from lockgate.gateway.agents import Agents, Asked, Ran
@@ -144,6 +144,10 @@ class Gateway:
             return self._run_agent
         if self._batches is not None and path.startswith(("/v1/files", "/v1/batches")):
             return self._serve_batches
+        if path.startswith("/v1/"):
+            methods = [method for method, known in self._paths if known == path]
+            remedy = f"send {methods[0]}" if methods else "see docs/gateway.md for what there is"
+            raise NotFound(f"there is no {exchange.method} {path[:200]!r}", remedy=remedy)
         return self._control.pass_on
 
     async def _identify(self, exchange: Exchange) -> Identity:
