@@ -104,9 +104,11 @@ def with_calibration(card: MetricCard, calibrations: Calibrations) -> MetricCard
 def could_not(outcome: Outcome) -> LockgateError:
     """There is no verdict: the provider failed too often."""
     kinds = ", ".join(f"{count} × {kind}" for kind, count in outcome.failures.most_common(3))
+    full = outcome.failures.most_common(1)[0][0] == "rate_limited"
+    ask = "is the quota used up, or the rate limit too low?" if full else "is the model server up and its key right?"
     return Unavailable(
         f"could not evaluate: {outcome.not_the_agent} of {outcome.total} trials met a failing provider ({kinds})",
-        remedy="is the model server up and its key right? Finished trials are kept: run the same command again",
+        remedy=f"{ask} Finished trials are kept: run the same command again",
     )
 
 

@@ -243,6 +243,7 @@ class Trials:
             results = await asyncio.to_thread(self.store.results, digests)
             wanted = {score_key(scoring.digest, self.expectations[row]) for scoring in slow for row in some}
             known = await asyncio.to_thread(self.store.scores, digests, wanted) if slow and results else {}
+            found: deque[tuple[int, int, RunResult]] = deque()
             for row in some:
                 for trial in range(trials):
                     if self.ended[row, trial]:
@@ -253,13 +254,44 @@ class Trials:
                             stale.append((self.digests[row], trial))
                         missing.append(row + trial * len(self.cases))
                         continue
-                    self.outcome.cached += 1
-                    await self._take(row, trial, self.cases[row], result, known, stored=True)
+                    found.append((row, trial, result))
+            await self._score_stored(found, known)
             await self._save()
         if stale:
             await asyncio.to_thread(self.store.forget_trials, stale)
         missing.sort()
         self.pending = deque(missing)
+
+    async def _score_stored(
+        self,
+        found: deque[tuple[int, int, RunResult]],
+        known: dict[tuple[str, int, str], tuple[float | None, str, str]],
+    ) -> None:
+        """As many at a time as trials run, and stored as they come: a judge may have to be asked about each."""
+
+        async def work() -> None:
+            while found:
+                await self.pace.start()
+                try:
+                    if found:
+                        row, trial, result = found.popleft()
+                        self.outcome.cached += 1
+                        await self._take(row, trial, self.cases[row], result, known, stored=True)
+                finally:
+                    self.pace.end()
+
+        if not self.asks:
+            await work()
+            return
+        try:
+            async with asyncio.TaskGroup() as group:
+                saver = group.create_task(self._keep_saving())
+                await asyncio.wait(
+                    [group.create_task(work()) for _ in range(max(1, min(self.concurrency, len(found))))]
+                )
+                saver.cancel()
+        except* LockgateError as failures:
+            raise failures.exceptions[0] from None
 
     def _cut_by_other_caps(self, result: RunResult) -> bool:
         """Whether an earlier evaluation cut the trial short at another cap than this one's: it says nothing here."""
@@ -295,6 +327,9 @@ class Trials:
                 if self.spend.reached:
                     self.outcome.stopped = True
                     return
+                if self.pace.hopeless:
+                    self.outcome.failures["rate_limited"] += len(todo)
+                    todo.clear()
                 if todo:
                     trial, row = divmod(todo.popleft(), len(self.cases))
                     await self._trial(subject, todo, row, trial)
@@ -315,15 +350,18 @@ class Trials:
             del self.under_way[row, trial]
             spent = meter.close()
             self.spend.nano += max(spent, result.cost_nano - meter.replayed_nano)
-            if result.error_type == "rate_limited" and self.tries[row, trial] + 1 < TRIES:
-                self.tries[row, trial] += 1
+            limited = result.error_type == "rate_limited"
+            if limited and not meter.refused:
                 self.pace.limited(None, sent_at=began)
+            if limited and self.tries[row, trial] + 1 < TRIES and not self.pace.hopeless:
+                self.tries[row, trial] += 1
                 meter.keep_for_later(self.kept_calls, (self.digests[row], trial))
                 todo.append(row + trial * len(self.cases))
                 return
             if result.error_type == "budget_exceeded" and self.spend.reached:
                 self.outcome.stopped = True
-            self.pace.succeeded()
+            if not limited:
+                self.pace.succeeded()
             self.outcome.ran += 1
             await self._take(row, trial, case, result, {}, stored=False)
         finally:

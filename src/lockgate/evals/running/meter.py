@@ -117,6 +117,7 @@ class Meter:
         self.fresh: list[tuple[str, int, Any]] = []
         """Calls that were paid for and are not stored yet: what was asked, how many times before, the answer."""
         self.stored = False
+        self.refused = False  # with 429, which the pace knows of
         self.replayed_nano = 0
 
     @property
@@ -162,6 +163,7 @@ class Meter:
                     unknown = 0
                 if not _limited(failure):
                     raise
+                self.refused = True
                 wait = self.pace.limited(getattr(failure, "retry_after", None), sent_at=sent_at)
                 if time.monotonic() - began + wait > patience:
                     raise
@@ -223,6 +225,7 @@ class Meter:
     async def _wait(self, pause: float, began: float, patience: float) -> None:
         left = patience - (time.monotonic() - began)
         if pause > left:
+            self.refused = True
             raise UpstreamError(
                 f"the provider asks to wait {pause:.0f} s more, and the call has {max(0.0, left):.0f} s",
                 sent=False,

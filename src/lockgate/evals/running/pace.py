@@ -15,6 +15,11 @@ GROWTH = 0.1
 BACKOFF = 1.0
 """Seconds to wait after a 429 that names no time; it doubles while they go on, up to :data:`LONGEST`."""
 LONGEST = 60.0
+HOPELESS_ROUNDS = 8
+HOPELESS_SECONDS = 120.0
+"""A provider that refused so many rounds in a row, for so long, is asked no more: a quota used up says 429 for ever."""
+HOPELESS_PAUSE = 600.0
+"""Nor is one that asks for a longer pause than this, in seconds."""
 
 
 class Pace:
@@ -29,6 +34,7 @@ class Pace:
         self._until = 0.0
         self._cut_at = 0.0
         self._in_a_row = 0
+        self._refused_since = 0.0
         self._changed = asyncio.Event()
 
     @property
@@ -36,9 +42,15 @@ class Pace:
         """Seconds until something may be sent."""
         return max(0.0, self._until - self._now())
 
+    @property
+    def hopeless(self) -> bool:
+        """Whether the provider will not have it, however long one waits."""
+        refused = self._in_a_row >= HOPELESS_ROUNDS and self._now() - self._refused_since >= HOPELESS_SECONDS
+        return refused or self.pause > HOPELESS_PAUSE
+
     async def start(self) -> None:
-        """Wait until one more trial may start, and count it; :meth:`end` gives its place back."""
-        while self.running >= max(1, int(self.limit)) or self.pause:
+        """Wait until one more trial may start, or it is hopeless, and count it; :meth:`end` gives its place back."""
+        while not self.hopeless and (self.running >= max(1, int(self.limit)) or self.pause):
             self._changed.clear()
             try:
                 async with asyncio.timeout(self.pause or None):
@@ -64,6 +76,8 @@ class Pace:
         if sent_at >= self._cut_at:  # calls already under way when the limit was cut say nothing of the new one
             self.limit = max(SLOWEST, self.limit / 2)
             self._cut_at = now
+            if not self._in_a_row:
+                self._refused_since = now
             self._in_a_row += 1
             self.backoffs += 1
         wait = retry_after if retry_after is not None else min(LONGEST, BACKOFF * 2 ** (self._in_a_row - 1))

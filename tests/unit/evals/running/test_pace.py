@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from lockgate.evals.running.pace import Pace
+from lockgate.evals.running.pace import HOPELESS_ROUNDS, HOPELESS_SECONDS, Pace
 from lockgate.testing import FakeClock
 
 
@@ -53,3 +53,23 @@ async def test_a_trial_starts_when_another_ends() -> None:
     pace.end()
     await asyncio.wait_for(second, 1)
     assert pace.running == 1
+
+
+async def test_a_provider_that_refuses_for_minutes_is_given_up_and_one_answer_is_hope() -> None:
+    clock = FakeClock(0.0)
+    pace = Pace(4, now=clock)
+    for _ in range(HOPELESS_ROUNDS):
+        assert not pace.hopeless
+        clock.advance(HOPELESS_SECONDS / (HOPELESS_ROUNDS - 1))
+        pace.limited(1.0, sent_at=clock())
+    assert pace.hopeless
+    await asyncio.wait_for(pace.start(), 1)  # nobody waits for it
+    pace.succeeded()
+    assert not pace.hopeless
+
+
+def test_a_provider_that_asks_for_an_hour_is_given_up() -> None:
+    clock = FakeClock(0.0)
+    pace = Pace(4, now=clock)
+    pace.limited(3600.0, sent_at=clock())
+    assert pace.hopeless
