@@ -119,5 +119,7 @@ class Repository:
             raise Unavailable(f"git {arguments[0]} took more than {TIMEOUT:.0f} s") from None
         if done.returncode:
             said = done.stderr.decode("utf-8", "replace").strip().splitlines()
+            if any("could not read Username" in line or "Authentication failed" in line for line in said):
+                raise Unavailable(f"git {arguments[0]}: the repository wants other credentials: see gitops.token")
             raise Unavailable(f"git {arguments[0]}: {said[-1] if said else done.returncode}")
         return done.stdout

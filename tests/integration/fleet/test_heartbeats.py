@@ -99,6 +99,7 @@ def test_an_instance_is_told_what_it_should_run_and_where_to_pull_it(world: Worl
     assert (answer.up_to_date, answer.lag_seconds, answer.pull) == (False, 5.0, None)
     assert (answer.config_version, answer.effective_digest) == (second.behaviour_digest, second.effective_digest)
     assert world.fleet.beat("prod", beat("b" * 12), pull=None).up_to_date
+    assert world.fleet.beat("prod", beat(""), pull=None).up_to_date is None  # it did not say
 
 
 def test_an_instance_of_what_is_not_deployed_is_not_taken(world: World) -> None:

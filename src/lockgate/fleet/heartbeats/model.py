@@ -58,7 +58,8 @@ class Directive(msgspec.Struct, frozen=True, kw_only=True):
     """The behaviour digest it should run."""
     effective_digest: str
     file_version: int
-    up_to_date: bool
+    up_to_date: bool | None
+    """None: it did not say what it runs."""
     lag_seconds: float
     pull: str | None
     """``oci://…@sha256:…``, for ``lockgate pull`` or any OCI client, with the key as the password."""

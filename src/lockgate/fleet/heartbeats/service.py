@@ -52,7 +52,7 @@ class Fleet:
             config_version=wanted.behaviour_digest,
             effective_digest=wanted.effective_digest,
             file_version=wanted.file_version,
-            up_to_date=lag.runs(beat.version, wanted),
+            up_to_date=lag.runs(beat.version, wanted) if beat.version else None,
             lag_seconds=0.0 if since is None else max(0.0, now - since),
             pull=None if pull is None else f"{pull}{beat.agent.lower()}@{wanted.behaviour_digest}",
         )
@@ -65,13 +65,15 @@ class Fleet:
             wanted = store.wanted(connection)
             named = store.named(connection)
             ours = store.our_hosts(connection, now - HOST_FORGOTTEN)
+            deployed = store.once_deployed(connection)
         found = [_reporting(one, wanted.get((one.environment, one.agent)), now) for one in reported]
         for host in ours:
             roles = [one for one in named if one.effective_digest == host.effective_digest]
             alive = now - host.heartbeat_at <= HOST_MISSING
             if not roles and not alive:
                 continue  # it ended, and nobody wants it
-            for one in roles or [store.Named("", "", "retired", "", host.effective_digest)]:
+            agent, behaviour = deployed.get(host.effective_digest, ("", ""))
+            for one in roles or [store.Named("", agent, "retired", behaviour, host.effective_digest)]:
                 should = wanted.get((one.environment, one.agent))
                 if environment in (None, one.environment):
                     found.append(

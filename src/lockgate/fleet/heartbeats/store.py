@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, delete, select, update
 
 from lockgate.fleet.heartbeats.model import Heartbeat, Reported, Wanted
-from lockgate.storage.schema import deployments, hosts, instances, routes, versions
+from lockgate.storage.schema import deployments, hosts, instances, resolved_providers, routes, versions
 from lockgate.storage.upsert import insert_into
 
 
@@ -104,6 +104,12 @@ def named(connection: Connection) -> list[Named]:
         previous = (row.previous_behaviour, row.previous_effective)
         found.append(Named(row.environment, row.agent, "previous", *previous))
     return found
+
+
+def once_deployed(connection: Connection) -> dict[str, tuple[str, str]]:
+    """Agent and behaviour digest of every version that was ever deployed, by effective digest."""
+    columns = (resolved_providers.c.effective_digest, resolved_providers.c.agent, resolved_providers.c.behaviour_digest)
+    return {row[0]: (row[1], row[2]) for row in connection.execute(select(*columns))}
 
 
 def our_hosts(connection: Connection, since: float) -> list[Host]:
