@@ -162,7 +162,7 @@ class Rollouts:
             if direct and deployed.stable.effective_digest not in serving:
                 reason = "direct: the stable version is not being served"  # nobody is cut off
                 controller.promote(connection, rollout, deployed, reason, (), by=by, now=now)
-                message = f"{named(candidate)} takes over in {environment} at once: no host serves what was there{warned}"
+                message = f"{named(candidate)} takes over in {environment} at once: nothing was being served{warned}"
                 return Deployed(outcome="stable", environment=environment, version=candidate, message=message)
         phases = " → ".join(["direct"] if direct else [phase.name for phase in planned.phases]) + " → stable"
         message = f"{named(candidate)} goes out in {environment}: {phases}{warned}"
