@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +13,7 @@ import openai
 import pytest
 from sqlalchemy import update
 
+from lockgate.project.guards import GuardSpec, TenantSpec
 from lockgate.results import Usage
 from lockgate.storage.schema import provider_batches
 from lockgate.testing import FakeModelServer, Reply, failing
@@ -257,3 +260,77 @@ def test_a_batch_the_provider_refuses_costs_nothing(gateway: RunningGateway, cli
         )
     assert settled(gateway) == 0
     assert gateway.app.holds.open_holds() == 0
+
+
+def form(*parts: tuple[str, bytes], boundary: str = "b0", end: bytes = b"--b0--\r\n") -> tuple[dict[str, str], bytes]:
+    """Headers and body of a bare upload, its fields in this order."""
+    body = b""
+    for name, value in parts:
+        head = f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"'
+        body += head.encode() + (b'; filename="in.jsonl"' if name == "file" else b"") + b"\r\n\r\n" + value + b"\r\n"
+    return {"content-type": f"multipart/form-data; boundary={boundary}"}, body + end
+
+
+def upload(gateway: RunningGateway, headers: dict[str, str], body: bytes) -> tuple[int, Any]:
+    sent = {"authorization": f"Bearer {gateway.key()}", "x-lockgate-provider": "fake", **headers}
+    request = urllib.request.Request(gateway.url + "/v1/files", body, sent)
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return answer.status, json.loads(answer.read())
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, json.loads(error.read())
+
+
+def test_the_purpose_may_come_after_the_file_as_the_node_client_sends_it(
+    gateway: RunningGateway, model: FakeModelServer
+) -> None:
+    status, file = upload(gateway, *form(("file", lines(2)), ("purpose", b"batch")))
+    assert (status, file["purpose"]) == (200, "batch")
+    assert b"fake/" not in model.batches.contents[file["id"]]
+    status, file = upload(gateway, *form(("file", b"{no lines at all"), ("purpose", b"assistants")))
+    assert (status, model.batches.contents[file["id"]]) == (200, b"{no lines at all")
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "said"),
+    [
+        ({"content-type": "application/json"}, b"{}", "multipart/form-data"),
+        (*form(), "misses 'file'"),
+        (*form(("file", b"x")), "misses 'purpose'"),
+        (*form(("purpose", b"batch"), ("file", lines(1)), end=b""), "misses its end"),
+        (*form(("purpose", b"batch"), ("file", b"")), "no request"),
+        (*form(("purpose", b"batch"), ("file", b"not json\n")), "line 1"),
+        (*form(("purpose", b"batch"), ("purpose", b"vision"), ("file", lines(1))), "one too many"),
+        (*form(("file", b"plain"), ("purpose", b"batch")), "no request of a batch"),
+        (*form(("purpose", b"batch"), ("file", lines(1) + lines(1, model="gpt-5-fake"))), "a batch for each"),
+        (*form(("purpose", b"batch"), ("file", lines(1, stream=True))), "'stream' is true"),
+        (*form(("purpose", b"batch"), ("file", lines(1, model="azure/fake-model"))), "goes to provider 'fake'"),
+    ],
+)  # fmt: skip
+def test_an_upload_that_is_wrong_is_refused_in_words_and_the_provider_keeps_nothing(
+    gateway: RunningGateway, model: FakeModelServer, headers: dict[str, str], body: bytes, said: str
+) -> None:
+    status, answer = upload(gateway, headers, body)
+    assert status == 400, answer
+    assert said in answer["error"]["message"]
+    assert model.batches.files == {}
+    assert gateway.ask(gateway.key())[0] == 200  # the worker lives
+
+
+def test_what_is_no_file_and_no_batch_is_not_found_in_the_clients_own_shape(gateway: RunningGateway) -> None:
+    sent = {"authorization": f"Bearer {gateway.key()}"}
+    for path in ("/v1/files/a/b/c", "/v1/files/..%2Fbatches", "/v1/batches/x/y"):
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(urllib.request.Request(gateway.url + path, headers=sent), timeout=10)
+        with refused.value as error:
+            assert error.code == 404
+            assert json.loads(error.read())["error"]["code"] == "not_found"
+
+
+def test_a_tenant_with_guardrails_makes_no_batches_that_nobody_looks_into(
+    gateway: RunningGateway, client: Client
+) -> None:
+    gateway.tenants(acme=TenantSpec(input=[GuardSpec(guard="pii")]))
+    with pytest.raises(openai.PermissionDeniedError, match="cannot look into batches"):
+        batch_of(client(), lines(1))

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from lockgate.errors import Conflict, InputError, LockgateError, NotFound, UpstreamError
+from lockgate.errors import Conflict, LockgateError, NotFound, UpstreamError
 from lockgate.gateway.batches import store
 from lockgate.gateway.batches.asking import MAX_ANSWER, Asking, Reply, pass_on
 from lockgate.gateway.batches.desk import Desk, parameters, whole_number
@@ -31,8 +31,6 @@ class Files:
         desk = self._desk
         upload = Upload(exchange, who.environment, self._asking, desk.checks(who))
         await upload.begin()
-        if not upload.provider:
-            raise InputError("the upload holds no file", remedy="send a file and its purpose")
         desk.permit(who, f"{upload.provider}/")
         target = await self._asking.target(who.environment, upload.provider)
         try:
