@@ -22,6 +22,8 @@ from lockgate.money import show_usd
 
 WAITING_SHARE = 0.5
 """Of the time a call has, how much of it may go by waiting for a provider that limits its rate."""
+FOR_A_PLACE = 0.02
+"""Seconds between two looks for a place, where fewer calls may be under way than trials are."""
 
 
 class Spend(msgspec.Struct, kw_only=True):
@@ -109,8 +111,9 @@ class Meter:
         self.caps = caps or Caps()
         self.nano = 0
         self.tokens = 0
-        self.waited = 0.0
-        """Seconds spent waiting for a provider's rate limit: no part of how long the agent took."""
+        self._waited = 0.0
+        self._waiting = 0
+        self._since = 0.0
         self.recorded: dict[str, list[Any]] = {}
         """Calls that an earlier attempt at this trial paid for before it was cut off, by what was asked."""
         self.asked: dict[str, int] = {}
@@ -119,6 +122,11 @@ class Meter:
         self.stored = False
         self.refused = False  # with 429, which the pace knows of
         self.replayed_nano = 0
+
+    @property
+    def waited(self) -> float:
+        """Seconds spent so far on waiting for a provider's rate limit: no part of how long the agent took."""
+        return self._waited + (time.monotonic() - self._since if self._waiting else 0.0)
 
     @property
     def bounded(self) -> bool:
@@ -146,10 +154,11 @@ class Meter:
         """
         began, patience = time.monotonic(), WAITING_SHARE * timeout
         while True:
-            if pause := self.pace.pause:
-                await self._wait(pause, began, patience)
+            while (pause := self.pace.pause) or self.pace.full:
+                await self._wait(pause or FOR_A_PLACE, began, patience)
             amount = await self._hold(bound, judge) if self.bounded else 0
             sent_at = time.monotonic()
+            self.pace.sending += 1
             unknown, failed = amount, True  # what the call is taken to have cost when nobody can tell
             try:
                 answer = await send()
@@ -168,6 +177,7 @@ class Meter:
                 if time.monotonic() - began + wait > patience:
                     raise
             finally:
+                self.pace.sending -= 1
                 self.spend.held -= amount
                 if not judge:
                     self._add(unknown)
@@ -231,9 +241,15 @@ class Meter:
                 sent=False,
                 upstream_status=429,
             )
-        started = time.monotonic()
-        await asyncio.sleep(pause)
-        self.waited += time.monotonic() - started
+        if not self._waiting:
+            self._since = time.monotonic()
+        self._waiting += 1
+        try:
+            await asyncio.sleep(pause)
+        finally:
+            self._waiting -= 1
+            if not self._waiting:
+                self._waited += time.monotonic() - self._since
 
 
 METER: ContextVar[Meter | None] = ContextVar("lockgate_trial_meter", default=None)

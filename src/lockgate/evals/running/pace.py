@@ -29,6 +29,7 @@ class Pace:
         self.most = most
         self.limit = float(most)
         self.running = 0
+        self.sending = 0  # calls under way
         self.backoffs = 0
         self._now = now
         self._until = 0.0
@@ -41,6 +42,11 @@ class Pace:
     def pause(self) -> float:
         """Seconds until something may be sent."""
         return max(0.0, self._until - self._now())
+
+    @property
+    def full(self) -> bool:
+        """Whether as many calls are under way as the provider bears: trials begun before the limit was cut wait too."""
+        return self.limit < self.most and self.sending >= max(1, int(self.limit))
 
     @property
     def hopeless(self) -> bool:

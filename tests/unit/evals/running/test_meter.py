@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import NamedTuple
 
 import pytest
@@ -84,3 +85,27 @@ async def test_a_trials_own_caps_stop_it() -> None:
     await meter.call(paid, bound=lambda: 60, timeout=5)
     with pytest.raises(RunFailed, match="20 tokens of 15"):
         meter.check_tokens()
+
+
+async def test_a_wait_that_is_not_over_is_no_part_of_the_agents_time_already() -> None:
+    pace = Pace(4)
+    pace.limited(30.0, sent_at=time.monotonic())
+    meter = Meter(Spend(), pace)
+    call = asyncio.create_task(meter.call(paid, bound=lambda: 0, timeout=100))
+    await asyncio.sleep(0.02)
+    assert meter.waited > 0
+    call.cancel()
+
+
+async def test_after_a_429_no_more_calls_are_under_way_than_the_provider_bears() -> None:
+    pace = Pace(8)
+    pace.limited(0.0, sent_at=time.monotonic())
+    pace.limited(0.0, sent_at=time.monotonic())
+    seen = []
+
+    async def counts() -> Answer:
+        seen.append(pace.sending)
+        return await paid()
+
+    await asyncio.gather(*(Meter(Spend(), pace).call(counts, bound=lambda: 0, timeout=5) for _ in range(8)))
+    assert (len(seen), max(seen)) == (8, 2)
