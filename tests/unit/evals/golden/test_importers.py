@@ -13,6 +13,7 @@ import pytest
 from lockgate.errors import InputError
 from lockgate.evals.golden.importers import import_cases
 from lockgate.evals.model import Case
+from lockgate.evals.simulation.model import UserScript, simulation_of
 
 TAU2 = Path(__file__).parents[5] / "shared/data/tau2-retail/tasks.json"
 
@@ -101,7 +102,9 @@ def test_deepeval_goldens(tmp_path: Path) -> None:
     assert (case.expected_output, case.contexts, case.reference_contexts) == ("right", ["got"], ["truth"])
     assert case.expected_tools == [{"name": "look", "arguments": {"id": 1}}]
     assert case.metadata == {"additional_metadata": {"k": "v"}, "response": "said"}
-    assert conversation.metadata["simulation"] == {"goal": "wants a refund", "persona": "angry"}
+    simulation = simulation_of(conversation)
+    assert simulation is not None
+    assert simulation.user == UserScript(goal="wants a refund", persona="angry")
 
 
 PROMPTFOO = """\
@@ -182,7 +185,10 @@ def test_tau2_retail_becomes_114_cases_with_their_calls_customers_and_splits() -
     first = found.cases[0]
     assert first.expected_tools is not None
     assert first.expected_tools[-1]["name"] == "exchange_delivered_order_items"
-    assert "Yusuf Rossi" in first.metadata["simulation"]["knows"]
+    simulations = [simulation_of(case) for case in found.cases]  # each can be driven
+    assert simulations[0] is not None
+    assert simulations[0].user is not None
+    assert "Yusuf Rossi" in simulations[0].user.known
 
 
 def test_deepevals_other_spelling_is_read_and_no_column_is_lost(tmp_path: Path) -> None:

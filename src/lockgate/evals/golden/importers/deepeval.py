@@ -27,8 +27,8 @@ def looks_like(columns: set[str]) -> bool:
 def read(file: Text) -> Iterator[Row]:
     """``context`` is what a good answer rests on, ``retrieval_context`` what was retrieved.
 
-    A conversational golden becomes a case with a simulated user: ``metadata.simulation``. Names are taken in both of
-    DeepEval's spellings (``expected_output``, ``expectedOutput``); columns that it does not know go to ``metadata``.
+    A conversational golden becomes a case with a simulated user: ``metadata.simulation.user``. Names are taken in both
+    of DeepEval's spellings (``expected_output``, ``expectedOutput``); columns that it does not know go to ``metadata``.
     """
     separator = "|" if file.path.endswith(".csv") else ";"
     for row in rows(file, inside=("goldens", "testCases", "conversationalTestCases")):
@@ -37,7 +37,8 @@ def read(file: Text) -> Iterator[Row]:
         metadata = {name: structured(value) for name, value in data.items() if name not in _READ and value}
         if "scenario" in data:
             found["input"] = _opening(data)
-            metadata["simulation"] = {"goal": data["scenario"], "persona": data.get("user_description", "")}
+            user = {"goal": str(data["scenario"]), "persona": str(data.get("user_description", ""))}
+            metadata["simulation"] = {"user": user}
             found["expected_output"] = data.get("expected_outcome")
         else:
             found["input"] = data.get("input")

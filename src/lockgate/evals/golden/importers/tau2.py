@@ -16,7 +16,7 @@ def looks_like(columns: set[str]) -> bool:
 
 
 def read(file: Text) -> Iterator[Row]:
-    """The user's part becomes ``metadata.simulation``; the expected calls are the assistant's own.
+    """The user's part becomes ``metadata.simulation.user``; the expected calls are the assistant's own.
 
     Tasks of one customer share a cluster: they share orders, and so fail together.
     """
@@ -30,13 +30,15 @@ def read(file: Text) -> Iterator[Row]:
         actions = [one for one in criteria.get("actions") or () if one.get("requestor", "assistant") == "assistant"]
         if not instructions.get("reason_for_call"):
             file.wrong(row.line, f"task {task.get('id')!r} has no reason_for_call", "add it, or take the task out")
-        parts = ("reason_for_call", "task_instructions", "unknown_info")
-        simulation = {
-            "persona": scenario.get("persona") or "",
-            "goal": " ".join(str(instructions[part]) for part in parts if instructions.get(part)),
-            "knows": instructions.get("known_info") or "",
+        persona = (scenario.get("persona"), instructions.get("task_instructions"))
+        user = {
+            "goal": instructions["reason_for_call"],
+            "persona": " ".join(str(part) for part in persona if part),
+            "known": instructions.get("known_info") or "",
+            "unknown": instructions.get("unknown_info") or "",
         }
-        metadata: dict[str, Any] = {"simulation": simulation, "domain": instructions.get("domain")}
+        user = {name: str(text) for name, text in user.items() if text}
+        metadata: dict[str, Any] = {"simulation": {"user": user}, "domain": instructions.get("domain")}
         for name in ("initial_state",):
             if task.get(name):
                 metadata[name] = task[name]
