@@ -36,12 +36,13 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, models: Models) -> 
 
 
 def grade_all(*people: str, wrong: int = 0) -> None:
-    """Everybody grades what waits for them as the judge would, but for the first so many answers."""
+    """Everybody grades what waits for them as the judge would, but for so many of the answers that it likes."""
     service = open_app().annotations
     for person in people:
-        for place, item in enumerate(service.waiting(person)):
-            kind = "Gladly" in item.sample.result.deliverable
-            service.grade(item.id, person, float(kind if place >= wrong else not kind))
+        waiting = service.waiting(person)
+        liked = [item.id for item in waiting if "Gladly" in item.sample.result.deliverable]
+        for item in waiting:
+            service.grade(item.id, person, float(item.id in liked[wrong:]))
 
 
 def test_answers_are_drawn_from_what_the_judge_likes_and_dislikes_alike(project: Path) -> None:

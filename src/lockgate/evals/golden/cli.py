@@ -211,7 +211,7 @@ def draft(
         nonlocal spent
         import msgspec
 
-        wide = msgspec.structs.replace(settings, max_tokens=2048, temperature=0.7)
+        wide = msgspec.structs.replace(settings, max_tokens=4096, temperature=0.7)
         async with app.judge(wide, env) as ask:
 
             async def counted(messages: Any, schema: Any) -> Any:
@@ -231,7 +231,8 @@ def draft(
         console().print(f"{len(found.cases)} candidates added to {to} for {show_usd(spent)}", markup=False)
         for why in found.dropped:
             console().print(f"  dropped: {why}", markup=False)
-        console().print(f"  read them, then: lockgate golden accept {to} ID… --to GOLDEN_SET", markup=False)
+        if found.cases:
+            console().print(f"  read them, then: lockgate golden accept {to} ID… --to GOLDEN_SET", markup=False)
 
     emit(data, json, render)
     if not found.cases:
