@@ -1,0 +1,214 @@
+"""Two whole gateways over HTTP, on one PostgreSQL: together they never spend more than the cap they share.
+
+The provider writes down what each call really used, by the span that asked for it. The calls are many at once; clients
+leave, the provider fails in every way there is, and workers are killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import aiohttp
+import psycopg
+import pytest
+from sqlalchemy import make_url
+
+from lockgate.bootstrap import App
+from lockgate.limits.charges import Charge, Used
+from lockgate.project.service import load_project
+from lockgate.results import Usage
+from lockgate.testing import FakeModelServer, Reply, failing
+from lockgate.testing.replies import ModelRequest
+
+pytestmark = pytest.mark.integration_only
+
+CAP_USD, AT_ONCE, SECONDS, MOST = 0.25, 32, 8.0, 200  # MOST: tokens of an answer
+TENANT = "tenant:dev:acme"
+
+
+class Provider:
+    """Answers in every way there is, and writes down what it bills: $1 and $2 a million tokens."""
+
+    def __init__(self) -> None:
+        self.billed: dict[str, tuple[int, int]] = {}  # by span: nano-USD, tokens
+        self._chance = random.Random(11)
+
+    def __call__(self, request: ModelRequest) -> Reply:
+        span = request.headers["traceparent"].split("-")[2]
+        fate, used = self._chance.random(), Usage(input_tokens=20, output_tokens=self._chance.randrange(1, MOST))
+        if fate < 0.1:
+            return failing(503, "not now")
+        self.billed[span] = (used.input_tokens * 1000 + used.output_tokens * 2000, used.total_tokens)
+        if fate < 0.13:
+            return Reply(failure="close")
+        if fate < 0.16:
+            return Reply(text="cut off", usage=used, failure="cut")
+        if fate < 0.2:
+            return Reply(text="it does not say", report_usage=False)
+        return Reply(text="an answer", usage=used, latency=self._chance.random() * 0.02)
+
+    def __len__(self) -> int:
+        return sum(nano for nano, _ in list(self.billed.values()))
+
+    def figure(self, charge: Charge) -> Used:
+        return Used(*self.billed.get(charge.id, (0, 0)))
+
+
+class Machine:
+    """One ``lockgate up``, with a state home of its own."""
+
+    def __init__(self, root: Path, model: FakeModelServer) -> None:
+        root.mkdir()
+        (root / "prices.yaml").write_text("fake: {fake-model: {input: 1.0, output: 2.0}}\n")
+        (root / "lockgate.yaml").write_text(
+            f"project: test\nprices: prices.yaml\nlimits: {{tenants: {{acme: {{daily_usd: {CAP_USD}}}}}}}\n"
+            "providers:\n"
+            f"  fake: {{kind: openai, base_url: '{model.base_url}', timeout: 10,"
+            "  breaker: {failure_threshold: 1000}}\n"
+        )
+        self.app = App(load_project(root))
+        self._said: list[str] = []
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "lockgate", "up", "--port", "0", "--workers", "2", "--drain", "3"],
+            cwd=root,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        wait_until(lambda: "Ready in" in "".join(self._said), 60.0)
+        self.url = re.findall(r"up at (\S+)", "".join(self._said))[0]
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._said.append(line)
+
+    def kill_a_worker(self, chance: random.Random) -> None:
+        pids = [int(pid) for pid in re.findall(r"gateway-\d started \(pid (\d+)\)", "".join(self._said))]
+        living = [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+        if living:
+            os.kill(chance.choice(living), signal.SIGKILL)
+
+    def stop(self) -> None:
+        self._process.send_signal(signal.SIGTERM)
+        self._process.wait(30)
+        self._reader.join(5)
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+
+    def spent(self) -> tuple[int, int]:
+        """Settled and held, nano-USD."""
+        found = [one for one in self.app.holds.balances(TENANT) if one.unit == "usd"]
+        return sum(one.settled for one in found), sum(one.held for one in found)
+
+
+def wait_until(condition: object, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def provider() -> Provider:
+    return Provider()
+
+
+@pytest.fixture
+def machines(
+    tmp_path: Path, postgres_database: str, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[list[Machine]]:
+    monkeypatch.delenv("LOCKGATE_HOME", raising=False)
+    traces = make_url(postgres_database).set(database=f"traces_{os.getpid()}_{time.time_ns()}")
+    with psycopg.connect(postgres_database, autocommit=True) as connection:
+        connection.execute(f"create database {traces.database}")  # type: ignore[arg-type]
+    monkeypatch.setenv("LOCKGATE_CONTROL_URL", postgres_database)
+    monkeypatch.setenv("LOCKGATE_TRACES_URL", traces.render_as_string(hide_password=False))
+    running: list[Machine] = []
+    with FakeModelServer(provider) as model:
+        try:
+            for name in ("a", "b"):
+                running.append(Machine(tmp_path / name, model))
+            yield running
+        finally:
+            for machine in running:
+                machine.stop()
+                machine.app.control.close()
+                machine.app.traces.close()
+
+
+async def storm(machines: list[Machine], provider: Provider, *, kills: bool) -> Counter[str]:
+    """Calls as fast as they go, until the time is up. What became of them."""
+    key = machines[0].app.keys.create(tenant="acme", environment="dev")[0]
+    chance, seen, until = random.Random(5), Counter[str](), time.monotonic() + SECONDS
+
+    async def client(session: aiohttp.ClientSession, url: str) -> None:
+        while time.monotonic() < until:
+            body = {"model": "fake/fake-model", "max_tokens": MOST, "stream": chance.random() < 0.4}
+            body["messages"] = [{"role": "user", "content": "hello"}]
+            patience = chance.random() * 0.03 if chance.random() < 0.1 else 20.0
+            try:
+                async with asyncio.timeout(patience):
+                    async with session.post(f"{url}/v1/chat/completions", json=body) as answer:
+                        await answer.read()
+                        seen[str(answer.status)] += 1
+                        if answer.status == 429:
+                            await asyncio.sleep(0.05)
+            except TimeoutError:
+                seen["left"] += 1
+            except aiohttp.ClientError:
+                seen["broke"] += 1
+
+    async def watch() -> None:
+        cap, turn = round(CAP_USD * 1e9), 0
+        while time.monotonic() < until:
+            await asyncio.sleep(0.1)
+            turn += 1
+            assert sum(machine.spent()[0] for machine in machines) <= cap
+            assert len(provider) <= cap
+            if kills and turn % 12 == 0:
+                chance.choice(machines).kill_a_worker(chance)
+
+    async with aiohttp.ClientSession(headers={"authorization": f"Bearer {key}"}) as session:
+        clients = [client(session, machine.url) for machine in machines for _ in range(AT_ONCE)]
+        await asyncio.gather(watch(), *clients)
+    return seen
+
+
+async def test_after_the_storm_exactly_what_was_used_is_spent(machines: list[Machine], provider: Provider) -> None:
+    seen = await storm(machines, provider, kills=False)
+    assert min(seen["200"], seen["429"], seen["left"]) > 10, seen  # it did all of that
+    wait_until(lambda: all(machine.spent()[1] == 0 for machine in machines), 15.0)
+    settled = sum(machine.spent()[0] for machine in machines)
+    assert len(provider) <= settled <= CAP_USD * 1e9
+    assert settled > 0.9 * CAP_USD * 1e9  # the cap was what stopped it
+    await asyncio.sleep(1.5)  # the last spans are written down
+    for machine in machines:
+        machine.app.accounting.note()
+        machine.app.charges.correct_all(provider.figure)
+    assert sum(machine.spent()[0] for machine in machines) == len(provider)
+    for machine in machines:
+        machine.app.ledger.persist(machine.app.holds)
+    assert [line for line in machines[0].app.accounting.reconcile() if not line.agrees] == []
+
+
+async def test_workers_that_are_killed_do_not_let_the_cap_be_passed(
+    machines: list[Machine], provider: Provider
+) -> None:
+    seen = await storm(machines, provider, kills=True)
+    assert min(seen["200"], seen["429"], seen["broke"]) > 0, seen
+    wait_until(lambda: all(machine.spent()[1] == 0 for machine in machines), 5.0)  # the reaper's time
+    assert len(provider) <= sum(machine.spent()[0] for machine in machines) <= CAP_USD * 1e9
