@@ -52,9 +52,8 @@ class Counted(msgspec.Struct, kw_only=True):
         for tier in price.tiers:
             if self.longest > tier.above:
                 rates_in, rates_out = max(rates_in, tier.dearest_input), max(rates_out, tier.dearest_output)
-        return (
-            -(-(self.input_tokens * rates_in + self.output_tokens * rates_out) // MILLION) + self.units * price.request
-        )
+        by_token = -(-(self.input_tokens * rates_in + self.output_tokens * rates_out) // MILLION)
+        return by_token + self.requests + self.units * price.request  # each one's cost is rounded up
 
 
 class Used(msgspec.Struct, kw_only=True):
