@@ -35,6 +35,7 @@ from lockgate.evals.runner import Outcome, Progress, Trials, run_trials
 from lockgate.evals.running.meter import AskVectors, Caps, Spend, counted, counted_vectors
 from lockgate.evals.running.scoring import Scoring, prepare
 from lockgate.evals.scorers.judge import Ask
+from lockgate.evals.simulation.model import trial_key
 from lockgate.evals.store import CHUNK, TrialStore
 from lockgate.evals.tables import CaseTable, key_of, pack, unpack
 from lockgate.ids import new_id
@@ -141,7 +142,7 @@ class Evals:
         }
         store.start_evaluation(self._control, row)
         if fresh:
-            TrialStore(self._control, effective).forget([case.digest for case in dataset.cases])
+            TrialStore(self._control, effective).forget([trial_key(case, root) for case in dataset.cases])
         full = with_field_metrics(rubric, dataset.cases)
         spend = Spend(limit=None if rubric.max_usd is None else to_nano(rubric.max_usd))
         async with AsyncExitStack() as stack:
@@ -250,7 +251,7 @@ class Evals:
         full = with_field_metrics(twice, dataset.cases)
         spend = Spend(limit=None if rubric.max_usd is None else to_nano(rubric.max_usd))
         own = TrialStore(self._control, candidate.effective_digest)
-        digests = [case.digest for case in dataset.cases]
+        digests = [trial_key(case, root) for case in dataset.cases]
         async with AsyncExitStack() as stack:
             full, scorings = await self._scorings(stack, full, root, environment, open_judge, spend)
 

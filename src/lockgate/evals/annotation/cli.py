@@ -70,7 +70,9 @@ def sample(
             for one in prepare(rubric, lambda _: lambda sample: None)  # type: ignore[arg-type,return-value]
             if one.metric.name == metric
         )
-        items = app.annotations.draw_trials(version.agent, found, cases, of_metric, count, double=double, seed=seed)
+        items = app.annotations.draw_trials(
+            version.agent, found, cases, of_metric, count, double=double, seed=seed, root=app.project.root
+        )
     kinds: dict[str, int] = {}
     for item in items:
         kinds[item.stratum] = kinds.get(item.stratum, 0) + 1
@@ -169,16 +171,12 @@ def export(
 
     Example: lockgate annotate export --metric helpfulness --to labels.jsonl
     """
-    import msgspec
+    from lockgate.evals.cli.files import write_lines
 
     lines = _open().lines(agent=agent, metric=metric)
     if not lines:
         raise InputError("nobody has graded an answer yet", remedy="lockgate annotate label")
-    try:
-        to.parent.mkdir(parents=True, exist_ok=True)
-        to.write_bytes(b"".join(msgspec.json.encode(line) + b"\n" for line in lines))
-    except OSError as failure:
-        raise InputError(f"cannot be written: {failure.strerror}", path=to, remedy="give another path") from None
+    write_lines(to, lines)
     data = {"labels": len(lines), "to": str(to)}
     emit(data, json, lambda: console().print(f"{len(lines)} labels written to {to}", markup=False))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -19,6 +20,7 @@ from lockgate.evals.judges.labels import Label, answer_digest
 from lockgate.evals.model import Case, Metric, score_key
 from lockgate.evals.scorers.questions import question_of
 from lockgate.evals.scorers.sample import Sample
+from lockgate.evals.simulation.model import trial_key
 from lockgate.ids import new_id
 from lockgate.results import RunResult
 from lockgate.storage.engine import Database
@@ -44,13 +46,14 @@ class Annotations:
         *,
         double: float = 0.2,
         seed: str = "",
+        root: Path = Path(),
     ) -> list[Item]:
         """Queue up to ``count`` answers that stored trials of the agent's versions gave to these cases.
 
         They are drawn in turn from strata by what the judge said and the case's first tag; ``double`` is the share that
         two people are to grade. What is in the queue already is not drawn again.
         """
-        by_digest = {case.digest: case for case in cases}
+        by_digest = {trial_key(case, root): case for case in cases}
         strata: dict[str, list[Any]] = {}
         kept_under = {digest: score_key(scorer_digest, case.expectation_digest) for digest, case in by_digest.items()}
         for key, score in store.scored_trials(self._control, agent, kept_under):

@@ -59,7 +59,7 @@ def report(
     form: files.Form = "json" if json else format
     cases = files.cases_of(card, app.project.root) if form in ("html", "junit", "inspect") else []
     if output is not None:
-        files.write_report(output, "markdown" if form == "text" else form, card, app.control, cases)
+        files.write_report(output, "markdown" if form == "text" else form, card, app.control, cases, app.project.root)
         return
     if form == "inspect":
         raise InputError("an Inspect log is no text", remedy="give --output NAME.eval")
@@ -70,6 +70,6 @@ def report(
         if form == "text":
             draw(card)
         else:
-            sys.stdout.write(files.rendered(form, card, files.views(app.control, card, cases)))
+            sys.stdout.write(files.rendered(form, card, files.views(app.control, card, cases, app.project.root)))
 
     emit(card, json, render)

@@ -35,7 +35,7 @@ def write_reports(app: App, card: Scorecard, wanted: dict[str, Path | None], com
     for form, path in wanted.items():
         if path is not None:
             named = path.with_stem(f"{path.stem}-{card.agent}") if many else path
-            files.write_report(named, cast("files.Form", form), card, app.control, cases)
+            files.write_report(named, cast("files.Form", form), card, app.control, cases, app.project.root)
     if comment:
         console(stderr=True).print(files.comment(card), markup=False)
 

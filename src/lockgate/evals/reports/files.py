@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -12,7 +12,8 @@ import msgspec
 from lockgate.errors import InputError
 from lockgate.evals.golden import read_cases
 from lockgate.evals.model import Case, Scorecard, score_key
-from lockgate.evals.reports.cases import CaseView, view
+from lockgate.evals.reports.cases import CaseView, Found, Scores, view
+from lockgate.evals.simulation.model import trial_key
 from lockgate.evals.store import CHUNK, TrialStore
 from lockgate.storage.engine import Database
 
@@ -30,17 +31,25 @@ def cases_of(card: Scorecard, root: Path) -> list[Case]:
     return [case for case in read_cases(path, shown_as=name) if not wanted or wanted & set(case.tags)]
 
 
-def views(control: Database, card: Scorecard, cases: Sequence[Case]) -> Iterator[CaseView]:
-    """Each case with its stored trials and scores, a few hundred at a time."""
+def views(control: Database, card: Scorecard, cases: Sequence[Case], root: Path = Path()) -> Iterator[CaseView]:
+    """Each case with its stored trials and scores, a few hundred at a time. ``root`` is the project's."""
     now = TrialStore(control, card.effective_digest)
     before = TrialStore(control, card.baseline_effective) if card.baseline_effective else None
     for some in _batches(cases):
-        digests = [case.digest for case in some]
+        keys = {trial_key(case, root): case.digest for case in some}
         names = [score_key(digest, case.expectation_digest) for digest in card.scorer_digests.values() for case in some]
-        results, scores = now.results(digests), now.scores(digests, names)
-        other = (before.results(digests), before.scores(digests, names)) if before else None
+        found, other = _stored(now, keys, names), _stored(before, keys, names) if before else None
         for case in some:
-            yield view(card, case, results, scores, card.scorer_digests, other)
+            yield view(card, case, *found, card.scorer_digests, other)
+
+
+def _stored(trials: TrialStore, keys: Mapping[str, str], names: Sequence[str]) -> tuple[Found, Scores]:
+    """What is kept under these ``keys``, by the digests of their cases."""
+    results, scores = trials.results([*keys]), trials.scores([*keys], names)
+    return (
+        {(keys[key], number): result for (key, number), result in results.items()},
+        {(keys[key], number, name): score for (key, number, name), score in scores.items()},
+    )
 
 
 def _batches(cases: Sequence[Case]) -> Iterator[Sequence[Case]]:
@@ -65,16 +74,18 @@ def rendered(form: Form, card: Scorecard, cases: Iterator[CaseView]) -> str:
     return msgspec.json.format(msgspec.json.encode(card), indent=2).decode() + "\n"
 
 
-def write_report(path: Path, form: Form, card: Scorecard, control: Database, cases: Sequence[Case]) -> None:
-    """Write one form to a file. Raises :class:`InputError` when it cannot be written."""
+def write_report(
+    path: Path, form: Form, card: Scorecard, control: Database, cases: Sequence[Case], root: Path = Path()
+) -> None:
+    """Write one form to a file. ``root`` is the project's. Raises :class:`InputError` when it cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if form == "inspect":
             from lockgate.evals.reports.inspect_log import write_log
 
-            write_log(path, card, views(control, card, cases))
+            write_log(path, card, views(control, card, cases, root))
         else:
-            path.write_text(rendered(form, card, views(control, card, cases)), encoding="utf-8")
+            path.write_text(rendered(form, card, views(control, card, cases, root)), encoding="utf-8")
     except OSError as failure:
         raise InputError(f"cannot be written: {failure.strerror}", path=path, remedy="give a path that can") from None
 

@@ -57,12 +57,13 @@ def simulation_of(case: Case) -> Simulation | None:
     return found
 
 
-def trial_key(case: Case) -> str:
-    """What a trial of the case is kept under: the case's digest and, of a simulation, its world's file too."""
+def trial_key(case: Case, root: Path = Path()) -> str:
+    """What a trial of the case is kept under: the case's digest and, of a simulation, its world's file too, which is
+    named from ``root``."""
     given: Any = case.metadata.get("simulation")
     world = given.get("world") if isinstance(given, dict) else None
     if not isinstance(world, str):
         return case.digest
-    file = Path(world.rpartition(":")[0])
+    file = root / world.rpartition(":")[0]
     source = file.read_bytes() if file.is_file() else b""
     return "sha256:" + hashlib.sha256(case.digest.encode() + b" " + hashlib.sha256(source).digest()).hexdigest()
