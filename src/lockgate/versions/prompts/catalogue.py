@@ -28,6 +28,8 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     owner: str | None = None
     metadata: dict[str, Any] = {}
     used_by: list[str] = []  # agents
+    used_in: list[str] = []  # the newest version of each that names this file: AGENT@VERSION
+    serves_in: list[str] = []  # environments
 
 
 class Text(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,42 +47,72 @@ class Text(msgspec.Struct, frozen=True, kw_only=True):
 def prompts(versions: Versions) -> list[Prompt]:
     """Every prompt below ``prompts/``. A prompt file that cannot be read is an error with file and line."""
     project, ownership = versions.project, Ownership(versions.project)
-    users: dict[str, list[str]] = {}
+    users: dict[str, dict[str, int]] = {}
     for path in agent_files(project.root):
         data = read_yaml(path, shown_as=path.relative_to(project.root).as_posix()).data
         agent = data.get("agent") if isinstance(data, dict) else None
         if isinstance(agent, dict) and isinstance(agent.get("system_prompt"), str):
-            names = users.setdefault(agent["system_prompt"], [])
-            if str(agent.get("name")) not in names:
-                names.append(str(agent.get("name")))
+            name, number = str(agent.get("name")), agent.get("version", 1)
+            known = users.setdefault(agent["system_prompt"], {})
+            known[name] = max(known.get(name, 0), number if isinstance(number, int) else 0)
+    serving = _serving(versions)
     found = []
     for path in prompt_files(project.root):
         shown = path.relative_to(project.root).as_posix()
         text, spec = read_prompt(project.root, shown)
+        digest, mine = sha256(text.encode()), users.get(shown, {})
         found.append(
             Prompt(
                 name=spec.name if spec else path.stem,
                 path=shown,
-                digest=sha256(text.encode()),
+                digest=digest,
                 version=None if spec is None or spec.version is None else str(spec.version),
                 objective=spec.objective if spec else None,
                 owner=ownership.of("prompt", path).owner,
                 metadata=spec.metadata if spec else {},
-                used_by=users.get(shown, []),
+                used_by=list(mine),
+                used_in=[f"{name}@{number}" for name, number in mine.items()],
+                serves_in=sorted({env for env, agent, text in serving if agent in mine and text == digest}),
             )
         )
     return found
 
 
+def _serving(versions: Versions) -> list[tuple[str, str, str]]:
+    """``(environment, agent, digest of the prompt's text)`` of all that is stable somewhere."""
+    with versions.control.read() as connection:
+        rows = connection.execute(deployments.select()).mappings().all()
+    return [
+        (row["environment"], row["agent"], sha256(versions.load(row["stable_behaviour"]).system_prompt.encode()))
+        for row in rows
+    ]
+
+
 def find(versions: Versions, name: str) -> Prompt:
-    """A prompt by its name or its path. Raises :class:`NotFound`."""
+    """A prompt by its path, its name, or NAME@VERSION; of several versions under one name, the newest.
+
+    Raises :class:`NotFound`, and :class:`InputError` when two files say they are the same version.
+    """
     every = prompts(versions)
-    found = [one for one in every if name in (one.path, one.name)]
+    plain, _, wanted = name.partition("@")
+    found = [one for one in every if one.path == name] or [
+        one for one in every if one.name == plain and (not wanted or one.version == wanted)
+    ]
     if not found:
-        raise NotFound(f"no prompt {name!r} below prompts/", remedy=did_you_mean(name, [one.name for one in every]))
+        named = [one.name if one.version is None else f"{one.name}@{one.version}" for one in every]
+        raise NotFound(f"no prompt {name!r} below prompts/", remedy=did_you_mean(name, named))
+    newest = max(_age(one) for one in found)
+    found = [one for one in found if _age(one) == newest]
     if len(found) > 1:
-        raise InputError(f"{name!r} names {len(found)} prompts", remedy=f"give the path, such as {found[0].path}")
+        files = " and ".join(one.path for one in found)
+        raise InputError(f"{name!r} is {files} alike", remedy=f"give the path, such as {found[0].path}")
     return found[0]
+
+
+def _age(prompt: Prompt) -> tuple[int, str]:
+    """What orders the versions of a prompt: numbers by their size."""
+    version = prompt.version or ""
+    return (int(version), "") if version.isdecimal() else (0, version)
 
 
 def history(versions: Versions, prompt: Prompt) -> list[Text]:

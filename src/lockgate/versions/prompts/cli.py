@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from lockgate.console import JsonFlag, console, emit, table
+from lockgate.console import JsonFlag, console, emit, print_error, table, user
+from lockgate.errors import LockgateError
 
 if TYPE_CHECKING:
     from lockgate.bootstrap import App
+    from lockgate.rollouts.model import Deployment
+    from lockgate.rollouts.service import Deployed
+    from lockgate.versions.prompts.catalogue import Prompt
+
+T = TypeVar("T")
 
 prompts = typer.Typer(
     no_args_is_help=True,
@@ -18,34 +25,43 @@ prompts = typer.Typer(
     help="List, compare, release and roll back prompts.\n\nExample: lockgate prompts list",
 )
 
-Name = Annotated[str, typer.Argument(metavar="PROMPT", help="The prompt's name, or its path.")]
+Name = Annotated[
+    str, typer.Argument(metavar="PROMPT", help="The prompt's name (its newest version), NAME@VERSION, or its path.")
+]
 Environment = Annotated[str, typer.Option("--env", "-e", help="The environment.")]
 
 
 @prompts.command("list")
 def list_command(json: JsonFlag = False) -> None:
-    """List prompts: what each is for, who owns it, which agents use it.
+    """List prompts: what each is for, who owns it, which agents use it, where it serves, and its last scorecard.
 
     Example: lockgate prompts list
     """
+    from msgspec.structs import asdict
+
     from lockgate.bootstrap import open_app
     from lockgate.versions.prompts import catalogue
 
-    found = catalogue.prompts(open_app().versions)
+    app = open_app()
+    found = catalogue.prompts(app.versions)
+    verdicts = [_verdict_of(app, one) for one in found]
     rows = [
         (
             one.name,
             one.version,
             _short(one.digest),
             one.owner or "nobody",
-            ", ".join(one.used_by),
+            ", ".join(one.used_in),
+            ", ".join(one.serves_in),
+            verdict,
             one.objective,
             one.path,
         )
-        for one in found
+        for one, verdict in zip(found, verdicts, strict=True)
     ]
-    columns = ("prompt", "version", "text", "owner", "used by", "objective", "file")
-    emit(found, json, lambda: table(columns, rows))
+    columns = ("prompt", "version", "text", "owner", "used by", "serves in", "scorecard", "objective", "file")
+    data = [{**asdict(one), "verdict": verdict} for one, verdict in zip(found, verdicts, strict=True)]
+    emit(data, json, lambda: table(columns, rows))
 
 
 @prompts.command()
@@ -67,14 +83,14 @@ def show(name: Name, json: JsonFlag = False) -> None:
             "locked_at": text.locked_at,
             "git_commit": text.git_commit,
             "labels": text.labels,
-            "verdict": _verdict(app, text.agent, text.behaviour_digest),
+            "verdict": _verdict(app, text.behaviour_digest),
         }
         for text in catalogue.history(app.versions, prompt)
     ]
 
     def draw() -> None:
         shown = (
-            ("prompt", prompt.name),
+            ("prompt", prompt.name if prompt.version is None else f"{prompt.name}, version {prompt.version}"),
             ("file", prompt.path),
             ("objective", prompt.objective),
             ("owner", prompt.owner),
@@ -137,9 +153,15 @@ def release(
     from lockgate.bootstrap import open_app
 
     app = open_app()
-    done = [app.rollouts.deploy(agent, env, override_reason=override) for agent in _users(app, name)]
+    by = f"cli:{user()}"
+
+    def deploy(ref: str) -> Deployed:
+        return app.rollouts.deploy(ref, env, override_reason=override, by=by)
+
+    done, failures = _each(_find(app, name).used_in, deploy)
     rows = [(one.version.agent, one.outcome, _short(one.version.behaviour_digest), one.message) for one in done]
     emit(done, json, lambda: table(("agent", "outcome", "version", ""), rows))
+    _end(failures)
 
 
 @prompts.command()
@@ -156,24 +178,61 @@ def undo(
     from lockgate.bootstrap import open_app
 
     app = open_app()
-    done = [app.rollouts.undo(agent, env, reason=reason) for agent in _users(app, name)]
+    by = f"cli:{user()}"
+
+    def take_back(agent: str) -> Deployment:
+        return app.rollouts.undo(agent, env, reason=reason, by=by)
+
+    done, failures = _each(_find(app, name).used_by, take_back)
     rows = [(one.agent, _short(one.stable.behaviour_digest)) for one in done]
     emit(done, json, lambda: table(("agent", "serves again"), rows))
+    _end(failures)
 
 
-def _users(app: App, name: str) -> list[str]:
+def _find(app: App, name: str) -> Prompt:
     from lockgate.errors import InputError
     from lockgate.versions.prompts import catalogue
 
     prompt = catalogue.find(app.versions, name)
     if not prompt.used_by:
         raise InputError(f"no agent uses {prompt.path!r}", remedy="name it as an agent's system_prompt")
-    return prompt.used_by
+    return prompt
 
 
-def _verdict(app: App, agent: str, behaviour_digest: str) -> str | None:
-    card: Any = app.evals.last(agent=agent)
-    return str(card.verdict) if card is not None and card.behaviour_digest == behaviour_digest else None
+def _each(names: list[str], act: Callable[[str], T]) -> tuple[list[T], list[LockgateError]]:
+    """Do it for every agent: one that fails does not keep the others waiting. When all fail, that is the failure."""
+    done, failures = [], []
+    for name in names:
+        try:
+            done.append(act(name))
+        except LockgateError as failure:
+            failures.append(failure)
+    if not done:
+        raise failures[0]
+    return done, failures
+
+
+def _end(failures: list[LockgateError]) -> None:
+    for failure in failures:
+        print_error(failure)
+    if failures:
+        raise typer.Exit(1)
+
+
+def _verdict_of(app: App, prompt: Prompt) -> str | None:
+    """The last verdict on the newest version that was locked with this text."""
+    from lockgate.versions.prompts import catalogue
+
+    texts = (one for one in catalogue.history(app.versions, prompt) if one.digest == prompt.digest)
+    return next((verdict for one in texts if (verdict := _verdict(app, one.behaviour_digest))), None)
+
+
+def _verdict(app: App, behaviour_digest: str) -> str | None:
+    """The last verdict on a version, in whichever environment."""
+    version = app.versions.load(behaviour_digest)
+    effective = {app.versions.effective_digest(version, name) for name in app.project.config.environments}
+    cards = [card for one in effective if (card := app.evals.last(one)) is not None]
+    return str(max(cards, key=lambda card: card.id).verdict) if cards else None
 
 
 def _short(digest: str) -> str:
