@@ -10,9 +10,10 @@ import typer
 from lockgate.console import JsonFlag, console, emit
 from lockgate.errors import InputError, Unavailable
 from lockgate.evals.cli.contenders import baseline_of, contender, golden_of, only_agent, rubric_of
+from lockgate.evals.cli.files import write
 from lockgate.evals.cli.options import Concurrency, Dataset, Env, Judge, MarkdownFile, Threshold, Trials, Whole
 from lockgate.evals.cli.running import evaluated, self_checked, storing
-from lockgate.evals.cli.showing import draw_all, leave, markdown_of, show, write, write_reports
+from lockgate.evals.cli.showing import draw_all, leave, markdown_of, show, write_reports
 from lockgate.evals.cli.stopping import KEPT_WITHOUT_FRESH, on_interrupt_say, stoppable
 
 if TYPE_CHECKING:

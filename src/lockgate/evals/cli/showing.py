@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 import typer
 
 from lockgate.console import console, emit
-from lockgate.errors import InputError
+from lockgate.evals.cli.files import write
 from lockgate.evals.cli.options import EXIT
 
 if TYPE_CHECKING:
@@ -55,14 +55,6 @@ def markdown_of(card: Scorecard) -> str:
     from lockgate.evals.reports.markdown import markdown
 
     return markdown(card)
-
-
-def write(path: Path, text: str) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    except OSError as failure:
-        raise InputError(f"cannot be written: {failure.strerror}", path=path, remedy="give a path that can") from None
 
 
 def leave(card: Scorecard) -> None:

@@ -132,13 +132,14 @@ def stats(
 
     Example: lockgate golden stats evals/golden/refund-triage.jsonl --picture golden.svg
     """
+    from lockgate.evals.cli.files import write
     from lockgate.evals.golden import read_cases
     from lockgate.evals.golden.stats import picture as drawn
     from lockgate.evals.golden.stats import stats as count
 
     found = count(read_cases(file))
     if picture is not None:
-        _write(picture, drawn(found, file.name))
+        write(picture, drawn(found, file.name))
     emit(found, json, lambda: _draw_stats(file, found))
 
 
@@ -378,11 +379,3 @@ def _draw_stats(file: Path, found: Stats) -> None:
             most = max(values.values())
             rows = [(name, count, "█" * max(1, round(24 * count / most))) for name, count in list(values.items())[:12]]
             table((title, "cases", ""), rows)
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    except OSError as failure:
-        raise InputError(f"cannot be written: {failure.strerror}", path=path, remedy="give a path that can") from None

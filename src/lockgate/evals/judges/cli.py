@@ -103,18 +103,13 @@ def export(
 
     Example: lockgate judge export --to evals/calibrations.jsonl
     """
-    import msgspec
-
     from lockgate.bootstrap import open_app
+    from lockgate.evals.cli.files import write_lines
 
     found = open_app().judges.export()
     if not found:
         raise InputError("no judge was calibrated here", remedy="lockgate judge calibrate")
-    try:
-        to.parent.mkdir(parents=True, exist_ok=True)
-        to.write_bytes(b"".join(msgspec.json.encode(one) + b"\n" for one in found))
-    except OSError as failure:
-        raise InputError(f"cannot be written: {failure.strerror}", path=to, remedy="give another path") from None
+    write_lines(to, found)
     data = {"calibrations": len(found), "to": str(to)}
     emit(data, json, lambda: console().print(f"{len(found)} calibrations written to {to}", markup=False))
 
