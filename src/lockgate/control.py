@@ -39,6 +39,9 @@ _log = logging.getLogger(__name__)
 LARGEST_BODY = 1 << 18
 """Bytes a request to the control plane may have."""
 STOP_SECONDS = 10.0
+_OBJECT: dict[str, Any] = {"schema": {"type": "object"}}
+PROBLEM = {"description": "A problem (RFC 9457).", "content": {"application/problem+json": _OBJECT}}
+OPENAI_ERROR = {"description": "OpenAI's error object.", "content": {"application/json": _OBJECT}}
 
 Limit = Annotated[int, Query(ge=1, le=1000)]
 Reason = Annotated[str, Body(embed=True, max_length=2000)]
@@ -79,7 +82,30 @@ def make_api(app: App) -> FastAPI:
     api.include_router(_operations(app, caller), prefix="/api/v1")
     api.include_router(fleet_routes(app.fleet, caller, member), prefix="/api")
     api.include_router(pull_routes(app.fleet, Shelf(app.versions), member))
+    _document(api)
     return api
+
+
+def _document(api: FastAPI) -> None:
+    """Let ``/api/docs`` tell what users see at one URL: the data plane's paths too, and how errors look."""
+    from lockgate.gateway.openapi import data_plane
+
+    own = api.openapi
+
+    def openapi() -> dict[str, Any]:
+        if api.openapi_schema is None:
+            schema = own()
+            schema["paths"].update(data_plane())
+            for path, operations in schema["paths"].items():
+                error = OPENAI_ERROR if path.startswith("/v1/") else PROBLEM
+                for operation in operations.values():
+                    operation["responses"].pop("422", None)  # it is a problem of status 400 here
+                    operation["responses"]["default"] = error
+            schema["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+            schema["security"] = [{"key": []}]
+        return api.openapi_schema or own()
+
+    api.openapi = openapi  # type: ignore[method-assign]
 
 
 def run() -> None:
