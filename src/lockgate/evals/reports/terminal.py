@@ -12,11 +12,14 @@ if TYPE_CHECKING:
 
 _STYLES: dict[Verdict | None, str] = {"pass": "green", "fail": "bold red", "inconclusive": "yellow", None: "dim"}
 
+_PIPED_WIDTH = 10_000
+
 _KINDS = {"quality": "eval gate", "safety": "safety suite", "fallback": "backup model", "compare": "comparison"}
 
 
 def draw(card: Scorecard, console: Console) -> None:
     """The scorecard on a terminal."""
+    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -40,7 +43,8 @@ def draw(card: Scorecard, console: Console) -> None:
             Text(words.word(metric), style=_STYLES[metric.verdict]),
             *cells,
         )
-    console.print(table)
+    wide = console if console.is_terminal else Console(file=console.file, width=_PIPED_WIDTH, highlight=False)
+    wide.print(table)  # a program's lines are neither folded nor cut
     for reason in card.reasons if card.verdict != "pass" else ():
         console.print(Text(f"  {reason}"))
     if rows := words.worst_slices(card):
