@@ -11,9 +11,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, RootModel
+from pydantic import ConfigDict, Field
 
-from lockgate.project.model import Strict
+from lockgate.project.strict import Late, Strict
 from lockgate.project.yamlfile import read_yaml, validate
 
 Usd = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -29,10 +29,13 @@ class PriceRow(Strict):
     batch: float = Field(1.0, gt=0, le=1, description="The share of it that requests of batches cost; OpenAI's: 0.5.")
 
 
-class PriceFile(RootModel[dict[str, dict[str, PriceRow]]]):
+class PriceFile(Late):
     """Provider name → model name, or ``*`` for its other models → price."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+    __pydantic_extra__: dict[str, dict[str, PriceRow]]
 
 
 def read_prices(path: Path) -> dict[str, dict[str, PriceRow]]:
     """The file's rows; :class:`InputError` names file, line, value and remedy."""
-    return validate(read_yaml(path), PriceFile).root
+    return validate(read_yaml(path), PriceFile).__pydantic_extra__

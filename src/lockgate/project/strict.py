@@ -10,15 +10,14 @@ from pydantic import BaseModel, ConfigDict
 _NO_PLUGINS = "PYDANTIC_DISABLE_PLUGINS"
 
 
-class Strict(BaseModel):
-    """Unknown keys are errors, values are not coerced."""
+class Late(BaseModel):
+    """Made ready when it is first used, and without looking for plugins of pydantic: that reads what every installed
+    package says of itself, and takes longer than all the rest of reading a project."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True)
+    model_config = ConfigDict(defer_build=True)
 
     @classmethod
     def model_rebuild(cls, *, _parent_namespace_depth: int = 2, **options: Any) -> bool | None:
-        """As pydantic does it, but without looking for plugins of pydantic: that reads what every installed package
-        says of itself, and takes longer than all the rest of reading a project."""
         before = os.environ.get(_NO_PLUGINS)
         os.environ[_NO_PLUGINS] = "__all__"
         try:
@@ -28,3 +27,9 @@ class Strict(BaseModel):
                 os.environ.pop(_NO_PLUGINS, None)
             else:
                 os.environ[_NO_PLUGINS] = before
+
+
+class Strict(Late):
+    """Unknown keys are errors, values are not coerced."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
