@@ -78,7 +78,10 @@ class Worker:
         router = Router(
             version_of=self._version,
             provider_of=lambda call: providers.of(
-                call.identity.environment, call.provider, call.agent, call.run and call.run.effective_digest
+                call.identity.environment,
+                call.provider,
+                call.agent,
+                None if call.run is None else call.run.effective_digest,
             ),
             prices=app.prices,
             metrics=RouteMetrics(registry),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
@@ -49,13 +50,19 @@ def list_approvals(
     app.approvals.expire()
     wanted = None if status == "all" else cast(ApprovalStatus, status)
     found = app.approvals.listed(status=wanted, agent=agent, limit=limit)
-    columns = ("id", "status", "agent", "environment", "tool", "arguments", "asked at", "decided by")
-    rows = [
-        (a.id, a.status, a.agent, a.environment, a.tool, _short(a.arguments), _when(a.requested_at), a.decided_by or "")
-        for a in found
+    shown: list[tuple[str, Callable[[Approval], str | None]]] = [
+        ("id", lambda a: a.id),
+        ("status", lambda a: a.status),
+        ("agent", lambda a: a.agent),
+        ("environment", lambda a: a.environment),
+        ("tool", lambda a: a.tool),
+        ("arguments", lambda a: _short(a.arguments)),
+        ("asked at", lambda a: _when(a.requested_at)),
     ]
-    if not any(a.decided_by for a in found):
-        columns, rows = columns[:-1], [row[:-1] for row in rows]
+    if any(a.decided_by for a in found):
+        shown.append(("decided by", lambda a: a.decided_by))
+    columns = [name for name, _ in shown]
+    rows = [[of(a) for _, of in shown] for a in found]
 
     def render() -> None:
         if rows:

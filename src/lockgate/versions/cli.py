@@ -200,12 +200,15 @@ def _draw_diff(found: BehaviourDiff) -> None:
             console().print(Text(f"      {line}", style=style), soft_wrap=True)
 
 
+Git = Annotated[
+    str | None, typer.Option("--git", metavar="SHA", help="The versions that were locked from this git commit.")
+]
+
+
 @versions.callback()
 def versions_command(
     context: typer.Context,
-    git: Annotated[
-        str | None, typer.Option("--git", metavar="SHA", help="The versions that were locked from this git commit.")
-    ] = None,
+    git: Git = None,
     json: JsonFlag = False,
 ) -> None:
     """List, show and verify locked versions.
@@ -225,6 +228,7 @@ def versions_command(
 @versions.command("list")
 def list_command(
     agent: Annotated[str | None, typer.Argument(help="Only this agent's.")] = None,
+    git: Git = None,
     json: JsonFlag = False,
 ) -> None:
     """List every version ever locked here, the newest first.
@@ -233,7 +237,10 @@ def list_command(
     """
     from lockgate.bootstrap import open_app
 
-    found = open_app().versions.history(agent)
+    known = open_app().versions
+    found = known.history(agent) if git is None else known.at_commit(git)
+    if git is not None and agent is not None:
+        found = [row for row in found if row.agent == agent]
     emit(found, json, lambda: _draw_history(found))
 
 
