@@ -137,6 +137,7 @@ def levels(information: Sequence[float], spent: Sequence[float]) -> list[float]:
     """
     grid = np.linspace(-8.0, 8.0, _STEPS)
     step = grid[1] - grid[0]
+    apart = np.linspace(-16.0, 16.0, 2 * _STEPS - 1)  # what two points of the grid can be from each other
     found: list[float] = []
     density = None
     for look, (share, total) in enumerate(zip(information, spent, strict=True)):
@@ -147,8 +148,8 @@ def levels(information: Sequence[float], spent: Sequence[float]) -> list[float]:
         else:
             sd = math.sqrt(max(share - information[look - 1], 1e-3))
             bound = _bound(grid, density * step, sd, may)
-            kernel = np.exp(-(((grid[:, None] - grid) / sd) ** 2) / 2) / (sd * math.sqrt(2 * math.pi))
-            density = np.einsum("xy,y->x", kernel, density) * step
+            density = np.convolve(density, np.exp(-((apart / sd) ** 2) / 2), mode="valid")
+            density *= step / (sd * math.sqrt(2 * math.pi))
         density = np.where(grid < bound, density, 0.0)
         found.append(1 - _NORMAL.cdf(bound / math.sqrt(share)))
     return found
