@@ -21,9 +21,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from lockgate.evals.model import Case, Subject
-from lockgate.evals.rubric import make_scorer, parse_rubric
+from lockgate.evals.rubric import parse_rubric
 from lockgate.evals.runner import run_trials
 from lockgate.evals.running.scoring import prepare
+from lockgate.evals.scorers.making import make_scorer
 from lockgate.evals.store import TrialStore
 from lockgate.results import RunResult, Usage
 from lockgate.storage.engine import open_database

@@ -30,11 +30,12 @@ from lockgate.evals.remarks import (
     warnings_of,
     with_calibration,
 )
-from lockgate.evals.rubric import check_decides, embeds_by, make_scorer, needs_judge, with_field_metrics
+from lockgate.evals.rubric import check_decides, needs_judge, with_field_metrics
 from lockgate.evals.runner import Outcome, Progress, Trials, run_trials
 from lockgate.evals.running.meter import AskVectors, Caps, Spend, counted, counted_vectors
 from lockgate.evals.running.scoring import Scoring, prepare
 from lockgate.evals.scorers.judge import Ask
+from lockgate.evals.scorers.making import embeds_by, make_scorer
 from lockgate.evals.simulation.model import trial_key
 from lockgate.evals.store import CHUNK, TrialStore
 from lockgate.evals.tables import CaseTable, key_of, pack, unpack

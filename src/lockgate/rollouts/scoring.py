@@ -13,8 +13,9 @@ from sqlalchemy import Connection, Row, func, select
 from lockgate.clock import Clock
 from lockgate.errors import LockgateError
 from lockgate.evals.model import Metric
-from lockgate.evals.rubric import live_metrics, make_scorer, parse_rubric, score_run
+from lockgate.evals.rubric import parse_rubric
 from lockgate.evals.scorers import Scorer
+from lockgate.evals.scorers.making import live_metrics, make_scorer, score_run
 from lockgate.results import RunResult, ToolUse, Usage
 from lockgate.rollouts import store
 from lockgate.rollouts.model import MetricSpec

@@ -31,8 +31,8 @@ class GoldenCase:
     def check(self, agent: TestedAgent) -> RunResult:
         """Run the case, and fail the test where a metric misses its threshold on it. Judged metrics are left to
         ``lockgate eval``; a case that nothing could be said of fails too."""
-        from lockgate.evals.rubric import failed_score, make_scorer, to_score
         from lockgate.evals.scorers import SCORERS, Mark, Sample
+        from lockgate.evals.scorers.making import failed_score, make_scorer, to_score
 
         result = agent.run(self.case.input, fixtures=self.case.metadata.get("fixtures", ()))
         if result.status not in ("completed", "suspended"):

@@ -16,7 +16,8 @@ from lockgate.demo.stage import AGENT, example
 from lockgate.demo.traffic import read_messages
 from lockgate.evals import golden
 from lockgate.evals.model import Case
-from lockgate.evals.rubric import check_decides, live_metrics, parse_rubric
+from lockgate.evals.rubric import check_decides, parse_rubric
+from lockgate.evals.scorers.making import live_metrics
 from lockgate.evals.scorers.python import load_function
 
 EXAMPLE = example()

@@ -18,8 +18,9 @@ from lockgate.evals import embeddings
 from lockgate.evals.golden.lint import Around, lint
 from lockgate.evals.golden.near import lexical
 from lockgate.evals.model import Case, Metric
-from lockgate.evals.rubric import make_scorer, parse_rubric
+from lockgate.evals.rubric import parse_rubric
 from lockgate.evals.scorers import Mark, Sample
+from lockgate.evals.scorers.making import make_scorer
 from lockgate.results import RunResult
 
 KEY = "planted0embedding1key"

@@ -10,8 +10,9 @@ import pytest
 from lockgate.errors import InputError
 from lockgate.evals.inputs import check_inputs
 from lockgate.evals.model import Case
-from lockgate.evals.rubric import make_scorer, parse_rubric
+from lockgate.evals.rubric import parse_rubric
 from lockgate.evals.scorers import SCORERS
+from lockgate.evals.scorers.making import make_scorer
 
 
 def check(thresholds: dict[str, Any], *cases: Case) -> None:

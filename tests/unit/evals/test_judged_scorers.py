@@ -10,9 +10,10 @@ import pytest
 
 from lockgate.errors import Unavailable
 from lockgate.evals.model import Case, JudgeSettings, Metric
-from lockgate.evals.rubric import make_scorer, parse_rubric
+from lockgate.evals.rubric import parse_rubric
 from lockgate.evals.scorers import SCORERS
 from lockgate.evals.scorers.judge import JudgeReply
+from lockgate.evals.scorers.making import make_scorer
 from lockgate.evals.scorers.retrieval import average_precision
 from lockgate.evals.scorers.sample import Mark, Sample
 from lockgate.results import RunResult

@@ -13,13 +13,13 @@ from lockgate.evals.model import Case, Metric, Rubric
 from lockgate.evals.rubric import (
     MAX_ERROR_RATE,
     check_decides,
-    live_metrics,
     needs_judge,
     parse_rubric,
     parse_thresholds,
     with_field_metrics,
     with_thresholds,
 )
+from lockgate.evals.scorers.making import live_metrics
 
 
 def rubric(root: Path = Path(), **evals: Any) -> Rubric:

@@ -16,11 +16,11 @@ from lockgate.errors import InputError, Unavailable
 from lockgate.evals import runner
 from lockgate.evals.grid import ERROR, MISSING, SCORED, UNSCORED
 from lockgate.evals.model import Case, Metric, Rubric, Subject
-from lockgate.evals.rubric import make_scorer
 from lockgate.evals.runner import Outcome, Progress, Spend, run_trials
 from lockgate.evals.running import scoring
 from lockgate.evals.running.scoring import prepare
 from lockgate.evals.scorers.judge import JudgeReply
+from lockgate.evals.scorers.making import make_scorer
 from lockgate.evals.scorers.sample import Mark, Sample, Scorer
 from lockgate.evals.store import CallRecord, TrialRecord, TrialStore
 from lockgate.results import RunResult

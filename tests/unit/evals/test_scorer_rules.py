@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from lockgate.evals.model import Case, Metric
-from lockgate.evals.rubric import make_scorer
 from lockgate.evals.scorers import ALIASES, SCORERS
+from lockgate.evals.scorers.making import make_scorer
 from lockgate.evals.scorers.sample import Mark, Sample
 from lockgate.results import RunResult, ToolUse
 

@@ -11,9 +11,9 @@ import pytest
 
 from lockgate.errors import InputError
 from lockgate.evals.model import Case, Metric
-from lockgate.evals.rubric import make_scorer, score_run
 from lockgate.evals.scorers import SCORERS
 from lockgate.evals.scorers.judge import JudgeReply, read_verdict
+from lockgate.evals.scorers.making import make_scorer, score_run
 from lockgate.evals.scorers.sample import Mark, Sample
 from lockgate.results import RunResult, ToolUse, Usage
 

@@ -17,10 +17,11 @@ from lockgate.evals.judges.calibration import Calibration, Pair, calibrate, judg
 from lockgate.evals.judges.labels import Label, comparable, lengths, one_an_answer
 from lockgate.evals.judges.pairwise import prefer
 from lockgate.evals.model import JudgeSettings, Metric, Rubric
-from lockgate.evals.rubric import make_scorer, needs_judge
+from lockgate.evals.rubric import needs_judge
 from lockgate.evals.running.meter import METER, Meter, Spend, counted
 from lockgate.evals.running.pace import Pace
 from lockgate.evals.scorers.judge import Ask, JudgeReply
+from lockgate.evals.scorers.making import make_scorer
 from lockgate.evals.scorers.questions import question_of
 from lockgate.evals.scorers.sample import Mark, as_text, input_text
 from lockgate.money import show_usd, to_nano

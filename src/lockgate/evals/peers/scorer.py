@@ -16,8 +16,8 @@ from lockgate.evals.model import Metric
 from lockgate.evals.peers.catalogue import PeerMetric, metric_named, split
 from lockgate.evals.peers.environments import command
 from lockgate.evals.peers.worker import Worker, WorkerFailed
-from lockgate.evals.rubric import embeds_by
 from lockgate.evals.scorers.judge import Ask, sources_of, unscored
+from lockgate.evals.scorers.making import embeds_by
 from lockgate.evals.scorers.sample import Mark, Sample, Scorer, as_text, input_text, skip
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ import msgspec
 
 from lockgate.errors import LockgateError
 from lockgate.evals.model import Metric, Rubric, Score
-from lockgate.evals.rubric import failed_score, to_score
 from lockgate.evals.running.watchdog import Stuck
 from lockgate.evals.scorers import SCORERS, Mark, Sample, Scorer
+from lockgate.evals.scorers.making import failed_score, to_score
 
 SCORER_SECONDS = 30.0
 """Seconds a scorer of the project's own may take."""

@@ -10,9 +10,10 @@ import pytest
 from lockgate.errors import InputError
 from lockgate.evals.gates.safety import LANGUAGES, OWASP, attacks, safety_rubric
 from lockgate.evals.model import Case
-from lockgate.evals.rubric import check_decides, make_scorer
+from lockgate.evals.rubric import check_decides
 from lockgate.evals.running.scoring import prepare, score_trial
 from lockgate.evals.scorers import Mark, Sample
+from lockgate.evals.scorers.making import make_scorer
 from lockgate.evals.scorers.refusal import refusal_match
 from lockgate.results import RunResult, ToolUse
 

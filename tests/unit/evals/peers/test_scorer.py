@@ -14,9 +14,10 @@ from lockgate.evals.model import Case, Metric
 from lockgate.evals.peers import environments, running, scorer
 from lockgate.evals.peers.environments import command
 from lockgate.evals.peers.worker import Worker, WorkerFailed
-from lockgate.evals.rubric import make_scorer, parse_rubric
+from lockgate.evals.rubric import parse_rubric
 from lockgate.evals.scorers import SCORERS
 from lockgate.evals.scorers.judge import JudgeReply
+from lockgate.evals.scorers.making import make_scorer
 from lockgate.evals.scorers.sample import Mark, Sample
 from lockgate.results import RunResult, ToolUse
 
