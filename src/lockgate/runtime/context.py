@@ -1,7 +1,8 @@
 """The only way a run acts: model calls and tool calls, each counted, journaled, ruled on and traced.
 
 Steps of one run happen one after another, also when its code asks for several at once: that order is what makes
-an exact replay possible.
+an exact replay possible. In a replay, the nodes of a graph that run at once come in another order than they were
+recorded in; each waits for its turn.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 from lockgate.clock import Clock
@@ -19,7 +20,17 @@ from lockgate.results import ToolUse, Usage
 from lockgate.runtime.failures import PASSING, model_failure
 from lockgate.runtime.journal import Journal
 from lockgate.runtime.loader import Code
-from lockgate.runtime.model import Completion, ModelClient, Purse, Recorder, Step, Suspend, ToolMode, wire_name
+from lockgate.runtime.model import (
+    Completion,
+    ModelClient,
+    Purse,
+    Recorder,
+    Step,
+    StepKind,
+    Suspend,
+    ToolMode,
+    wire_name,
+)
 from lockgate.runtime.toolcalls import Fate, ToolCalls, end_step
 from lockgate.runtime.tracing import Tracer
 from lockgate.tools.contracts import plain
@@ -28,6 +39,9 @@ from lockgate.versions.model import AgentVersion, ModelRef
 
 MODEL_TIMEOUT = 120.0
 """Seconds until one model call is given up, where the run's own limit leaves that much."""
+
+PATIENCE = 10.0
+"""Seconds that a step which comes before its turn waits for the others, from the last one that came."""
 
 
 class RunContext:
@@ -49,10 +63,12 @@ class RunContext:
         run_id: str = "",
         model_timeout: float = MODEL_TIMEOUT,
         recheck: Callable[[Step, Fate], str | None] | None = None,
+        cut_off: bool = False,
         allowed: Sequence[str] | None = None,
         purse: Purse | None = None,
     ) -> None:
         """``allowed``: the tools that the run's caller may have called, None for any; ``purse`` holds for paid ones.
+        ``cut_off``: the record ends before the run did, so steps asked for at once with its last may be missing.
 
         ``recheck`` (of a replay) is shown each tool call that the record answers, with what the version would make
         of it; what it returns says how the two differ."""
@@ -82,6 +98,10 @@ class RunContext:
         self._recheck = recheck
         self._deadline = time.monotonic() + version.limits.max_seconds
         self._turn_lock = asyncio.Lock()
+        self._at_once = version.framework.kind != "native"
+        self._cut_off = cut_off
+        self._taken = asyncio.Event()
+        self._moved = 0.0
         self._facts: Any = None
         self._calls = ToolCalls(
             version,
@@ -132,28 +152,34 @@ class RunContext:
         raise AssertionError("a version has at least one model")
 
     async def _ask(self, model: ModelRef, asked: dict[str, Any]) -> Completion:
-        async with self._turn():
-            self._check_limits()
-            body = plain(_parameters(model, self._tokens_left(), asked))
-            name = wire_name(model)
-            self.model_calls += 1
-            step, fresh = self.journal.take("model", name, body, now=self._clock())
-            if fresh:
-                await self._complete(step, model, body)
-                await self._recorder.ended(step)
-            self.usage += step.usage
-            self.cost_nano += step.cost_nano
-            if step.status == "failed":
-                raise RunFailed(step.error_type or "model_error", step.error or "the model call failed")
-            revision = (step.response["model_served"], step.response.get("fingerprint"))
-            self.served[name] = " ".join(part for part in revision if part)
-            return Completion(
-                message=step.response["message"],
-                usage=step.usage,
-                cost_nano=step.cost_nano,
-                model_served=step.response["model_served"],
-                finish_reason=step.response["finish_reason"],
-            )
+        name, since = wire_name(model), time.monotonic()
+        while True:
+            async with self._turn():
+                self._check_limits()
+                body = plain(_parameters(model, self._tokens_left(), asked))
+                if not self._early("model", name, body, since):
+                    return await self._answer(model, name, body)
+            await self._others(since)
+
+    async def _answer(self, model: ModelRef, name: str, body: dict[str, Any]) -> Completion:
+        self.model_calls += 1
+        step, fresh = self._take("model", name, body)
+        if fresh:
+            await self._complete(step, model, body)
+            await self._recorder.ended(step)
+        self.usage += step.usage
+        self.cost_nano += step.cost_nano
+        if step.status == "failed":
+            raise RunFailed(step.error_type or "model_error", step.error or "the model call failed")
+        revision = (step.response["model_served"], step.response.get("fingerprint"))
+        self.served[name] = " ".join(part for part in revision if part)
+        return Completion(
+            message=step.response["message"],
+            usage=step.usage,
+            cost_nano=step.cost_nano,
+            model_served=step.response["model_served"],
+            finish_reason=step.response["finish_reason"],
+        )
 
     async def _complete(self, step: Step, model: ModelRef, body: dict[str, Any]) -> None:
         """Fill in ``step`` with what came of the call. Raises nothing but a cancellation."""
@@ -185,25 +211,32 @@ class RunContext:
 
         Raises :class:`ToolFailed` when the call gave none (refused, invalid, raised, timed out): the run may go on.
         """
-        async with self._turn():
-            if self.tool_calls >= self.version.limits.max_tool_calls:
-                self._stop("tool_calls_exceeded", f"max_tool_calls is {self.version.limits.max_tool_calls}")
-            self._check_time()
-            self.tool_calls += 1
-            try:
-                asked = plain({} if arguments is None else arguments)
-            except (TypeError, ValueError) as problem:
-                raise ToolFailed("invalid_arguments", f"tool {name!r}: {problem}") from None
-            contract = self.version.tool(name)
-            effect = contract.effect if contract else None
-            step, fresh = self.journal.take("tool", name, asked, effect=effect, now=self._clock())
-            if not fresh and self._recheck is not None:
-                difference = self._recheck(step, self._calls.fate(step, self._facts))
-                if difference is not None:
-                    step, fresh = self.journal.diverge(step, difference, now=self._clock()), True
-            if step.status in ("started", "waiting"):
-                await self._settle(step, fresh)
-            return self._account(step)
+        since = time.monotonic()
+        while True:
+            async with self._turn():
+                if self.tool_calls >= self.version.limits.max_tool_calls:
+                    self._stop("tool_calls_exceeded", f"max_tool_calls is {self.version.limits.max_tool_calls}")
+                self._check_time()
+                try:
+                    asked = plain({} if arguments is None else arguments)
+                except (TypeError, ValueError) as problem:
+                    self.tool_calls += 1
+                    raise ToolFailed("invalid_arguments", f"tool {name!r}: {problem}") from None
+                if not self._early("tool", name, asked, since):
+                    return await self._call(name, asked)
+            await self._others(since)
+
+    async def _call(self, name: str, asked: dict[str, Any]) -> Any:
+        self.tool_calls += 1
+        contract = self.version.tool(name)
+        step, fresh = self._take("tool", name, asked, effect=contract.effect if contract else None)
+        if not fresh and self._recheck is not None:
+            difference = self._recheck(step, self._calls.fate(step, self._facts))
+            if difference is not None:
+                step, fresh = self.journal.diverge(step, difference, now=self._clock()), True
+        if step.status in ("started", "waiting"):
+            await self._settle(step, fresh)
+        return self._account(step)
 
     async def _settle(self, step: Step, fresh: bool) -> None:
         started_ns = time.time_ns()
@@ -213,6 +246,8 @@ class RunContext:
             self.ended = end
             raise
         finally:
+            if step.status == "started" and step.effect == "write" and self.ended is None:
+                self.ended = RunFailed("outcome_unknown", f"the call of tool {step.name!r} was cut off")
             if step.status != "waiting":
                 self.tracer.tool(step, started_ns)
 
@@ -224,6 +259,29 @@ class RunContext:
             yield
         finally:
             self._facts = None
+
+    # --- steps that are asked for at once ---------------------------------------------------------------------
+
+    def _take(self, kind: StepKind, name: str, request: Any, *, effect: str | None = None) -> tuple[Step, bool]:
+        taken = self.journal.take(kind, name, request, effect=effect, now=self._clock())
+        self._moved = time.monotonic()
+        self._taken.set()
+        self._taken = asyncio.Event()
+        return taken
+
+    def _early(self, kind: StepKind, name: str, request: Any, since: float) -> bool:
+        """Whether this step has to wait for others that were recorded before it, and still may."""
+        if not self._at_once or time.monotonic() >= self._patient_until(since):
+            return False
+        return self.journal.early(kind, name, request, cut_off=self._cut_off)
+
+    async def _others(self, since: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._patient_until(since) - time.monotonic()):
+                await self._taken.wait()
+
+    def _patient_until(self, since: float) -> float:
+        return max(since, self._moved) + PATIENCE
 
     # --- limits and bookkeeping -------------------------------------------------------------------------------
 

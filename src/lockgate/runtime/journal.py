@@ -81,6 +81,17 @@ class Journal:
             )
         return self._new(kind, name, request, effect, now), True
 
+    def early(self, kind: StepKind, name: str, request: Any, *, cut_off: bool) -> bool:
+        """Whether this may be asked for at once with recorded steps that come before it, so that it has to wait.
+
+        It is when the record has it further on; and, where the record was ``cut_off``, when it does not have it.
+        """
+        if not self.replaying:
+            return False
+        asked = request_hash(kind, name, request)
+        first, *later = (step.request_hash for step in self.steps[self._next :])
+        return first != asked and (cut_off or asked in later)
+
     def diverge(self, step: Step, message: str, *, now: float = 0.0) -> Step:
         """``step``, the last that was answered from the record, would end otherwise now. Raises :class:`Diverged`; a
         fork gives a new step in its place."""

@@ -99,6 +99,7 @@ async def replay(
         clock=clocks.system,
         environment=environment or run["environment"],
         run_id=run["id"],
+        cut_off=same and run["status"] != "completed",
         recheck=None if same else lambda step, fate: _changed_fate(step, fate, approved),
     )
     result = await execute(ctx, run["input"])

@@ -184,6 +184,7 @@ class RunService:
             mode=mode,
             recorder=StoreRecorder(self.committer, self._approvals, identity, recorded),
             journal=Journal(recorded),
+            cut_off=bool(recorded),
             tracer=tracer,
             clock=self._clock,
             environment=request.environment,

@@ -9,7 +9,7 @@ import pytest
 from tests.integration.runtime.test_cli import hosted, project, server, shell
 
 from lockgate.bootstrap import App
-from lockgate.testing import FakeModel, FakeModelServer
+from lockgate.testing import FakeModel, FakeModelServer, ModelRequest, Reply, ToolCall
 
 __all__ = ["hosted", "project", "server", "shell"]
 
@@ -98,3 +98,94 @@ def test_a_run_says_what_its_provider_called_what_answered(shell: Any, run: str)
     [served] = shell("runs", "show", run, "--json")["served"].items()
     assert served[0] == "fake/fake-model-2026-01-01"
     assert served[1]
+
+
+GRAPH = """
+from typing import Annotated, TypedDict
+
+from langchain_core.messages import AIMessage
+from langchain_core.tools import tool
+from langchain_openai import ChatOpenAI
+from langgraph.graph import END, START, StateGraph
+from langgraph.graph.message import add_messages
+from langgraph.prebuilt import ToolNode, tools_condition
+
+from lockgate.runtime import current_run
+
+
+class State(TypedDict):
+    messages: Annotated[list, add_messages]
+
+
+def model():
+    run = current_run()
+    return ChatOpenAI(base_url=run.base_url, api_key=run.api_key, model=run.model)
+
+
+@tool
+async def refund(order_id: str) -> str:
+    \"\"\"Pays an order back.\"\"\"
+    return str(await current_run().tool("refund", {"order_id": order_id}))
+
+
+def look(name):
+    def look(state):  # in a thread of its own, beside the others
+        return {"messages": [model().invoke([("user", name)])]}
+
+    return look
+
+
+async def act(state):
+    return {"messages": [await model().bind_tools([refund]).ainvoke([("user", "act"), *state["messages"][4:]])]}
+
+
+graph = StateGraph(State)
+graph.add_node("act", act)
+graph.add_node("tools", ToolNode([refund]))
+for name in ("look a", "look b", "look c"):
+    graph.add_node(name, look(name))
+    graph.add_edge(START, name)
+graph.add_edge(["look a", "look b", "look c"], "act")
+graph.add_conditional_edges("act", tools_condition)
+graph.add_edge("tools", "act")
+app = graph.compile()
+"""
+
+
+@pytest.mark.integration_only
+def test_a_real_graph_with_nodes_at_once_is_resumed_and_replayed_exactly(
+    shell: Any, hosted: Any, project: App, server: FakeModelServer
+) -> None:
+    pytest.importorskip("langgraph")
+    (project.project.root / "graph.py").write_text(GRAPH)
+    (project.project.root / "agents/support.v1.yaml").write_text(
+        "agent:\n  name: support\n  version: 1\n"
+        "  model: {provider: fake, name: fake-model-2026-01-01, temperature: 0}\n"
+        "  system_prompt: prompts/support.md\n"
+        '  framework: {kind: langgraph, entrypoint: "graph:app"}\n'
+        "  tools: [{name: refund, approval: required}]\n"
+    )
+    project.versions.lock()
+
+    def respond(request: ModelRequest) -> Any:
+        if request.messages[0]["content"] != "act":
+            return f"seen {request.messages[0]['content']}"
+        asked = any(message["role"] == "tool" for message in request.messages)
+        call = ToolCall(name="refund", arguments={"order_id": "A-1"}, id="call_1")
+        return "done" if asked else Reply(tool_calls=(call,))
+
+    waiting = hosted(FakeModel(respond))
+    assert (waiting.status, waiting.model_calls) == ("suspended", 4)
+    shell("approvals", "approve", waiting.approval_id)
+    ended = hosted(FakeModel(respond), resume=waiting.run_id)
+    assert (ended.status, ended.output) == ("completed", "done")
+    for _ in range(3):  # threads come in another order each time
+        replayed = shell("replay", waiting.run_id, "--json")
+        assert (replayed["exact"], replayed["replayed"]) == (True, 6), replayed["divergence"]
+    server.respond = respond
+    live = shell("replay", waiting.run_id, "--live-model", "--json")
+    assert (live["exact"], [step["status"] for step in live["taken"]].count("stubbed")) == (True, 1)
+    edit(project, "graph.py", "look c", "look d")
+    other = shell("replay", waiting.run_id, "--version", "agents/support.v1.yaml", "--json", code=1)
+    assert "look d" in other["divergence"]
+    assert (project.project.root / "refunds.txt").read_text() == "A-1\n"

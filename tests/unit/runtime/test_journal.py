@@ -97,3 +97,19 @@ def test_a_sealed_journal_tells_where_it_parted() -> None:
         sealed.take("model", "m", {})
     assert sealed.divergence is not None
     assert sealed.divergence.expected is None
+
+
+def test_what_the_record_has_further_on_is_early_and_what_it_lacks_is_not() -> None:
+    journal = Journal(recorded(("model", "m", "A"), ("model", "m", "B")).steps)
+    asked = [journal.early("model", "m", request, cut_off=False) for request in ("A", "B", "C")]
+    assert asked == [False, True, False]
+    journal.take("model", "m", "A")
+    assert not journal.early("model", "m", "B", cut_off=False)
+
+
+def test_of_a_record_that_was_cut_off_something_may_be_missing() -> None:
+    journal = Journal(recorded(("tool", "t", "A")).steps)
+    assert journal.early("model", "m", "C", cut_off=True)
+    assert not journal.early("tool", "t", "A", cut_off=True)
+    journal.take("tool", "t", "A")
+    assert not journal.early("model", "m", "C", cut_off=True)
