@@ -9,7 +9,7 @@ from functools import lru_cache
 import msgspec
 
 from lockgate.limits.model import Account, Rate, Unit
-from lockgate.limits.windows import Period, window_of
+from lockgate.limits.windows import QUARTER, Period, window_of
 from lockgate.money import to_nano
 from lockgate.project.limits import Allowance, LimitSpec
 
@@ -57,13 +57,13 @@ class Book:
 
     def limits(self, caller: Caller, now: float) -> tuple[tuple[Account, ...], tuple[Rate, ...]]:
         """The accounts and rates that limit the caller's calls now, each name and window once."""
-        return self._found(caller, int(now // 900))
+        return self._found(caller, int(now // QUARTER))
 
     def day(self, now: float) -> str:
         return window_of(now, "day", self.zone)
 
     def _look_up(self, caller: Caller, quarter: int) -> tuple[tuple[Account, ...], tuple[Rate, ...]]:
-        now = quarter * 900.0
+        now = float(quarter * QUARTER)
         accounts: dict[tuple[str, str, str], Account] = {}
         rates: list[Rate] = []
         for name, member, allowance in self._scopes(caller):

@@ -14,18 +14,18 @@ from zoneinfo import ZoneInfo
 
 Period = Literal["day", "month"]
 
-_QUARTER = 900
+QUARTER = 900
 """Clocks of every zone are whole quarters of an hour apart from UTC, so no window begins inside of one."""
 
 
 def window_of(now: float, period: Period = "day", zone: str = "UTC") -> str:
     """The window that ``now`` lies in."""
-    return _window(int(now // _QUARTER), period, zone)
+    return _window(int(now // QUARTER), period, zone)
 
 
 @lru_cache(maxsize=256)
 def _window(quarter: int, period: Period, zone: str) -> str:
-    local = datetime.fromtimestamp(quarter * _QUARTER, UTC).astimezone(_zone(zone))
+    local = datetime.fromtimestamp(quarter * QUARTER, UTC).astimezone(_zone(zone))
     name = local.strftime("%Y-%m-%d" if period == "day" else "%Y-%m")
     return name if zone == "UTC" else f"{name} {zone}"
 
@@ -64,5 +64,5 @@ def _midnight(day: date, zone: str) -> float:
     # Near a change of clocks midnight may be there twice or not at all: step through the quarters around it.
     moment = guess - 3 * 3600
     while datetime.fromtimestamp(moment, _zone(zone)).date() < day:
-        moment += _QUARTER
+        moment += QUARTER
     return moment

@@ -22,22 +22,26 @@ from lockgate.gateway.calls.call import Call
 from lockgate.gateway.directory import Directory
 from lockgate.gateway.exchange import Exchange
 from lockgate.gateway.model import Identity
+from lockgate.gateway.routes import Routes
 from lockgate.limits import actions
 from lockgate.limits.book import Book, Caller
-from lockgate.limits.budgets import RunLimits, accounts_for, estimate_tokens
+from lockgate.limits.budgets import RunLimits, accounts_for, estimate_tokens, run_accounts
 from lockgate.limits.holdtable import HoldTable
 from lockgate.limits.leases import Leases
 from lockgate.limits.model import Account, Hold, LeaseNeeded, Rate, Standing
 from lockgate.limits.prices import Price
 from lockgate.limits.refusals import SAME
+from lockgate.limits.windows import QUARTER
 from lockgate.money import Nano, to_nano
 from lockgate.project.limits import RunAllowance
+from lockgate.settings.model import Snapshot
 
 MAX_NAME = 128
 MAX_LABELS = 8
 PAYER = "payer"
 """Where a call's notes keep what :meth:`Budgets.admit` found."""
 
+_KNOWN = 4096  # callers of which that is kept
 _NOTHING_SAID = RunAllowance()
 
 
@@ -58,6 +62,17 @@ class Payer(NamedTuple):
     same: Account | None  # counts the run's calls that are like this one, where loops are looked for
 
 
+class _Known(NamedTuple):
+    """What a caller's calls count on, and what that was found from: for as long as none of it is another."""
+
+    book: Book
+    settings: Snapshot
+    routes: Routes
+    quarter: float  # of an hour: no window of time begins inside of one
+    accounts: Sequence[Account]
+    rates: Sequence[Rate]
+
+
 class Budgets:
     """The meter of a gateway worker. ``book`` gives an environment's limits as they are in force now."""
 
@@ -75,6 +90,7 @@ class Budgets:
         self._clock = clock
         self._book = book or _no_limits
         self._leases = leases
+        self._known: dict[tuple[str, Caller], _Known] = {}
         self.mark_sent = holds.mark_sent
 
     def admit(self, call: Call) -> None:
@@ -158,24 +174,40 @@ class Budgets:
     # --- who pays ---------------------------------------------------------------------------------------------
 
     def _accounts(self, identity: Identity, payer: Payer, caller: Caller) -> tuple[Sequence[Account], Sequence[Rate]]:
-        now, environment, agent = self._clock(), identity.environment, caller.agent
-        book = self._book(environment)
+        now, environment = self._clock(), identity.environment
+        book, directory = self._book(environment), self._directory
+        known = self._known.get((environment, caller))
+        if (
+            known is None
+            or known.book is not book
+            or known.settings is not directory.settings
+            or known.routes is not directory.routes
+            or known.quarter != now // QUARTER
+        ):
+            known = self._look_up(environment, caller, book, now)
+            if len(self._known) >= _KNOWN:
+                self._known.clear()
+            self._known[environment, caller] = known
+        if payer.run is None:
+            return known.accounts, known.rates
+        return [*run_accounts(payer.run), *known.accounts], known.rates
+
+    def _look_up(self, environment: str, caller: Caller, book: Book, now: float) -> _Known:
+        settings, routes, agent = self._directory.settings, self._directory.routes, caller.agent
         limits, rates = book.limits(caller, now)
-        route = self._directory.routes.settings_of(environment, agent) if agent else None
-        daily = self._directory.settings.value("tenant.daily_usd", environment=environment, tenant=identity.tenant)
+        route = routes.settings_of(environment, agent) if agent else None
         accounts = accounts_for(
             environment=environment,
-            tenant=identity.tenant,
+            tenant=caller.tenant,
             agent=agent,
-            run=payer.run,
             settings=route.settings if route else None,
-            tenant_daily_usd=daily,
+            tenant_daily_usd=settings.value("tenant.daily_usd", environment=environment, tenant=caller.tenant),
             now=now,
             day=book.day(now),
             limits=limits,
             leased=book.shared,
         )
-        return accounts, rates
+        return _Known(book, settings, routes, now // QUARTER, accounts, rates)
 
     def _payer(self, call: Call) -> Payer:
         model = f"{call.provider}/{call.model}"
