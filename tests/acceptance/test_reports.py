@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import threading
 import xml.etree.ElementTree as ET
 import zipfile
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from typer.testing import CliRunner
@@ -94,3 +97,69 @@ def test_a_comment_outside_a_ci_job_is_a_usage_error(project: Path, monkeypatch:
 def test_a_log_is_no_text_for_the_screen(project: Path) -> None:
     call("eval", "--agent", "triage@1")
     assert "give --output" in call("report", "--format", "inspect", exit_code=2)
+
+
+class Forge(BaseHTTPRequestHandler):
+    """GitHub's comments of one pull request, or its refusal."""
+
+    bodies: ClassVar[list[str]] = []
+    refuses: ClassVar[bool] = False
+
+    def do_GET(self) -> None:
+        self.answer([{"id": n, "body": body} for n, body in enumerate(self.bodies)])
+
+    def do_POST(self) -> None:
+        self.keep(len(self.bodies))
+
+    def do_PATCH(self) -> None:
+        self.keep(int(self.path.rpartition("/")[2]))
+
+    def keep(self, number: int) -> None:
+        said = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["body"]
+        self.bodies[number:] = [said, *self.bodies[number + 1 :]]
+        self.answer({"id": number})
+
+    def answer(self, data: object) -> None:
+        body = json.dumps(data).encode()
+        self.send_response(403 if self.refuses else 200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def forge(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Forge]]:
+    monkeypatch.setattr(Forge, "bodies", [])
+    monkeypatch.setattr(Forge, "refuses", False)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Forge) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        given = {"GITHUB_REPOSITORY": "me/shop", "GITHUB_TOKEN": "t", "LOCKGATE_PR_NUMBER": "7"}
+        for name, value in (given | {"GITHUB_API_URL": f"http://127.0.0.1:{server.server_port}"}).items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.delenv("GITLAB_CI", raising=False)
+        monkeypatch.delenv("GITHUB_EVENT_PATH", raising=False)
+        yield Forge
+        server.shutdown()
+
+
+def test_a_comment_never_keeps_a_verdict_that_this_run_did_not_reach(project: Path, forge: type[Forge]) -> None:
+    call("eval", "--agent", "triage@1", "--comment")
+    assert "pass" in forge.bodies[0]
+    file = project / "g.jsonl"
+    file.write_text(file.read_text() + "{broken\n")
+    call("eval", "--agent", "triage@1", "--comment", exit_code=2)
+    assert len(forge.bodies) == 1
+    assert "no verdict" in forge.bodies[0]
+    assert "g.jsonl:41" in forge.bodies[0]
+
+
+def test_a_comment_that_is_refused_hides_no_verdict_and_is_none(project: Path, forge: type[Forge]) -> None:
+    forge.refuses = True
+    shown = call("eval", "--agent", "triage@1", "--comment", exit_code=4)
+    assert shown.startswith("pass")
+    assert "may the token write comments" in shown
+    shown = call("eval", "--agent", "triage@1", "--threshold", "field_match=1", "--comment", exit_code=1)
+    assert shown.startswith("FAIL")

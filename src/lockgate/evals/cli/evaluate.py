@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lockgate.console import JsonFlag, console, emit
-from lockgate.errors import InputError, Unavailable
+from lockgate.console import JsonFlag, console, emit, print_error
+from lockgate.errors import InputError, LockgateError
 from lockgate.evals.cli.contenders import baseline_of, contender, golden_of, only_agent, rubric_of
 from lockgate.evals.cli.files import write
-from lockgate.evals.cli.options import Concurrency, Dataset, Env, Judge, MarkdownFile, Threshold, Trials, Whole
+from lockgate.evals.cli.options import EXIT, Concurrency, Dataset, Env, Judge, MarkdownFile, Threshold, Trials, Whole
 from lockgate.evals.cli.running import evaluated, self_checked, storing
 from lockgate.evals.cli.showing import draw_all, leave, markdown_of, show, write_reports
 from lockgate.evals.cli.stopping import KEPT_WITHOUT_FRESH, on_interrupt_say, stoppable
@@ -132,6 +132,7 @@ def eval_command(
                     mutants=(weaker,) if self_check else None,
                     fresh=fresh,
                     markdown=named,
+                    comment=comment,
                     judge=judge,
                     threshold=threshold,
                     trials=trials,
@@ -140,13 +141,18 @@ def eval_command(
                     whole=whole or None,
                 )
             )
-    for card in cards:
-        write_reports(app, card, {"html": html, "junit": junit, "inspect": log}, comment, many=len(cards) > 1)
     if len(cards) == 1:
         show(cards[0], json, None)
     else:
         emit(cards, json, lambda: draw_all(cards))
     worst = next((card for verdict in ("fail", "inconclusive") for card in cards if card.verdict == verdict), cards[0])
+    try:
+        for card in cards:
+            write_reports(app, card, {"html": html, "junit": junit, "inspect": log}, comment, many=len(cards) > 1)
+    except LockgateError as failure:  # a report that cannot be written hides no verdict
+        print_error(failure)
+        if worst.verdict == "pass":  # and a comment refused is no failed gate
+            raise typer.Exit(4 if failure.exit_code == EXIT["fail"] else failure.exit_code) from failure
     leave(worst)
 
 
@@ -163,14 +169,15 @@ def _gate(
     mutants: tuple[str | None] | None,
     fresh: bool,
     markdown: Path | None,
+    comment: bool,
     **given: Any,
 ) -> Scorecard:
     """Evaluate one agent, sign the verdict, and write its scorecard; ``mutants`` asks for a self-check too."""
     candidate = contender(app, ref, env, model_override)
-    rubric = rubric_of(app, candidate, **given)
-    golden = golden_of(app, dataset, rubric, candidate, slice)
-    other = None if model_override else baseline_of(app, baseline or rubric.baseline, candidate, env)
     try:
+        rubric = rubric_of(app, candidate, **given)
+        golden = golden_of(app, dataset, rubric, candidate, slice)
+        other = None if model_override else baseline_of(app, baseline or rubric.baseline, candidate, env)
         card = evaluated(
             app,
             candidate,
@@ -182,11 +189,8 @@ def _gate(
             fresh=fresh,
             buy_trials=buy_trials,
         )
-    except Unavailable as failure:
-        if markdown is not None:  # a pull request's comment says so, instead of showing an older verdict
-            from lockgate.evals.reports.markdown import no_verdict
-
-            write(markdown, no_verdict(candidate.agent, candidate.label, failure.message))
+    except LockgateError as failure:
+        _no_verdict(candidate, failure, markdown, comment)
         raise
     if mutants is not None and model_override is None:
         check = self_checked(app, candidate, rubric, golden, env, weaker=mutants[0])
@@ -217,6 +221,23 @@ def _gate(
     if markdown is not None:
         write(markdown, markdown_of(card))
     return card
+
+
+def _no_verdict(candidate: Contender, failure: LockgateError, markdown: Path | None, comment: bool) -> None:
+    """The reports that would stand with an older verdict say that there is none."""
+    if markdown is None and not comment:
+        return
+    from lockgate.evals.reports import files
+    from lockgate.evals.reports.markdown import no_verdict
+
+    text = no_verdict(candidate.agent, candidate.label, str(failure))
+    if markdown is not None:
+        write(markdown, text)
+    if comment:
+        try:
+            console(stderr=True).print(files.comment(None, text, candidate.agent), markup=False)
+        except LockgateError as other:
+            print_error(other)
 
 
 def _attach(app: App, card: Scorecard) -> None:
