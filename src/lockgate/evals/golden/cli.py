@@ -73,6 +73,7 @@ def import_command(
         console().print(f"{len(cases)} cases from {source} ({found.format}) added to {to}", markup=False)
         if asked:
             console().print(f"  assertions kept under metadata.assert: {', '.join(asked)}", markup=False)
+            console().print("  the metric promptfoo:assertions holds answers against them", markup=False)
         console().print(f"  next: lockgate golden lint {to}", markup=False)
 
     emit(data, json, render)
@@ -290,6 +291,9 @@ def _embedder(wanted: str) -> Embedder:
         return near.lexical()
     if wanted == "auto":
         return embeddings.installed() or near.lexical()
+    from lockgate.bootstrap import open_app
+
+    open_app().permit(wanted.replace(":", "/", 1), "prod")  # whose providers are asked
     return embeddings.of_provider(wanted, Path.cwd())
 
 

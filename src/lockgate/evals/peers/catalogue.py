@@ -9,7 +9,7 @@ from lockgate.errors import InputError
 from lockgate.evals.model import Direction
 
 Peer = Literal["ragas", "deepeval", "promptfoo", "inspect"]
-Needs = Literal["expected_output", "contexts", "expected_tools", "judge", "embeddings"]
+Needs = Literal["expected_output", "contexts", "expected_tools", "metadata", "judge", "embeddings"]
 
 
 class PeerMetric(NamedTuple):
@@ -142,6 +142,7 @@ def _promptfoo() -> dict[str, PeerMetric]:
     found["answer-relevance"] = PeerMetric("promptfoo", "answer-relevance", "answer-relevance", ("judge", "embeddings"))
     for name, metric in list(found.items()):
         found[f"not-{name}"] = metric._replace(name=f"not-{name}", symbol=f"not-{name}")
+    found["assertions"] = PeerMetric("promptfoo", "assertions", "assertions", ("judge", "metadata"))
     return found
 
 

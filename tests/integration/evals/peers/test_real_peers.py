@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from lockgate.bootstrap import App, open_app
@@ -199,6 +201,25 @@ def test_promptfoo_assertions_give_their_own_scores(app: App) -> None:
             "promptfoo:regex": (1, 1),
         },
     )
+
+
+def test_promptfoo_holds_an_answer_against_the_assertions_of_its_own_case(
+    app: App, server: FakeModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = [
+        {"type": "contains", "value": "mat", "weight": 3},
+        {"type": "llm-rubric", "value": "names the cat", "provider": "openai:gpt-4"},  # its own grader is not asked
+    ]
+    asserted = [msgspec.structs.replace(case, metadata={"assert": own}) for case in CASES]
+    monkeypatch.setattr(sys.modules[__name__], "CASES", asserted)
+    card = evaluated(app, {"promptfoo:assertions": {"min": 0.5}})
+    found = values(app, card)["promptfoo:assertions"]
+    assert found == {"right": pytest.approx((3 * 1 + 0.5) / 4), "near": pytest.approx((3 * 0 + 0.5) / 4)}
+    assert len(server.requests) == 2
+    starts = [msgspec.structs.replace(case, metadata={"assert": [{"type": "python", "value": "1"}]}) for case in CASES]
+    monkeypatch.setattr(sys.modules[__name__], "CASES", starts)
+    found = values(app, evaluated(app, {"promptfoo:assertions": {"min": 0.5}}))["promptfoo:assertions"]
+    assert "assertions of type python are not run" in found["right"]
 
 
 def test_an_assertion_about_json_is_not_held_against_the_expected_text(

@@ -68,6 +68,7 @@ function providerOf(request) {
   };
 }
 
+const OWN = 'assertions';
 const OPTIONS = new Set(['value', 'threshold', 'config', 'rubricPrompt', 'transform']);
 
 function assertionOf(request) {
@@ -80,8 +81,18 @@ function assertionOf(request) {
   return { type, ...request.options };
 }
 
+// The case's own assertions, as `golden import` keeps them: none that starts a program, none with a grader of its own.
+function ownAssertions(request, provider) {
+  const safe = (one) => {
+    assertionOf({ symbol: one.type, options: one.value === undefined ? {} : { value: one.value } });
+    return { ...one, provider, ...(one.assert && { assert: one.assert.map(safe) }) };
+  };
+  return (request.sample.metadata.assert ?? []).map(safe);
+}
+
 async function score(request) {
   const { sample } = request;
+  const whole = request.symbol === OWN;
   const assertion = assertionOf(request);
   if (assertion.value === undefined && EXPECTS.test(assertion.type)) {
     if (sample.expected === null) return { skip: 'the case has no expected_output, and the metric no value' };
@@ -89,10 +100,14 @@ async function score(request) {
   }
   const provider = providerOf(request);
   const vars = { query: sample.input, input: sample.input, context: sample.contexts ?? [], ...sample.metadata.vars };
-  const result = await promptfoo.assertions.runAssertion({
+  const own = whole ? ownAssertions(request, provider) : [];
+  if (whole && own.length === 0) return { skip: 'the case has no metadata.assert' };
+  const test = { vars, options: { provider }, assert: own, threshold: sample.metadata.assert_threshold };
+  const run = whole ? promptfoo.assertions.runAssertions : promptfoo.assertions.runAssertion;
+  const result = await run({
     prompt: sample.input,
-    assertion: { ...assertion, provider },
-    test: { vars, options: { provider } },
+    ...(whole ? {} : { assertion: { ...assertion, provider } }),
+    test,
     vars,
     latencyMs: sample.seconds * 1000,
     providerResponse: { output: sample.output, cost: sample.cost_usd, tokenUsage: {} },
