@@ -370,6 +370,12 @@ class App:
 
         return open_embeddings(self, named, environment)
 
+    def permit(self, model: str, environment: str) -> None:
+        """Raises :class:`~lockgate.errors.Killed` while ``model`` (``provider/name``) is switched off there."""
+        from lockgate.offswitch import OffSwitch
+
+        OffSwitch(self, environment).check(model)
+
     def mutants(self, behaviour_digest: str, environment: str, *, weaker: str | None = None) -> list[Mutant]:
         """The version made worse on purpose; see :mod:`lockgate.mutants`."""
         from lockgate.mutants import of_version
