@@ -144,7 +144,7 @@ class Attempts:
         passage = passage_to(dialect, kind)
         price = FREE if dialect.is_free else self._prices.price(kind, provider, model)
         if call.request.references and not group.provider.private_urls:
-            check_links(call.request)
+            check_links(call.request, fetched_here=kind == "any-llm")
         endpoint = group.pool.take_at_once() or await group.pool.take(without)
         target = group.targets.get(endpoint.id)
         if target is None:  # the project file changed while this call waited for its place

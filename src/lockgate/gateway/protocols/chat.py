@@ -22,8 +22,7 @@ _REFERENCES = (b'"image_url"', b'"input_image"', b'"file"', b'"input_audio"', b'
 _REASONING = re.compile(r"(o\d|gpt-[5-9])")
 _BOUNDS = ("max_completion_tokens", "max_tokens")
 _BOUNDED_TOOLS = frozenset(("function", "custom"))
-_OTHER_MODELS = ("models", "fallbacks")  # of gateways as upstreams: another model than the one that was checked
-_LOOKED_AT = frozenset((*_OTHER_MODELS, "web_search_options", "prediction", "service_tier", "tools"))
+_LOOKED_AT = frozenset(("web_search_options", "prediction", "service_tier", "tools"))
 
 
 class _Tool(msgspec.Struct):
@@ -85,12 +84,6 @@ def _unbounded(fields: f.Fields) -> str | None:
     """A parameter by which the call may cost more than its bytes and its output say."""
     if _LOOKED_AT.isdisjoint(fields):
         return None
-    for name in _OTHER_MODELS:
-        if f.is_given(fields, name):
-            raise InputError(
-                f"{name!r} names models that this request was not checked for",
-                remedy="name one in 'model', and others in the header x-lockgate-fallbacks",
-            )
     for name in ("web_search_options", "prediction"):
         if f.is_given(fields, name):
             return name

@@ -14,6 +14,8 @@ import msgspec
 from lockgate.errors import InputError
 
 MAX_MODEL = 256
+_OTHER_MODELS = frozenset(("models", "fallbacks"))
+_STEERS = _OTHER_MODELS | {"base_url", "api_base", "api_key", "user_config", "custom_llm_provider"}
 """Characters of a model's name."""
 
 Fields = dict[str, msgspec.Raw]
@@ -97,6 +99,10 @@ def count(fields: Fields, name: str) -> int | None:
 
 
 def model_name(fields: Fields) -> str:
+    """The model asked for. :class:`InputError` also for what gateways as upstreams (LiteLLM, OpenRouter) take in a
+    body to go elsewhere: to other models, or to an address of the caller's with a key of ours."""
+    if not _STEERS.isdisjoint(fields):
+        _check_steering(fields)
     raw = fields.get("model")
     if raw is None:
         raise InputError("'model' is missing", remedy="name it in the request")
@@ -107,6 +113,18 @@ def model_name(fields: Fields) -> str:
     if len(name) > MAX_MODEL:
         raise InputError(f"'model' has {len(name)} characters", remedy=f"use at most {MAX_MODEL}")
     return name
+
+
+def _check_steering(fields: Fields) -> None:
+    for name in sorted(_STEERS & fields.keys()):
+        if not is_given(fields, name):
+            continue
+        if name in _OTHER_MODELS:
+            raise InputError(
+                f"{name!r} names models that this request was not checked for",
+                remedy="name one in 'model', and others in the header x-lockgate-fallbacks",
+            )
+        raise InputError(f"{name!r} would send the request elsewhere", remedy=f"leave {name!r} out")
 
 
 def raw(value: Any) -> msgspec.Raw:

@@ -21,12 +21,18 @@ _PRIVATE_NAMES = re.compile(r"(^|\.)(localhost|local|internal|intranet|lan|home|
 _DEEPEST = 32
 
 
-def check_links(request: Request) -> None:
-    """:class:`InputError` for an address that is no public web address and no ``data:`` of the request's own."""
+def check_links(request: Request, *, fetched_here: bool = False) -> None:
+    """:class:`InputError` for an address that is no public web address and no ``data:`` of the request's own.
+
+    ``fetched_here``: a library in this process would fetch it. Then there are only ``data:`` addresses: what a name
+    points to when it is fetched nobody can check before.
+    """
     for name in ("messages", "input", "documents", "system"):
         if name in request.fields:
             for url in _links(request.decoded(name), 0):
                 problem = trouble_with(url)
+                if problem is None and fetched_here and url[:5].lower() != "data:":
+                    problem = "which this machine would fetch"
                 if problem is not None:
                     raise InputError(
                         f"{name!r} holds the address {url[:120]!r}, {problem}",

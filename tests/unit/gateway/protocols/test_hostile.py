@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from lockgate.errors import InputError, LockgateError, UpstreamError
 from lockgate.gateway.protocols.dialect import Dialect, Passage
 from lockgate.gateway.protocols.links import check_links, trouble_with
+from lockgate.gateway.protocols.model import Request
 from lockgate.gateway.protocols.passages import _PASSAGES, CHAT, DIALECTS, MESSAGES
 
 BY_NAME = {dialect.name: dialect for dialect in DIALECTS}
@@ -166,6 +167,26 @@ def test_an_address_is_found_wherever_it_stands(dialect: Dialect, message: dict[
     assert request.references > 0
     with pytest.raises(InputError, match="private network"):
         check_links(request)
+
+
+@pytest.mark.parametrize("steering", ["models", "fallbacks", "base_url", "api_base", "api_key", "user_config"])
+@pytest.mark.parametrize("name", sorted(GOOD))
+def test_nobody_steers_an_upstream_elsewhere(name: str, steering: str) -> None:
+    body = {"model": "a/b", **GOOD[name]}
+    BY_NAME[name].read(json.dumps({**body, steering: None}).encode())
+    with pytest.raises(InputError, match=steering):
+        BY_NAME[name].read(json.dumps({**body, steering: ["http://10.0.0.1"]}).encode())
+
+
+def test_what_this_machine_would_fetch_is_sent_along() -> None:
+    def asked(url: str) -> Request:
+        content = [{"type": "image_url", "image_url": {"url": url}}]
+        return CHAT.read(json.dumps({"model": "a/b", "messages": [{"role": "user", "content": content}]}).encode())
+
+    check_links(asked("https://example.com/a.png"))
+    check_links(asked("data:image/png;base64,AAAA"), fetched_here=True)
+    with pytest.raises(InputError, match="would fetch"):
+        check_links(asked("https://example.com/a.png"), fetched_here=True)
 
 
 def test_what_a_model_asked_a_tool_for_is_no_address_to_fetch() -> None:
