@@ -64,7 +64,7 @@ def data_plane() -> dict[str, Any]:
 def _operation(
     summary: str, *, body: dict[str, Any] | None = None, answers: list[str] | None = None, tag: str = "models"
 ) -> dict[str, Any]:
-    content = {kind: {"schema": {}} for kind in answers or ["application/json"]}
+    content: dict[str, Any] = {kind: {"schema": {}} for kind in answers or ["application/json"]}
     operation: dict[str, Any] = {
         "tags": [tag],
         "summary": summary,
