@@ -187,6 +187,11 @@ def blobs_of(digest: str, get: Callable[[str], bytes]) -> list[str]:
     return [digest, manifest.config.digest, *(layer.digest for layer in manifest.layers)]
 
 
+def titles_of(digest: str, get: Callable[[str], bytes]) -> dict[str, str]:
+    """Every part by its path: its blob."""
+    return {title: blob for _, title, blob in _read_manifest(digest, get)[1]}
+
+
 def policy_digest(policies: Mapping[str, str]) -> str:
     """The digest approvals are bound to; empty without policies."""
     return sha256(canonical(dict(policies))) if policies else ""

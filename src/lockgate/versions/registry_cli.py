@@ -24,6 +24,9 @@ def push(
     ref: Annotated[str, typer.Argument(help="AGENT, AGENT@3, a digest, or an agent file.")],
     where: Annotated[str, typer.Argument(help="oci://HOST/REPOSITORY[:TAG]; default tag: v and its file's version.")],
     move: Annotated[bool, typer.Option("--move", help="Take the tag away from another version.")] = False,
+    allow_secrets: Annotated[
+        bool, typer.Option("--allow-secrets", help="Push even what looks like a secret, because it is none.")
+    ] = False,
     username: Username = None,
     plain_http: Plain = False,
     json: JsonFlag = False,
@@ -38,7 +41,15 @@ def push(
 
     place = parse(where)
     versions = open_app().versions
-    done = push_version(versions, ref, place, credentials=_login(username), plain_http=plain_http, move=move)
+    done = push_version(
+        versions,
+        ref,
+        place,
+        credentials=_login(username),
+        plain_http=plain_http,
+        move=move,
+        allow_secrets=allow_secrets,
+    )
 
     def draw() -> None:
         place_of = f"{place.host}/{place.repository}"

@@ -171,6 +171,16 @@ def test_a_truncated_store_sends_nothing(server: Server, app: App) -> None:
         assert json.load(answer) == {"repositories": []}
 
 
+def test_what_looks_like_a_secret_is_not_pushed_unasked(server: Server, app: App) -> None:
+    (app.project.root / "prompts/triage.md").write_text("Extract.\nThe key is sk-" + "planted1Canary2" * 2 + "\n")
+    app.versions.lock()
+    with pytest.raises(Refused, match=r"prompt\.md:2 of [0-9a-f]{12} has something that looks like a secret") as caught:
+        push_version(app.versions, "triage", at(server))
+    assert "planted1Canary2" not in str(caught.value)
+    assert urllib.request.urlopen(f"http://{server.host}/v2/_catalog", timeout=5).read() == b'{"repositories":[]}\n'
+    assert push_version(app.versions, "triage", at(server), allow_secrets=True).uploaded > 0
+
+
 def test_a_huge_part_is_refused_before_it_is_asked_for(server: Server, app: App, elsewhere: App) -> None:
     digest = push_version(app.versions, "triage", at(server)).digest
     manifest = json.loads(app.versions.blobs.get(digest))

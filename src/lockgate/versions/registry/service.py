@@ -7,8 +7,10 @@ from collections.abc import Coroutine
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from lockgate.errors import LockgateError, NotFound
+from lockgate.errors import LockgateError, NotFound, Refused
 from lockgate.versions import layout, lockfile
+from lockgate.versions.bundle import titles_of
+from lockgate.versions.inlined import secret_lines
 from lockgate.versions.registry import exchange
 from lockgate.versions.registry.client import open_registry
 from lockgate.versions.registry.credentials import Credentials, find
@@ -29,9 +31,15 @@ def push_version(
     credentials: Credentials | None = None,
     plain_http: bool = False,
     move: bool = False,
+    allow_secrets: bool = False,
 ) -> exchange.Pushed:
-    """Push a version with its settings, attestations and scorecards, also tagged by its digest and its git commit."""
+    """Push a version with its settings, attestations and scorecards, also tagged by its digest and its git commit.
+
+    Raises :class:`Refused` when a part has something shaped like a credential, unless ``allow_secrets``.
+    """
     digest = versions.find(ref)
+    if not allow_secrets:
+        _no_secrets(versions, digest)
     row = next((one for one in versions.history() if one.behaviour_digest == digest), None)
     if row is None:
         raise NotFound(f"no version {digest!r} was locked here", remedy="lockgate lock")
@@ -54,6 +62,16 @@ def push_version(
             )
 
     return _run(go())
+
+
+def _no_secrets(versions: Versions, digest: str) -> None:
+    """What is in a registry cannot be taken back: whoever may read it has it."""
+    for title, blob in titles_of(digest, versions.blobs.get).items():
+        if lines := secret_lines(versions.blobs.get(blob).decode(errors="replace")):
+            raise Refused(
+                f"{title}:{lines[0]} of {digest[7:19]} has something that looks like a secret",
+                remedy="replace it by a reference and lock again; or push with --allow-secrets when it is none",
+            )
 
 
 def annotations_of(row: VersionRow) -> dict[str, str]:
