@@ -13,6 +13,8 @@ import sys
 import time
 from pathlib import Path
 
+from installed import as_installed
+
 RUNS = 7
 
 
@@ -29,12 +31,17 @@ def median_seconds(*command: str) -> float:
 def main() -> None:
     from lockgate.cli import COMMANDS
 
+    with as_installed():
+        measure(list(COMMANDS))
+
+
+def measure(commands: list[str]) -> None:
     lockgate = str(Path(sys.executable).with_name("lockgate"))
     empty = median_seconds(sys.executable, "-c", "pass")
     top = median_seconds(lockgate, "--help")
     print(f"python -c pass      {empty * 1000:6.0f} ms")
     print(f"lockgate --help     {top * 1000:6.0f} ms   {top / empty:.1f}x (limit 7x)")
-    slowest = max((median_seconds(lockgate, name, "--help"), name) for name in COMMANDS)
+    slowest = max((median_seconds(lockgate, name, "--help"), name) for name in commands)
     print(f"slowest command     {slowest[0] * 1000:6.0f} ms   {slowest[1]} --help (limit 500 ms)")
 
 

@@ -24,6 +24,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from installed import as_installed
+
 from lockgate.bootstrap import App
 from lockgate.gateway.store import watch
 from lockgate.project.service import load_project
@@ -171,12 +173,19 @@ def measure(root: Path, url: str, rounds: int) -> tuple[dict[str, list[float]], 
 
 def main() -> int:
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else ROUNDS
-    with tempfile.TemporaryDirectory() as folder, FakeModelServer() as model:
+    with as_installed(), tempfile.TemporaryDirectory() as folder, FakeModelServer() as model:
         model.respond = lambda _: Reply(text="hello", latency=0.005)
         root = Path(folder)
         write_project(root, model.base_url, 2 * rounds + 1)
         lockgate(root, "lock")
         lockgate(root, "deploy", "echo@1", "--env", "dev")
+        subprocess.run(
+            [LOCKGATE, "rollout", "undo", "echo", "--env", "dev", "--reason", "compiles"],
+            cwd=root,
+            check=False,
+            capture_output=True,
+            timeout=60,
+        )
         up = subprocess.Popen([LOCKGATE, "up", "--port", "0"], cwd=root, stdout=subprocess.PIPE, text=True)
         try:
             assert up.stdout is not None

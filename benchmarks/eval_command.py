@@ -20,6 +20,8 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from installed import as_installed
+
 from lockgate.testing import FakeModelServer, Reply
 
 LOCKGATE = str(Path(sys.executable).with_name("lockgate"))
@@ -73,6 +75,12 @@ def measure(root: Path, calls: list[float]) -> Took:
     return Took(calls[0] - began, calls[-1] - calls[0], ended - calls[-1])
 
 
+def seconds(*command: str) -> float:
+    began = time.perf_counter()
+    subprocess.run(command, timeout=60, check=True)
+    return time.perf_counter() - began
+
+
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--cases", type=int, default=2000)
@@ -86,19 +94,15 @@ def main() -> int:
         calls.append(time.perf_counter())
         return Reply(text='{"order_id": "A-7", "item": "kettle"}', latency=options.latency)
 
-    with tempfile.TemporaryDirectory() as folder, FakeModelServer() as model:
+    with as_installed(), tempfile.TemporaryDirectory() as folder, FakeModelServer() as model:
         model.respond = respond
         root = Path(folder)
         write_project(root, model.base_url, options.cases, options.concurrency)
         subprocess.run([LOCKGATE, "lock"], cwd=root, capture_output=True, timeout=60, check=True)
-        measure(root, calls)  # what Python compiles, and the file system remembers
+        measure(root, calls)  # compiles
         found = [measure(root, calls) for _ in range(options.runs)]
         assert len(calls) == options.cases
-    empty = []
-    for _ in range(5):
-        began = time.perf_counter()
-        subprocess.run([sys.executable, "-c", "pass"], timeout=60, check=True)
-        empty.append(time.perf_counter() - began)
+        empty = [seconds(sys.executable, "-c", "pass") for _ in range(5)]
     first = statistics.median(one.start for one in found)
     wholes = [sum(one) for one in found]
     ideal = options.cases * options.latency / options.concurrency

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import socket
+import threading
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -41,6 +42,7 @@ class Desk:
         listener.bind(str(self._path))
         os.chmod(self._path, 0o600)  # before anybody can connect
         self._server = await asyncio.start_unix_server(self._serve, sock=listener, limit=LONGEST_LINE)
+        threading.Thread(target=self._get_ready, name="lockgate-desk", daemon=True).start()
 
     async def close(self, timeout: float) -> None:
         """Take nothing more, and let what is under way end."""
@@ -49,6 +51,15 @@ class Desk:
             self._path.unlink(missing_ok=True)
         if self._busy:
             await asyncio.wait(self._busy, timeout=timeout)
+
+    def _get_ready(self) -> None:
+        """Import now what the first order would wait for."""
+        import lockgate.evals.yardstick
+        import lockgate.rollouts.view
+        import lockgate.versions.attestation
+        import lockgate.versions.store  # noqa: F401
+
+        _ = self._app.rollouts, self._app.versions
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()

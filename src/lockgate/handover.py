@@ -22,6 +22,8 @@ from lockgate.errors import LockgateError, Unavailable
 from lockgate.project.places import find_root, home_of
 from lockgate.runs import command_socket
 
+DATABASE = "LOCKGATE_CONTROL_URL"
+"""The environment variable that names a database which machines share."""
 GREETING = b'{"lockgate":"control"}\n'
 GREETING_SECONDS = 0.5
 """A control plane that takes longer to greet hangs: the command does its work itself."""
@@ -71,9 +73,6 @@ def hand_over(verb: str, arguments: dict[str, Any]) -> dict[str, Any] | None:
         return _result(verb, _exchange(connection, order))
 
 
-DATABASE = "LOCKGATE_CONTROL_URL"
-
-
 def _exchange(connection: socket.socket, order: Order) -> Outcome:
     connection.settimeout(OUTCOME_SECONDS)
     try:
@@ -82,7 +81,7 @@ def _exchange(connection: socket.socket, order: Order) -> Outcome:
             return msgspec.json.decode(answer.readline(LONGEST_LINE), type=Outcome)
     except (OSError, msgspec.DecodeError) as lost:
         raise Unavailable(
-            f"the control plane was told to {order.verb}, and did not say what came of it: {lost or 'no answer'}",
+            f"the control plane was told to {order.verb}, and did not say what came of it: {str(lost) or 'no answer'}",
             remedy="look with lockgate rollout list, before you repeat it",
         ) from lost
 
