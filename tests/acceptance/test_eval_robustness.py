@@ -152,6 +152,7 @@ def test_a_scorer_that_raises_or_gives_no_number_counts_as_the_worst(project: Pa
     card = json.loads(said[said.index("{") : said.rindex("}") + 1])
     mine = next(metric for metric in card["metrics"] if metric["name"] == "mine")
     assert (mine["errors"], mine["mean"], mine["verdict"]) == (CASES, 0.0, "fail")
+    assert any(f"mine: its scorer failed on {CASES} of {CASES} trials" in one for one in card["warnings"])
 
 
 def test_a_broken_line_and_a_repeated_id_are_named_by_line_before_anything_runs(

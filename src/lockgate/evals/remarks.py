@@ -63,6 +63,10 @@ def warnings_of(
         found.append(f"{met} trials met a failing provider; the same command tries them again")
     if other is not None and (met := other.not_the_agent - other.failures["budget_exceeded"]):
         found.append(f"{met} of the baseline's trials met a failing provider and were left out")
+    for (metric, status), trouble in outcome.troubles.items():
+        what = "its scorer failed on" if status == "error" else "unscored on"
+        worst = ", counted as the worst" if status == "error" else ""
+        found.append(f"{metric}: {what} {trouble.count} of {outcome.total} trials{worst}: {trouble.reason}")
     behind = outcome.left_behind + (other.left_behind if other else 0)
     if behind:
         found.append(f"{behind} trials did not end when they were cancelled")

@@ -64,6 +64,13 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
 
 
+class Trouble(msgspec.Struct, kw_only=True):
+    """Runs that went well and could not be scored by a metric, and why the first of them could not."""
+
+    count: int = 0
+    reason: str = ""
+
+
 class Outcome(msgspec.Struct, kw_only=True):
     """What the trials of one version came to."""
 
@@ -72,6 +79,7 @@ class Outcome(msgspec.Struct, kw_only=True):
     cached: int = 0
     ran: int = 0
     failures: Counter[str] = msgspec.field(default_factory=Counter)
+    troubles: dict[tuple[str, str], Trouble] = msgspec.field(default_factory=dict)  # of scoring, by metric and status
     cost_nano: int = 0  # of all trials, cached ones included
     stopped: bool = False  # the limit was reached before all were run
     left_behind: int = 0  # trials that did not end when they were cancelled
@@ -447,6 +455,9 @@ class Trials:
                 value, reason, code, status = score.value, score.reason, _CODES[score.status], score.status
                 if status != "unscored":  # a judge that gave no usable answer is asked again next time
                     rows.append((digest, value, status, reason))
+            if not failed and status in ("error", "unscored"):
+                trouble = self.outcome.troubles.setdefault((scoring.metric.name, status), Trouble(reason=reason))
+                trouble.count += 1
             grid = self.outcome.grids[scoring.metric.name]
             grid.status[row, trial] = code
             if value is not None:
