@@ -121,7 +121,8 @@ def draw(found: RolloutStatus, *, history: bool = False) -> None:
     if any(_counts(one) != (traffic.candidate_units, traffic.baseline_units, traffic.pairs) for one in found.readings):
         out.print(
             f"{traffic.candidate_units} + {traffic.baseline_units} units and {traffic.pairs} pairs in all; a metric "
-            "counts those it has a value of: one that failed has no score, and a shadow no latency",
+            "counts those it has a value of: a failed one has no score, a shadow no latency, and costs and latencies "
+            "count from when the baseline's are known",
             style="dim",
         )
     if traffic.fidelity is not None:
