@@ -11,6 +11,7 @@ from lockgate.versions.doctor.model import Examined, Note, Severity
 from lockgate.versions.lockfile import LOCK_FILE
 from lockgate.versions.locking import changes_between
 
+_SINCE = {"new": "is new", "changed": "has changed", "settings": "has other settings", "removed": "is gone"}
 _PROBLEMS = frozenset({"secret"})
 
 
@@ -38,7 +39,7 @@ def stale(examined: Examined) -> Iterator[Note]:
     fix = lock
     for change in changes_between(before, after):
         parts = f" ({', '.join(change.parts)})" if change.parts else ""
-        message = f"{change.agent}@{change.version} is {change.what}{parts} since the last lock"
+        message = f"{change.agent}@{change.version} {_SINCE[change.what]}{parts} since the last lock"
         # One lock repairs them all, so only the first carries it.
         yield Note("lock", "problem", message, "lockgate lock, and commit it", LOCK_FILE, None, fix)
         fix = None  # type: ignore[assignment]
