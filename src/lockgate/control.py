@@ -39,6 +39,7 @@ _log = logging.getLogger(__name__)
 LARGEST_BODY = 1 << 18
 """Bytes a request to the control plane may have."""
 STOP_SECONDS = 10.0
+_FORM = "application/x-www-form-urlencoded"
 _OBJECT: dict[str, Any] = {"schema": {"type": "object"}}
 PROBLEM = {"description": "A problem (RFC 9457).", "content": {"application/problem+json": _OBJECT}}
 OPENAI_ERROR = {"description": "OpenAI's error object.", "content": {"application/json": _OBJECT}}
@@ -340,5 +341,10 @@ async def _bounded(request: Request, call_next: Any) -> Response:
     length = request.headers.get("content-length", "0")
     if not length.isdigit() or int(length) > LARGEST_BODY:
         return await _deliberate(request, TooLarge(f"the body has {length} bytes", remedy=f"send {LARGEST_BODY}"))
+    if request.headers.get("content-type", _FORM) == _FORM:
+        # What `curl -d` says of any body. There are no forms here, and who asks shows a key, which no page of another
+        # site can send: so it is read as the JSON that it is, and a reason in it is not lost.
+        others = [(name, value) for name, value in request.scope["headers"] if name != b"content-type"]
+        request.scope["headers"] = [*others, (b"content-type", b"application/json")]
     response: Response = await call_next(request)
     return response

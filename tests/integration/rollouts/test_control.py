@@ -245,3 +245,12 @@ async def test_a_leftover_socket_is_taken_over(app: App) -> None:
     stop.set()
     await asyncio.wait_for(serving, 30)
     app.control.close()
+
+
+async def test_a_body_as_curl_sends_it_is_read_as_the_json_it_is(api: Api) -> None:
+    headers = {"authorization": f"Bearer {api.key}", "content-type": "application/x-www-form-urlencoded"}
+    body = b'{"value": 2, "agent": "triage", "reason": "campaign"}'
+    url = "http://control/api/v1/settings/limit.daily_usd"
+    async with api._session.put(url, data=body, headers=headers) as answer:
+        told = await answer.json()
+    assert (answer.status, told["value"], told["reason"]) == (200, 2, "campaign")
