@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # pip checks every file it installs against the hashes in constraints/; Lockgate itself has none, hence --no-deps.
 SELF := $(PIP) --no-deps --no-build-isolation --editable .
 
-.PHONY: demo test test-integrations peers lint bench lock clean
+.PHONY: demo test test-integrations peers gateways lint bench lock clean
 
 demo: $(VENV)/.demo  ## Watch the whole loop on a real local model.
 	$(BIN)/lockgate demo $(ARGS)
@@ -49,24 +49,28 @@ $(VENV)/.integrations: constraints/integrations.txt $(VENV)/.dev
 	@touch $@
 
 PEERS := ragas deepeval inspect
+GATEWAYS := litellm
 peers: $(PEERS:%=.venv-peers/%/.done) .venv-peers/promptfoo/.done  ## Tools whose metrics run as scorers, each apart.
 
-$(PEERS:%=.venv-peers/%/.done): .venv-peers/%/.done: constraints/peer-%.txt
+gateways: $(GATEWAYS:%=.venv-peers/%/.done) .venv-peers/portkey/.done  ## What benchmarks/gateway measures Lockgate beside.
+
+$(PEERS:%=.venv-peers/%/.done) $(GATEWAYS:%=.venv-peers/%/.done): .venv-peers/%/.done: constraints/peer-%.txt
 	@echo "Installing $* into .venv-peers/$* …"
 	$(PYTHON) -m venv .venv-peers/$*
 	.venv-peers/$*/bin/python -m pip install --quiet --disable-pip-version-check --no-compile \
 		--require-hashes --requirement $<
 	@touch $@
 
-.venv-peers/promptfoo/.done: constraints/promptfoo/package-lock.json constraints/promptfoo/package.json
-	@echo "Installing promptfoo into .venv-peers/promptfoo …"
+.venv-peers/promptfoo/.done .venv-peers/portkey/.done: .venv-peers/%/.done: \
+		constraints/%/package-lock.json constraints/%/package.json
+	@echo "Installing $* into .venv-peers/$* …"
 	@mkdir -p $(@D)
 	cp $^ $(@D)
 	cd $(@D) && npm install --omit=optional --ignore-scripts --no-audit --no-fund --loglevel=error
 	@touch $@
 
 lock:  ## Resolve the constraint files anew (needs uv). They name no index host.
-	for name in demo dev integrations $(PEERS:%=peer-%); do ./constraints/resolve $$name; done
+	for name in demo dev integrations $(PEERS:%=peer-%) $(GATEWAYS:%=peer-%); do ./constraints/resolve $$name; done
 
 clean:
 	rm -rf $(VENV) .venv-peers .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,12 +1,21 @@
-"""The gateway's proxy path beside a bare pass-through: same server, same client library, same run.
+"""The gateway beside nginx, a bare pass-through, LiteLLM and Portkey: one upstream, one load, one run.
 
-    python benchmarks/gateway/run.py [--seconds 4] [--rounds 3]
+    apt-get install nginx-light wrk; make gateways
+    python benchmarks/gateway/run.py [--seconds 4] [--rounds 3] [--only gateway,bare] [--litellm .venv-peers/litellm]
 
-Both are one process with one worker: granian RSGI in front, aiohttp behind. The pass-through copies bytes. The
-gateway checks a key, decodes the request, holds its worst case, encodes it anew, sends it, reads the usage, settles
-the hold, and writes a span and metrics. Rounds alternate, so that a busy machine slows both. Printed are requests a
-second, and CPU time a request, which other processes disturb less. Load comes from wrk, the upstream is nginx with a
-fixed answer; without them, from this script and from a granian stub (it says which).
+Each is one process with one worker, and gets the same body from wrk; the upstream is an nginx that answers at once.
+
+nginx       ``proxy_pass`` with connections kept: the limit
+bare        granian (RSGI) in front, aiohttp's session behind, bytes copied
+seam        the same with the gateway's own use of aiohttp (``lockgate.gateway.upstream``)
+gateway     the gateway with everything on: key, rate limit, budget held and settled, routing, the answer checked
+            against the JSON Schema that the request names, a span and metrics
+litellm     LiteLLM's proxy without a database, one master key
+portkey     Portkey's gateway, the provider named by headers
+
+Rounds alternate, so that a busy machine slows all of them. Printed are requests a second, latencies, and CPU time a
+request, which other processes disturb less; then what the gateway adds to a call at about half load (one connection),
+and to a chunk of a stream.
 """
 
 from __future__ import annotations
@@ -15,286 +24,317 @@ import argparse
 import asyncio
 import contextlib
 import json
-import os
-import re
-import shutil
-import signal
-import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
-CONNECTIONS = 32
-TARGET = 0.5
+import rig
+
 HERE = Path(__file__).resolve()
-ANSWER = json.dumps(
-    {
-        "id": "chatcmpl-benchmark",
-        "object": "chat.completion",
-        "created": 1,
-        "model": "stub",
-        "choices": [
-            {
-                "index": 0,
-                "message": {"role": "assistant", "content": "The order was delivered on Tuesday. " * 4},
-                "finish_reason": "stop",
-            }
-        ],
-        "usage": {"prompt_tokens": 42, "completion_tokens": 36, "total_tokens": 78},
-    },
-    separators=(",", ":"),
-)
-MESSAGES = [
-    {"role": "system", "content": "You answer customers of a shop. Be brief and kind."},
-    {"role": "user", "content": "Where is my order 4711? It should have been here on Monday."},
-]
+PEERS = HERE.parents[2] / ".venv-peers"
+GOALS = {"bare": 0.6, "litellm": 60.0, "portkey": 5.0}
+CHUNKS = 200
+GAP = 0.004  # seconds between two chunks
 
 
-def body(model: str) -> str:
-    return json.dumps({"model": model, "messages": MESSAGES, "temperature": 0.1, "max_tokens": 256})
+class Contender(NamedTuple):
+    url: str
+    payload: str
+    headers: dict[str, str]
+    pid: int
 
 
-def free_socket() -> socket.socket:
-    from lockgate.gateway.serve import listen
-
-    return listen("127.0.0.1", 0)
-
-
-def url_of(listener: socket.socket) -> str:
-    return f"http://127.0.0.1:{listener.getsockname()[1]}"
+class Round(NamedTuple):
+    rate: float
+    p50: float
+    p99: float
+    cpu: float  # µs a request
 
 
-def free_port() -> int:
-    with free_socket() as found:
-        return int(found.getsockname()[1])
+# --- who takes part ---------------------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def process(command: list[str], descriptors: tuple[int, ...] = (), cwd: Path | None = None) -> Iterator[int]:
-    child = subprocess.Popen(command, pass_fds=descriptors, cwd=cwd)
-    try:
-        yield child.pid
-    finally:
-        child.send_signal(signal.SIGTERM)
-        try:
-            child.wait(10)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
-
-
-@contextlib.contextmanager
-def upstream(folder: Path) -> Iterator[tuple[str, str]]:
-    """A stub that answers every request alike: its URL, and what it is."""
-    nginx = shutil.which("nginx") or ("/usr/sbin/nginx" if Path("/usr/sbin/nginx").exists() else None)
-    if nginx:
-        port = free_port()
-        config = folder / "nginx.conf"
-        config.write_text(
-            f"""daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/error.log;
-            events {{ worker_connections 1024; }}
-            http {{ access_log off; keepalive_requests 1000000000; keepalive_timeout 3600s;
-              client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fcgi;
-              uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
-              server {{ listen 127.0.0.1:{port}; default_type application/json;
-                location / {{ return 200 '{ANSWER}'; }} }} }}"""
-        )
-        with process([nginx, "-c", str(config), "-p", str(folder)]):
-            yield f"http://127.0.0.1:{port}", "nginx"
-    else:
-        with free_socket() as listener:
-            fd = listener.fileno()
-            with process([sys.executable, str(HERE), "--stub", str(fd)], (fd,)):
-                yield url_of(listener), "a granian stub"
-
-
-def serve_stub(fd: int) -> None:
-    from lockgate.gateway.serve import serve_forever
-
-    payload = ANSWER.encode()
-
-    async def app(scope: object, protocol: object) -> None:
-        await protocol()  # type: ignore[operator]
-        protocol.response_bytes(200, [("content-type", "application/json")], payload)  # type: ignore[attr-defined]
-
-    async def close() -> None:
-        pass
-
-    serve_forever(lambda: app, fd, close=close)
-
-
-def serve_bare(fd: int, target: str) -> None:
+def serve_bare(fd: int, target: str, *, seam: bool) -> None:
     """The pass-through: no more than it takes to copy a request and its answer."""
+    import aiohttp
     from yarl import URL
 
     from lockgate.gateway.serve import serve_forever
     from lockgate.gateway.upstream import Upstream
 
-    client, url = Upstream(), URL(f"{target}/v1/chat/completions")
-    headers = {"content-type": "application/json"}
+    url, headers = URL(f"{target}/v1/chat/completions"), {"content-type": "application/json"}
+    client = Upstream()
+    session: aiohttp.ClientSession | None = None
 
-    async def app(scope: object, protocol: object) -> None:
-        sent = bytes(await protocol())  # type: ignore[operator]
+    async def by_seam(sent: bytes) -> tuple[int, bytes]:
         answer = await client.send("POST", url, headers=headers, body=sent, timeout=60.0)
-        received = await answer.read()
-        answer.close()
-        protocol.response_bytes(answer.status, [("content-type", "application/json")], received)  # type: ignore[attr-defined]
-
-    serve_forever(lambda: app, fd, close=client.close)
-
-
-def wait_for(url: str, data: bytes | None, headers: dict[str, str]) -> None:
-    deadline = time.monotonic() + 20
-    while True:
         try:
-            with urllib.request.urlopen(urllib.request.Request(url, data, headers), timeout=5) as response:
-                assert response.status == 200
-                return
-        except OSError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.1)
+            return answer.status, await answer.read()
+        finally:
+            answer.close()
+
+    async def by_session(sent: bytes) -> tuple[int, bytes]:
+        nonlocal session
+        if session is None:
+            session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
+        async with session.post(url, headers=headers, data=sent) as answer:
+            return answer.status, await answer.read()
+
+    ask = by_seam if seam else by_session
+
+    async def app(scope: Any, protocol: Any) -> None:
+        status, received = await ask(bytes(await protocol()))
+        protocol.response_bytes(status, [("content-type", "application/json")], received)
+
+    async def close() -> None:
+        await client.close()
+        if session is not None:
+            await session.close()
+
+    serve_forever(lambda: app, fd, close=close)
 
 
-def load(url: str, payload: str, headers: dict[str, str], seconds: float, folder: Path) -> tuple[int, float, float]:
-    """Requests done, seconds they took, and the median latency in milliseconds."""
-    if shutil.which("wrk"):
-        script = folder / "load.lua"
-        lines = "\n".join(f'wrk.headers["{name}"] = "{value}"' for name, value in headers.items())
-        script.write_text(f"wrk.method = 'POST'\nwrk.body = [==[{payload}]==]\n{lines}\n")
-        command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds:g}s", "--latency", "-s", str(script), url]
-        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        if "Non-2xx" in said or "Socket errors" in said:
-            raise SystemExit(f"requests failed:\n{said}")
-        done = re.search(r"(\d+) requests in ([\d.]+)s", said)
-        median = re.search(r"50%\s+([\d.]+)(us|ms|s)", said)
-        assert done is not None
-        assert median is not None
-        scale = {"us": 0.001, "ms": 1.0, "s": 1000.0}[median[2]]
-        return int(done[1]), float(done[2]), float(median[1]) * scale
-    return asyncio.run(_load(url, payload.encode(), headers, seconds))
+@contextlib.contextmanager
+def with_nginx(folder: Path, target: str, _: argparse.Namespace) -> Iterator[Contender]:
+    address = target.removeprefix("http://")
+    http = f"""upstream model {{ server {address}; keepalive 64; keepalive_requests 1000000000; }}
+        server {{ listen 127.0.0.1:{{port}}; location / {{ proxy_pass http://model; proxy_http_version 1.1;
+          proxy_set_header Connection ""; }} }}"""
+    with rig.nginx(folder, "proxy", http) as (url, pid):
+        yield Contender(f"{url}/v1/chat/completions", rig.body("stub"), {"Content-Type": "application/json"}, pid)
 
 
-async def _load(url: str, payload: bytes, headers: dict[str, str], seconds: float) -> tuple[int, float, float]:
+def _bare(kind: str) -> Callable[[Path, str, argparse.Namespace], contextlib.AbstractContextManager[Contender]]:
+    @contextlib.contextmanager
+    def contender(folder: Path, target: str, _: argparse.Namespace) -> Iterator[Contender]:
+        with rig.free_socket() as listener:
+            command = [sys.executable, str(HERE), f"--serve-{kind}", str(listener.fileno()), "--target", target]
+            with rig.process(command, (listener.fileno(),)) as pid:
+                url = f"{rig.url_of(listener)}/v1/chat/completions"
+                yield Contender(url, rig.body("stub"), {"Content-Type": "application/json"}, pid)
+
+    return contender
+
+
+@contextlib.contextmanager
+def with_gateway(folder: Path, target: str, _: argparse.Namespace) -> Iterator[Contender]:
+    with rig.gateway(folder, target) as (url, key, pids):
+        headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+        yield Contender(url, rig.body("stub/stub"), headers, pids[0])
+
+
+@contextlib.contextmanager
+def with_litellm(folder: Path, target: str, options: argparse.Namespace) -> Iterator[Contender]:
+    program = options.litellm / "bin" / "litellm"
+    if not program.exists():
+        raise FileNotFoundError(program)
+    config, port = folder / "litellm.yaml", rig.free_port()
+    stub = {"model": "openai/stub", "api_base": f"{target}/v1", "api_key": "none"}
+    models = [{"model_name": "stub", "litellm_params": stub}]
+    config.write_text(json.dumps({"model_list": models, "general_settings": {"master_key": "sk-benchmark"}}))
+    quiet = {"LITELLM_TELEMETRY": "False", "LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR"}
+    command = [str(program), "--config", str(config), "--host", "127.0.0.1", "--port", str(port), "--num_workers", "1"]
+    with rig.process(command, cwd=folder, environment=quiet, log=folder / "litellm.log") as pid:
+        headers = {"Authorization": "Bearer sk-benchmark", "Content-Type": "application/json"}
+        yield Contender(f"http://127.0.0.1:{port}/v1/chat/completions", rig.body("stub"), headers, pid)
+
+
+@contextlib.contextmanager
+def with_portkey(folder: Path, target: str, options: argparse.Namespace) -> Iterator[Contender]:
+    program = options.portkey / "node_modules/@portkey-ai/gateway/build/start-server.js"
+    if not program.exists():
+        raise FileNotFoundError(program)
+    port = rig.free_port()
+    command = ["node", str(program), f"--port={port}", "--headless"]
+    with rig.process(command, cwd=folder, log=folder / "portkey.log") as pid:
+        headers = {
+            "Authorization": "Bearer none",
+            "Content-Type": "application/json",
+            "x-portkey-provider": "openai",
+            "x-portkey-custom-host": f"{target}/v1",
+        }
+        yield Contender(f"http://127.0.0.1:{port}/v1/chat/completions", rig.body("stub"), headers, pid)
+
+
+CONTENDERS: dict[str, Callable[[Path, str, argparse.Namespace], contextlib.AbstractContextManager[Contender]]] = {
+    "nginx": with_nginx,
+    "bare": _bare("bare"),
+    "seam": _bare("seam"),
+    "gateway": with_gateway,
+    "litellm": with_litellm,
+    "portkey": with_portkey,
+}
+
+
+# --- streams ----------------------------------------------------------------------------------------------------
+
+
+class Stamps:
+    """A model whose chunks say when they were sent."""
+
+    def __init__(self) -> None:
+        self.url = ""
+
+    @contextlib.asynccontextmanager
+    async def serving(self) -> AsyncIterator[str]:
+        server = await asyncio.start_server(self._answer, "127.0.0.1", 0)
+        try:
+            yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        finally:
+            server.close()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length"))
+            await reader.readexactly(int(length.partition(b":")[2]))
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
+            for _ in range(CHUNKS):
+                await asyncio.sleep(GAP)
+                choice = {"index": 0, "delta": {"content": f"@{time.perf_counter_ns()}@"}, "finish_reason": None}
+                self._chunk(writer, {"id": "c", "model": "stub", "choices": [choice]})
+            usage = {"prompt_tokens": 9, "completion_tokens": CHUNKS, "total_tokens": CHUNKS + 9}
+            self._chunk(writer, {"id": "c", "model": "stub", "choices": [], "usage": usage})
+            writer.write(b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n")
+            await writer.drain()
+        writer.close()
+
+    @staticmethod
+    def _chunk(writer: asyncio.StreamWriter, event: dict[str, Any]) -> None:
+        data = b"data: " + json.dumps(event, separators=(",", ":")).encode() + b"\n\n"
+        writer.write(b"%x\r\n%s\r\n" % (len(data), data))
+
+
+async def stream_delays(url: str, key: str) -> list[float]:
+    """Milliseconds from each chunk's sending to its arrival."""
     import aiohttp
 
-    took: list[float] = []
-    began = time.perf_counter()
-
-    async def one(session: aiohttp.ClientSession) -> None:
-        while time.perf_counter() - began < seconds:
-            at = time.perf_counter()
-            async with session.post(url, data=payload, headers=headers) as response:
-                await response.read()
-                assert response.status == 200
-            took.append(time.perf_counter() - at)
-
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
-        await asyncio.gather(*(one(session) for _ in range(CONNECTIONS)))
-    return len(took), time.perf_counter() - began, statistics.median(took) * 1000
+    asked = {"model": "stub/stub", "messages": rig.MESSAGES, "max_tokens": 256, "stream": True}
+    delays = []
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(url, json=asked, headers={"Authorization": f"Bearer {key}"}) as response,
+    ):
+        assert response.status == 200, await response.text()
+        async for line in response.content:
+            arrived, parts = time.perf_counter_ns(), line.split(b"@")
+            if len(parts) == 3:
+                delays.append((arrived - int(parts[1])) / 1e6)
+    return delays
 
 
-def cpu_seconds(pid: int) -> float:
-    """User and system time of a process (Linux); 0.0 where that cannot be read."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return 0.0
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+async def streams() -> tuple[float, float]:
+    """The median milliseconds of a chunk: from the model itself, and through the gateway."""
+    direct: list[float] = []
+    through: list[float] = []
+    with tempfile.TemporaryDirectory() as name:
+        async with Stamps().serving() as target:
+            with rig.gateway(Path(name), target) as (url, key, _):
+                await asyncio.to_thread(rig.wait_for, url.replace("/v1/chat/completions", "/ready"), "", {})
+                for _ in range(3):
+                    direct += await stream_delays(f"{target}/v1/chat/completions", key)
+                    through += await stream_delays(url, key)
+    return statistics.median(direct), statistics.median(through)
 
 
-def rss_mb(pid: int) -> float:
-    try:
-        status = Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return 0.0
-    found = re.search(r"VmRSS:\s+(\d+)", status)
-    return int(found[1]) / 1024 if found else 0.0
+# --- the run ----------------------------------------------------------------------------------------------------
 
 
-def run(seconds: float, rounds: int) -> float:
+def run(options: argparse.Namespace) -> bool:
+    wanted: Sequence[str] = options.only.split(",") if options.only else list(CONTENDERS)
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         folder = Path(name)
-        target, kind = stack.enter_context(upstream(folder))
-        print(
-            f"load: {'wrk' if shutil.which('wrk') else 'this script'} with {CONNECTIONS} connections; upstream: {kind}"
-        )
-        project = folder / "project"
-        project.mkdir()
-        (project / "prices.yaml").write_text("stub:\n  stub: {input: 0.15, output: 0.6}\n")
-        (project / "lockgate.yaml").write_text(
-            f"project: benchmark\nprices: prices.yaml\nproviders:\n  stub: {{kind: openai, base_url: '{target}/v1'}}\n"
-        )
-        from lockgate.bootstrap import open_app
-
-        app = open_app(project)
-        key, _ = app.keys.create(tenant="acme", environment="prod")
-        bare, lockgate = stack.enter_context(free_socket()), stack.enter_context(free_socket())
-        options = ("--index", "0", "--parent", str(os.getpid()), "--drain", "2")
-        pids = {
-            "bare pass-through": stack.enter_context(
-                process([sys.executable, str(HERE), "--bare", str(bare.fileno()), "--target", target], (bare.fileno(),))
-            ),
-            "gateway": stack.enter_context(
-                process(
-                    [sys.executable, "-m", "lockgate.gateway.worker", "--fd", str(lockgate.fileno()), *options],
-                    (lockgate.fileno(),),
-                    project,
-                )
-            ),
-        }
-        urls = {
-            name: f"{url_of(listener)}/v1/chat/completions"
-            for name, listener in (("bare pass-through", bare), ("gateway", lockgate))
-        }
-        headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
-        payloads = {"bare pass-through": body("stub"), "gateway": body("stub/stub")}
-        for name, url in urls.items():
-            wait_for(url, payloads[name].encode(), headers)
-            load(url, payloads[name], headers, 1.0, folder)
-        rates: dict[str, list[float]] = {name: [] for name in urls}
-        cpu: dict[str, list[float]] = {name: [] for name in urls}
-        medians: dict[str, list[float]] = {name: [] for name in urls}
-        for _ in range(rounds):
-            for name, url in urls.items():
-                before = cpu_seconds(pids[name])
-                done, took, median = load(url, payloads[name], headers, seconds, folder)
-                rates[name].append(done / took)
-                cpu[name].append((cpu_seconds(pids[name]) - before) / done * 1e6)
-                medians[name].append(median)
-        for name in urls:
+        target = stack.enter_context(rig.upstream(folder))
+        contenders: dict[str, Contender] = {}
+        for one in wanted:
+            try:
+                contenders[one] = stack.enter_context(CONTENDERS[one](folder, target, options))
+            except FileNotFoundError as missing:
+                print(f"{one}: left out, there is no {missing}; make gateways installs it")
+        for contender in contenders.values():
+            rig.wait_for(contender.url, contender.payload, contender.headers)
+            rig.load(contender.url, contender.payload, contender.headers, 1, folder)
+        rounds: dict[str, list[Round]] = {one: [] for one in contenders}
+        for _ in range(options.rounds):
+            for one, contender in contenders.items():
+                rounds[one].append(measured(contender, options.seconds, folder))
+        for one, contender in contenders.items():
+            rate, p50, p99, cpu = medians(rounds[one])
             print(
-                f"{name:<18} {statistics.median(rates[name]):8,.0f} requests/s   p50 "
-                f"{statistics.median(medians[name]):6.2f} ms   {statistics.median(cpu[name]):6.1f} µs CPU a request"
-                f"   {rss_mb(pids[name]):5.0f} MB"
+                f"{one:<8} {rate:8,.0f} requests/s   p50 {p50:7.2f} ms   p99 {p99:7.2f} ms   {cpu:8.1f} µs CPU "
+                f"a request   {rig.rss_mb(contender.pid):5.0f} MB"
             )
+        good = compared(rounds)
+        if "gateway" in contenders:
+            half_load(contenders["gateway"], target, medians(rounds["gateway"]).rate, folder)
+    if "gateway" in wanted:
+        direct, through = asyncio.run(streams())
+        print(f"a chunk of a stream: {through - direct:+.2f} ms (goal: at most 0.2)")
+    return good
+
+
+def measured(contender: Contender, seconds: float, folder: Path) -> Round:
+    before = rig.cpu_seconds(contender.pid)
+    done = rig.load(contender.url, contender.payload, contender.headers, seconds, folder)
+    time.sleep(0.3)  # what is written behind the requests is theirs too
+    return Round(
+        done.done / done.seconds, done.p50, done.p99, (rig.cpu_seconds(contender.pid) - before) / done.done * 1e6
+    )
+
+
+def medians(rounds: Sequence[Round]) -> Round:
+    return Round(*(statistics.median(column) for column in zip(*rounds, strict=True)))
+
+
+def compared(rounds: dict[str, list[Round]]) -> bool:
+    """Print how the gateway does beside each of the others; False when it misses a goal."""
+    good = True
+    for one in rounds:
+        if one == "gateway" or "gateway" not in rounds:
+            continue
         ratio = statistics.median(
-            [ours / theirs for ours, theirs in zip(rates["gateway"], rates["bare pass-through"], strict=True)]
+            ours.rate / theirs.rate for ours, theirs in zip(rounds["gateway"], rounds[one], strict=True)
         )
-        by_cpu = statistics.median(cpu["bare pass-through"]) / statistics.median(cpu["gateway"])
-        print(f"ratio: {ratio:.2f}× by requests a second, {by_cpu:.2f}× by CPU time (target: at least {TARGET}×)")
-        return ratio
+        by_cpu = medians(rounds[one]).cpu / medians(rounds["gateway"]).cpu
+        goal = GOALS.get(one)
+        print(f"gateway / {one:<8} {ratio:7.2f}× by requests a second, {by_cpu:7.2f}× by CPU time", end="")
+        print(f"   (goal: at least {goal:g}×)" if goal else "")
+        good = good and (goal is None or ratio >= goal)
+    return good
+
+
+def half_load(gateway: Contender, target: str, most: float, folder: Path) -> None:
+    direct_url = f"{target}/v1/chat/completions"
+    direct = rig.load(direct_url, rig.body("stub"), {"Content-Type": "application/json"}, 3, folder, 1)
+    through = rig.load(gateway.url, gateway.payload, gateway.headers, 3, folder, 1)
+    share = through.done / through.seconds / most
+    print(
+        f"one connection, {share:.0%} of the most: p50 {through.p50 - direct.p50:+.2f} ms (goal: at most 0.5), "
+        f"p99 {through.p99 - direct.p99:+.2f} ms (goal: at most 3)"
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--bare", type=int, help=argparse.SUPPRESS)
-    parser.add_argument("--stub", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--only", default="", help=f"of {','.join(CONTENDERS)}")
+    parser.add_argument("--litellm", type=Path, default=PEERS / "litellm", help="its virtual environment")
+    parser.add_argument("--portkey", type=Path, default=PEERS / "portkey", help="the folder of its node_modules")
+    parser.add_argument("--serve-bare", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--serve-seam", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--target", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.stub is not None:
-        serve_stub(arguments.stub)
-    elif arguments.bare is not None:
-        serve_bare(arguments.bare, arguments.target)
+    options = parser.parse_args()
+    if options.serve_bare is not None:
+        serve_bare(options.serve_bare, options.target, seam=False)
+    elif options.serve_seam is not None:
+        serve_bare(options.serve_seam, options.target, seam=True)
     else:
-        raise SystemExit(0 if run(arguments.seconds, arguments.rounds) >= TARGET else 1)
+        raise SystemExit(0 if run(options) else 1)
 
 
 if __name__ == "__main__":
