@@ -549,3 +549,17 @@ def test_refusals_are_counted_by_the_kind_of_limit(gateway: RunningGateway) -> N
 def test_a_request_id_that_could_break_a_header_is_replaced(gateway: RunningGateway) -> None:
     _, headers, _ = post(gateway, chat(), authorization=f"Bearer {gateway.key()}", x_request_id="a b<script>")
     assert headers["x-request-id"].startswith("req_")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("tokens", [10**10, 2**63])
+def test_usage_that_nobody_can_believe_is_unknown(
+    gateway: RunningGateway, model: FakeModelServer, tokens: int, stream: bool
+) -> None:
+    model.respond = lambda _: Reply(text="x", usage=Usage(input_tokens=tokens, output_tokens=tokens))
+    status, _, _ = gateway.ask(gateway.key(), max_tokens=100, stream=stream)
+    assert status == 200
+    [span] = gateway.spans(1)
+    assert json.loads(span.attributes)["lockgate.cost_is_bound"]
+    [balance] = [one for one in gateway.app.holds.balances("tenant:dev:acme") if one.unit == "usd"]
+    assert (balance.settled, balance.held) == (span.cost_nano, 0)

@@ -27,6 +27,8 @@ DEFAULT_MAX_TOKENS = 4096
 REFERENCE_TOKENS = 50_000
 """Input tokens held for each image, file or sound in a request: its bytes do not bound them, as they may be a URL."""
 
+BELIEVED = 1_000_000_000
+"""Tokens of one call. An upstream that tells of more tells nothing: the call is charged at its bound."""
 LEASES = 8
 """How often a call asks for more of a shared cap before it is turned away."""
 
@@ -134,6 +136,8 @@ class Attempt:
             return
         self.settled = True
         usage = self.outcome.usage
+        if usage is not None and max(usage.total_tokens, self.outcome.units) > BELIEVED:
+            usage = self.outcome.usage = None
         if usage is not None:
             price = self.price if self.outcome.units == 1 else self._price_of(self.outcome.units)
             self.cost = price.cost(usage)
