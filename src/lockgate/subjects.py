@@ -313,7 +313,7 @@ def open_provider(
 
     What is started for that ends with ``stack``.
     """
-    from lockgate.project.secrets import resolve_secret
+    from lockgate.project.secrets import header_value, resolve_secret
     from lockgate.project.service import resolve_provider
     from lockgate.runtime.direct import Endpoint
 
@@ -322,4 +322,6 @@ def open_provider(
         from lockgate.gateway.local_model import ensure_local_model
 
         return provider.kind, Endpoint(stack.enter_context(ensure_local_model(app.project, provider)), None)
-    return provider.kind, Endpoint(provider.base_url, resolve_secret(provider.api_key, app.project.root))
+    root = app.project.root
+    headers = tuple((name, header_value(value, root)) for name, value in provider.headers)
+    return provider.kind, Endpoint(provider.base_url, resolve_secret(provider.api_key, root), headers)

@@ -23,7 +23,7 @@ from lockgate.gateway.supervisor import WORKERS_VARIABLE
 from lockgate.gateway.upstream import DEFAULT_HEADERS
 from lockgate.gateway.upstreams.pool import Pool, Tell
 from lockgate.project.model import Project, ProjectConfig, ResolvedProvider
-from lockgate.project.secrets import is_at_hand, resolve_secret
+from lockgate.project.secrets import header_value, is_at_hand, is_reference, resolve_secret
 from lockgate.project.secrets.masking import without
 from lockgate.project.service import provider_names, resolve_provider
 
@@ -215,6 +215,9 @@ class Providers:
             key = resolve_secret(reference, self._project.root)
         else:
             key = await self._key(reference)
+        for name, given in provider.headers:
+            waits = is_reference(given) and not is_at_hand(given)
+            headers[name] = (await self._key(given) or "") if waits else header_value(given, self._project.root)
         if provider.kind == "anthropic":
             headers["anthropic-version"] = ANTHROPIC_VERSION
         if key is not None:

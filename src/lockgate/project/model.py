@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic_core import PydanticCustomError
 
 from lockgate.project.guards import TenantSpec
 from lockgate.project.identity import Issuer
@@ -16,6 +17,13 @@ from lockgate.project.strict import Strict as Strict
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 DATE = r"^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$"
+
+
+_OWN_HEADERS = frozenset(
+    ("accept-encoding", "api-key", "authorization", "connection", "content-length", "content-type", "expect", "host",
+     "traceparent", "transfer-encoding", "x-api-key", "x-request-id")
+)  # fmt: skip
+"""What Lockgate says itself, the key among it."""
 
 
 class UpstreamSpec(Strict):
@@ -36,6 +44,16 @@ class UpstreamBreaker(Strict):
     reset_timeout: float = Field(default=300.0, gt=0, description="Seconds until one call is let through to try.")
 
 
+def _settable(name: str) -> str:
+    if name.lower() in _OWN_HEADERS:
+        raise PydanticCustomError("header", "Lockgate sets the header {name} itself", {"name": repr(name)})
+    return name
+
+
+HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,64}$"), AfterValidator(_settable)]
+HeaderValue = Annotated[str, Field(pattern=r"^[\x20-\x7e]{1,2048}$")]
+
+
 class Provider(Strict):
     """Where models are served. ``kind: local`` runs the named weights on this machine."""
 
@@ -45,6 +63,10 @@ class Provider(Strict):
     )
     base_url: str | None = Field(default=None, description="The API's root; each kind has a default.")
     api_key: str | None = Field(default=None, description="A secret reference such as `${env:OPENAI_API_KEY}`.")
+    headers: dict[HeaderName, HeaderValue] = Field(
+        default={},
+        description="Further headers of each request, such as `x-portkey-provider`; a secret as a reference.",
+    )
     weights: str | None = Field(
         default=None, description="For `local`: a known model's name, or a path to a GGUF file."
     )
@@ -271,6 +293,7 @@ class ResolvedProvider(msgspec.Struct, frozen=True, kw_only=True):
     hedge_after: float | None = None
     private_urls: bool = False
     requests_per_minute: int | None = None
+    headers: tuple[tuple[str, str], ...] = ()  # values may be references, as api_key is
     upstreams: tuple[ResolvedUpstream, ...] = ()  # beside the one at base_url
     capacity: int | None = None
     queue: int = 100
@@ -290,6 +313,8 @@ class ResolvedProvider(msgspec.Struct, frozen=True, kw_only=True):
         """What of it can change an answer, for the effective digest."""
         further = {"api_version": self.api_version, "vendor": self.vendor}
         given: dict[str, Any] = {name: value for name, value in further.items() if value is not None}
+        if self.headers:
+            given["headers"] = dict(self.headers)  # a gateway's choose the model behind it
         if self.upstreams:
             given["upstreams"] = [upstream.base_url for upstream in self.upstreams]
         return {"kind": self.kind, "base_url": self.base_url, "weights": self.weights, **given}

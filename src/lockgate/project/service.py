@@ -18,7 +18,7 @@ from lockgate.project.model import (
 )
 from lockgate.project.places import PROJECT_FILE as PROJECT_FILE
 from lockgate.project.places import find_root, home_of
-from lockgate.project.secrets import check_reference
+from lockgate.project.secrets import check_reference, is_reference
 from lockgate.project.yamlfile import Document, did_you_mean, read_yaml, validate
 
 BASE_URLS = {
@@ -38,6 +38,8 @@ WELL_KNOWN = {
 """Providers that need no entry in the project file; an entry of the same name replaces one."""
 
 NOTHING_REQUIRED = EnvironmentPolicy(require_owner=False, require_pinned_model=False, require_gate=False)
+_SECRET_HEADERS = ("key", "token", "secret", "password")
+"""How headers end whose values are secrets: they stand there by reference."""
 
 
 def load_project(start: Path | None = None, *, last_good: bool | None = None) -> Project:
@@ -127,6 +129,11 @@ def _check(document: Document, config: ProjectConfig, root: Path) -> None:
                 ((*group, name, "upstreams", number, "api_key"), further.api_key)
                 for number, further in enumerate(given.upstreams)
             ]
+            keys += [
+                ((*group, name, "headers", header), value)
+                for header, value in given.headers.items()
+                if is_reference(value) or header.lower().endswith(_SECRET_HEADERS)
+            ]
             for at, reference in keys:
                 try:
                     if reference is not None:
@@ -189,6 +196,7 @@ def resolve_provider(project: Project, name: str, environment: str, agent: str |
         ),
         capacity=found.capacity,
         requests_per_minute=found.requests_per_minute,
+        headers=tuple(sorted((header.lower(), value) for header, value in found.headers.items())),
         queue=found.queue,
         queue_timeout=found.queue_timeout,
         failure_threshold=found.breaker.failure_threshold,

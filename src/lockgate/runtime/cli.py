@@ -330,7 +330,7 @@ def _step_row(step: Step) -> tuple[Any, ...]:
         shown,
         _short(asked),
         step.error or _short(answer),
-        show_usd(step.cost_nano) if step.kind == "model" else "",
+        show_usd(step.cost_nano) if step.kind == "model" or step.cost_nano else "",
     )
 
 

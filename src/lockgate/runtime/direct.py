@@ -20,6 +20,7 @@ class Endpoint(NamedTuple):
 
     base_url: str
     api_key: str | None
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 class DirectClient:
@@ -39,7 +40,7 @@ class DirectClient:
 
     async def complete(self, model: ModelRef, body: dict[str, Any], *, timeout: float) -> Completion:
         """See :class:`~lockgate.runtime.model.ModelClient`."""
-        base_url, api_key = self._endpoint(model.provider)
-        headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
+        base_url, api_key, further = self._endpoint(model.provider)
+        headers = {**dict(further), **({"authorization": f"Bearer {api_key}"} if api_key else {})}
         completion = await ask(self._session, base_url, headers, {"model": model.name, **body}, model, timeout)
         return msgspec.structs.replace(completion, cost_nano=self._price(model, completion.usage))

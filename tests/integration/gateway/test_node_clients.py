@@ -53,6 +53,13 @@ try {
 try {
   await anthropic.messages.create({ model: "nope/x", max_tokens: 5, messages: ask });
 } catch (error) { told["anthropic error"] = [error.status, error.constructor.name]; }
+const line = JSON.stringify({ custom_id: "a", method: "POST", url: "/v1/chat/completions",
+  body: { model: "fake/fake-model", messages: ask, max_tokens: 9 } });
+const file = await openai.files.create({ file: new File([line], "in.jsonl"), purpose: "batch" });
+const batch = await openai.batches.create({ input_file_id: file.id, endpoint: "/v1/chat/completions",
+  completion_window: "24h" });
+const content = await openai.files.content(file.id);
+told["batch"] = [batch.status, (await openai.batches.list()).data.length, await content.text()];
 console.log(JSON.stringify(told));
 """
 
@@ -98,3 +105,5 @@ def test_the_node_clients_work_unmodified(gateway: RunningGateway, model: FakeMo
     assert "fake/fake-model" in told["models"]
     assert told["error"] == [400, "BadRequestError"]
     assert told["anthropic error"] == [400, "BadRequestError"]
+    assert told["batch"][:2] == ["validating", 1]
+    assert json.loads(told["batch"][2])["body"]["model"] == "fake-model"

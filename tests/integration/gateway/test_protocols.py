@@ -387,14 +387,14 @@ def test_a_stream_that_ends_anywhere_is_settled_and_leaves_the_worker_alive(
     make = WIRES[path].stream
     assert make is not None
     stream = b"".join(make(asked, Reply(text="one two three", usage=USED)))
-    seen = 0
-    for cut in range(0, len(stream), max(1, len(stream) // 12)):
+    cuts = range(0, len(stream), max(1, len(stream) // 12))
+    for seen, cut in enumerate(cuts, 1):
         model.respond = lambda _, cut=cut: Reply(events=(stream[:cut],) if cut else ())
         status, _, received = post(gateway, path, body)
         assert status == 200
         assert len(received) <= len(stream)
-        spans = gateway.spans()
-        assert len(spans) == (seen := seen + 1)
+        spans = gateway.spans(seen)
+        assert len(spans) == seen
         assert spans[-1].cost_nano > 0
         assert settled(gateway) == sum(span.cost_nano for span in spans)
 
@@ -421,3 +421,19 @@ def test_what_is_no_answer_is_an_error_in_the_clients_shape(
     assert json.loads(received)["type"] == "error"
     model.respond = lambda _: Reply(text="well again")
     assert post(gateway, "/v1/messages", {**body, "stream": False})[0] == 200
+
+
+def test_a_providers_own_headers_go_with_each_request(
+    gateway: RunningGateway, model: FakeModelServer, clients: Clients, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PORTKEY_KEY", "pk-12345678")
+    config = gateway.app.project.config
+    headers = {"x-portkey-provider": "openai", "x-portkey-api-key": "${env:PORTKEY_KEY}"}
+    behind = config.providers["fake"].model_copy(update={"headers": headers})
+    gateway.app.project.config = config.model_copy(update={"providers": {**config.providers, "fake": behind}})
+    clients.openai.chat.completions.create(
+        model=OPENAI, messages=ASK, extra_headers={"x-portkey-provider": "another", "x-portkey-config": "mine"}
+    )
+    sent = model.requests[-1].headers
+    assert (sent["x-portkey-provider"], sent["x-portkey-api-key"]) == ("openai", "pk-12345678")
+    assert "x-portkey-config" not in sent  # a caller does not choose what is behind the upstream

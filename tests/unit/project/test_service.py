@@ -43,6 +43,22 @@ def test_a_secret_in_plain_text_is_refused_with_its_line_and_without_its_value(t
     assert "canary" not in str(wrong)
 
 
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        ("x-portkey-api-key: pk-planted-canary", "plain text"),
+        ("X-Team: '${env:}'", "plain text"),
+        ("Authorization: Bearer canary", "sets the header 'Authorization' itself"),
+        ('x-team: "a\\r\\nx-evil: 1"', "pattern"),
+    ],
+)
+def test_a_providers_header_that_may_not_stand_there_is_refused(tmp_path: Path, header: str, said: str) -> None:
+    wrong = refusal(tmp_path, f"project: p\nproviders:\n  o:\n    kind: openai\n    headers:\n      {header}\n")
+    assert said in wrong.message
+    assert wrong.line == 6
+    assert "planted" not in str(wrong)
+
+
 def test_an_override_of_a_provider_that_is_not_there_is_refused(tmp_path: Path) -> None:
     wrong = refusal(tmp_path, "project: p\nenvironments:\n  prod:\n    providers: {opanai: {kind: openai}}\n")
     assert (wrong.line, wrong.remedy) == (4, "did you mean 'openai'?")

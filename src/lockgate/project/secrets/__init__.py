@@ -75,6 +75,16 @@ def resolve_secret(reference: str | None, root: Path) -> str | None:
         return value
 
 
+def is_reference(value: str) -> bool:
+    """Whether it is meant for a reference. What is none is no secret, but a plain value."""
+    return value.startswith("${")
+
+
+def header_value(value: str, root: Path) -> str:
+    """What a configured header says: a reference's value, or the plain one."""
+    return (resolve_secret(value, root) or "") if is_reference(value) else value
+
+
 def forget_secrets() -> None:
     """Ask the stores again at the next use: after a rotation, or when a value was refused."""
     with _asking:
