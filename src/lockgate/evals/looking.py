@@ -14,7 +14,7 @@ from lockgate.evals.gate import Decision, decide
 from lockgate.evals.grid import Grid, attempts
 from lockgate.evals.measuring import Labels
 from lockgate.evals.model import Case, Look, MetricCard, Rubric, Subject
-from lockgate.evals.runner import Outcome
+from lockgate.evals.running.outcome import Outcome
 from lockgate.evals.sequential import Stage, design, in_order
 
 Run = Callable[[Sequence[int], int], Awaitable[Outcome]]

@@ -13,7 +13,7 @@ from lockgate.evals.model import Case, Quantiles, Scorecard, TagCost
 from lockgate.evals.statistics import Floats
 
 if TYPE_CHECKING:
-    from lockgate.evals.runner import Outcome
+    from lockgate.evals.running.outcome import Outcome
 
 SHOWN_TAGS = 50
 

@@ -13,8 +13,8 @@ from lockgate.evals.judges.calibration import Calibration
 from lockgate.evals.judges.correction import FEWEST
 from lockgate.evals.measuring import Labels
 from lockgate.evals.model import Case, MetricCard, Rubric
-from lockgate.evals.runner import Outcome
 from lockgate.evals.running.meter import Spend
+from lockgate.evals.running.outcome import Outcome
 from lockgate.money import show_usd
 
 COULD_NOT = 0.5

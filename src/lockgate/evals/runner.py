@@ -24,22 +24,17 @@ from lockgate.errors import InputError, Killed, LockgateError, Unavailable
 from lockgate.evals.grid import ERROR, MISSING, SCORED, SKIPPED, UNSCORED, Grid
 from lockgate.evals.model import Case, Status, Subject, score_key
 from lockgate.evals.running.meter import METER, Caps, Meter, Spend
+from lockgate.evals.running.outcome import NOT_THE_AGENT, Outcome, Progress, Trouble
 from lockgate.evals.running.pace import Pace
 from lockgate.evals.running.scoring import Scoring, score_trial
 from lockgate.evals.running.watchdog import Stuck, Watchdog
 from lockgate.evals.scorers import SCORERS, Sample
 from lockgate.evals.simulation.model import trial_key
-from lockgate.evals.statistics import Floats
 from lockgate.evals.store import CHUNK, CallRecord, TrialRecord, TrialStore
 from lockgate.money import show_usd
 from lockgate.results import RunResult
 
 _LOG = logging.getLogger(__name__)
-
-NOT_THE_AGENT = frozenset(
-    {"model_unavailable", "model_error", "rate_limited", "budget_exceeded", "host_lost", "internal_error"}
-)
-"""Failures that say nothing of the version: the trial is missing (the worst case), and tried again next time."""
 
 GRACE = 5.0
 """Seconds that a cancelled trial has to end; then it is left behind."""
@@ -51,48 +46,6 @@ BACKLOG = 2000
 """Finished trials that may wait to be stored; past it, no new ones start."""
 
 _CODES: dict[Status, int] = {"scored": SCORED, "skipped": SKIPPED, "unscored": UNSCORED, "error": ERROR}
-
-
-class Progress(msgspec.Struct, frozen=True, kw_only=True):
-    """How far an evaluation is. Money is what this evaluation spent, in nano-USD; ``total`` is the most it may run."""
-
-    done: int
-    total: int
-    cached: int
-    failed: int
-    cost_nano: int
-    seconds: float
-
-
-class Trouble(msgspec.Struct, kw_only=True):
-    """Runs that went well and could not be scored by a metric, and why the first of them could not."""
-
-    count: int = 0
-    reason: str = ""
-
-
-class Outcome(msgspec.Struct, kw_only=True):
-    """What the trials of one version came to."""
-
-    grids: dict[str, Grid]
-    total: int
-    cached: int = 0
-    ran: int = 0
-    failures: Counter[str] = msgspec.field(default_factory=Counter)
-    troubles: dict[tuple[str, str], Trouble] = msgspec.field(default_factory=dict)  # of scoring, by metric and status
-    cost_nano: int = 0  # of all trials, cached ones included
-    stopped: bool = False  # the limit was reached before all were run
-    left_behind: int = 0  # trials that did not end when they were cancelled
-    costs: Floats = msgspec.field(default_factory=lambda: np.empty((0, 0)))  # USD by case and trial; NaN: did not run
-    seconds: Floats = msgspec.field(default_factory=lambda: np.empty((0, 0)))
-
-    @property
-    def failed(self) -> int:
-        return sum(self.failures.values())
-
-    @property
-    def not_the_agent(self) -> int:
-        return sum(count for kind, count in self.failures.items() if kind in NOT_THE_AGENT)
 
 
 async def run_trials(

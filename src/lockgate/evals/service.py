@@ -31,8 +31,9 @@ from lockgate.evals.remarks import (
     with_calibration,
 )
 from lockgate.evals.rubric import check_decides, needs_judge, with_field_metrics
-from lockgate.evals.runner import Outcome, Progress, Trials, run_trials
+from lockgate.evals.runner import Trials, run_trials
 from lockgate.evals.running.meter import AskVectors, Caps, Spend, counted, counted_vectors
+from lockgate.evals.running.outcome import Outcome, Progress
 from lockgate.evals.running.scoring import Scoring, prepare
 from lockgate.evals.scorers.judge import Ask
 from lockgate.evals.scorers.making import embeds_by, make_scorer

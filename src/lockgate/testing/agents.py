@@ -116,8 +116,10 @@ class TestedAgent:
         try:
             asyncio.get_running_loop()
         except RuntimeError:
-            return asyncio.run(self.arun(input, fixtures=fixtures))
-        raise RuntimeError("agent.run() was called in an async test; write: await agent.arun(...)")
+            pass  # and what goes wrong below is told without it
+        else:
+            raise RuntimeError("agent.run() was called in an async test; write: await agent.arun(...)")
+        return asyncio.run(self.arun(input, fixtures=fixtures))
 
     async def arun(self, input: Any, *, fixtures: Sequence[dict[str, Any]] = ()) -> RunResult:
         """:meth:`run`, for async tests."""

@@ -17,8 +17,9 @@ from lockgate.evals.ab.outcome import AbCard, Preferred, Side, summary, tally
 from lockgate.evals.judges.pairwise import prefer
 from lockgate.evals.model import Case, Rubric
 from lockgate.evals.operations import quantiles
-from lockgate.evals.runner import Outcome, Progress, run_trials
+from lockgate.evals.runner import run_trials
 from lockgate.evals.running.meter import METER, Meter, Spend, counted
+from lockgate.evals.running.outcome import Outcome, Progress
 from lockgate.evals.running.pace import Pace
 from lockgate.evals.scorers.judge import Ask
 from lockgate.evals.scorers.sample import as_text, input_text
