@@ -39,6 +39,7 @@ class Worker:
         from lockgate.gateway.guardrails.metrics import GuardMetrics
         from lockgate.gateway.guardrails.service import Guardrails
         from lockgate.gateway.issued import Tokens
+        from lockgate.gateway.memory import Memory
         from lockgate.gateway.notices import Notices
         from lockgate.gateway.providers import Providers
         from lockgate.gateway.routing.service import RouteMetrics, Router
@@ -53,11 +54,17 @@ class Worker:
         self._app = app
         self._upstream = Upstream()
         self._directory = Directory(app.control, app.keys, app.clock, files=app.follow_files, told=app.take_settings)
+        memory = Memory()
+
+        def refresh() -> None:  # once a second, in a thread of its own
+            metrics.spans_dropped.set(app.spans.dropped)
+            memory.tidy()
+
         self._shared = SharedMetrics(
             registry,
             app.home / "run" / "metrics",
             index,
-            refresh=lambda: metrics.spans_dropped.set(app.spans.dropped),
+            refresh=refresh,
         )
         self._unpacked: dict[str, AgentVersion] = {}
         self._fallbacks_of: dict[str, dict[str, list[str]]] = {}

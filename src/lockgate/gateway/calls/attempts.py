@@ -94,7 +94,7 @@ class Attempts:
                 repaired, call.request = True, again.request
                 continue
             except Declined as declined:
-                failure = declined
+                failure = declined.with_traceback(None)  # it would keep alive what the attempt had in hand
                 assert attempt is not None
                 attempt.error_type, attempt.error = str(declined.status), declined.text
                 trouble = Trouble(attempt.sent, declined.status, declined.retry_after)
@@ -113,7 +113,7 @@ class Attempts:
                     continue
                 if not isinstance(error, UpstreamError):
                     raise
-                failure = error
+                failure = error.with_traceback(None)
                 trouble = Trouble(error.sent)
             finally:
                 if attempt is not None:

@@ -196,30 +196,31 @@ class _Stream:
     def __init__(self, service: Guardrails, call: Call, policy: Policy, dialect: str) -> None:
         self._service = service
         self._call = call
-        self._policy = policy
-        self._outcomes = outcomes_of(policy.output, "output")
+        self._outcomes = outcomes = outcomes_of(policy.output, "output")
         schema = schemas.asked_schema(call.request)
         fits = any(guard.guard == "schema" and guard.action == "block" for guard in policy.output)
         whole = any(_needs_all(guard) for guard in policy.output)
-        self._holds = whole or (fits and schema is not None)
+        self._holds = holds = whole or (fits and schema is not None)
         self._is_slow = _is_slow(policy.output)
         self._taken = 0
+
+        def at_end(said: str) -> None:
+            if said.strip():  # what is held can still be asked for once more: nothing of it has gone out
+                may_repair = holds and _REPAIRED not in call.attributes
+                service._fit(call, policy, outcomes, said, may_repair=may_repair)
+
+        # None of them knows this object: what was held back goes when it does, not when the collector comes by.
         self._checks = STREAMS[dialect](
-            lambda: Chain(policy.output, self._outcomes),
-            lambda text: Chain(policy.output, self._outcomes).whole(text),
-            hold=self._holds,
-            at_end=self._at_end if schema is not None else None,
+            lambda: Chain(policy.output, outcomes),
+            lambda text: Chain(policy.output, outcomes).whole(text),
+            hold=holds,
+            at_end=at_end if schema is not None else None,
         )
         self._noted = False
 
     @property
     def is_slow(self) -> bool:
         return self._is_slow or (self._holds and self._taken > IN_A_THREAD)
-
-    def _at_end(self, said: str) -> None:
-        if said.strip():  # what is held can still be asked for once more: nothing of it has gone out
-            may_repair = self._holds and _REPAIRED not in self._call.attributes
-            self._service._fit(self._call, self._policy, self._outcomes, said, may_repair=may_repair)
 
     def feed(self, data: bytes) -> bytes:
         self._taken += len(data)
