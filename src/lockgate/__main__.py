@@ -21,7 +21,7 @@ def main() -> None:
         sys.exit(128 + signal.SIGINT)
     finally:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # all is said: no traceback from the interpreter's own ending
-        gc.freeze()  # else the interpreter looks everything over once more before it ends: a quarter of a command's time
+        gc.freeze()  # else the interpreter looks everything over once more before it ends, a quarter of the time
 
 
 if __name__ == "__main__":
