@@ -54,9 +54,11 @@ async def execute(ctx: RunContext, input: Any) -> RunResult:
     except LockgateError as error:
         failure = error
     except (Exception, SystemExit) as error:  # the agent's own code, or a defect of ours: the run's boundary
-        log.warning("run %s of %s failed", ctx.run_id or "(local)", ctx.version.agent, exc_info=True)
+        if ctx.ended is None:  # else it is only what a framework made of what stopped the run
+            log.warning("run %s of %s failed", ctx.run_id or "(local)", ctx.version.agent, exc_info=True)
         word = "internal_error" if ctx.version.framework.kind == "native" else "code_error"
-        failure = ctx.model_failure or RunFailed(word, f"{type(error).__name__}: {error}")
+        stopped = ctx.ended if isinstance(ctx.ended, LockgateError) else ctx.model_failure
+        failure = stopped or RunFailed(word, f"{type(error).__name__}: {error}")
     if isinstance(ctx.ended, Suspend) and status == "failed":  # stopped for a person, whatever the code made of it
         status, approval_id, failure = "suspended", ctx.ended.approval_id, None
     if ctx.ended is None:

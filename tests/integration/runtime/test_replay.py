@@ -188,4 +188,5 @@ def test_a_real_graph_with_nodes_at_once_is_resumed_and_replayed_exactly(
     edit(project, "graph.py", "look c", "look d")
     other = shell("replay", waiting.run_id, "--version", "agents/support.v1.yaml", "--json", code=1)
     assert "look d" in other["divergence"]
+    assert other["error_type"] == "diverged"
     assert (project.project.root / "refunds.txt").read_text() == "A-1\n"
