@@ -9,12 +9,17 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import openai
 import pytest
 from sqlalchemy import update
 
+from lockgate.gateway.batches import store
+from lockgate.gateway.batches.store import File
+from lockgate.gateway.model import Identity
 from lockgate.project.guards import GuardSpec, TenantSpec
 from lockgate.results import Usage
+from lockgate.storage.engine import Database
 from lockgate.storage.schema import provider_batches
 from lockgate.testing import FakeModelServer, Reply, failing
 from lockgate.ticks import batches as watch
@@ -334,3 +339,27 @@ def test_a_tenant_with_guardrails_makes_no_batches_that_nobody_looks_into(
     gateway.tenants(acme=TenantSpec(input=[GuardSpec(guard="pii")]))
     with pytest.raises(openai.PermissionDeniedError, match="cannot look into batches"):
         batch_of(client(), lines(1))
+
+
+def test_what_is_known_of_files_and_batches_is_a_tenants_own_in_an_environment(control: Database) -> None:
+    def file(tenant: str, number: int, environment: str = "dev") -> File:
+        return File(
+            environment=environment, provider="openai", id=f"file-{tenant}-{number}", tenant=tenant, key_id="k",
+            created_at=float(number // 2), purpose="batch", object={"id": f"file-{tenant}-{number}"},
+        )  # fmt: skip
+
+    me, other = (Identity(key_id="k", tenant=tenant, environment="dev") for tenant in ("acme", "evil"))
+    with control.write() as connection:
+        for number in range(5):
+            store.keep_file(connection, file("acme", number))
+        store.keep_file(connection, file("acme", 9, "prod"))
+        store.keep_file(connection, msgspec.structs.replace(file("acme", 0), tenant="evil"))  # it stays whose it is
+    with control.read() as connection:
+        assert store.find_file(connection, other, "file-acme-0") is None
+        assert store.find_file(connection, me, "file-acme-9") is None
+        seen: list[str] = []
+        while page := store.list_files(
+            connection, me, purpose=None, after=seen[-1] if seen else None, limit=2, ascending=False
+        )[:2]:
+            seen += [one.id for one in page]
+    assert seen == [f"file-acme-{number}" for number in (4, 3, 2, 1, 0)]

@@ -16,7 +16,7 @@ from lockgate.gateway.batches.asking import Asking, Reply, pass_on
 from lockgate.gateway.batches.desk import Desk, is_id, parameters, whole_number
 from lockgate.gateway.batches.files import Files, listed
 from lockgate.gateway.batches.lines import Counted
-from lockgate.gateway.batches.settling import Settling
+from lockgate.gateway.batches.settling import SOONEST, Settling
 from lockgate.gateway.batches.store import Batch, File
 from lockgate.gateway.calls.call import LEASES
 from lockgate.gateway.calls.meter import Budgets
@@ -170,6 +170,7 @@ class Batches:
                 requests=counted.requests,
                 held_nano=hold.amount,
                 object=told,
+                due_at=now + SOONEST,
             )
             await self._desk.write(self._keep, batch, charge._replace(reason="batch"))
             self._holds.settle(hold, hold.amount)

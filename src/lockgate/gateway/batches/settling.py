@@ -11,6 +11,8 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
 from lockgate.clock import Clock
 from lockgate.errors import LockgateError, NotFound, UpstreamError
 from lockgate.gateway.batches import store
@@ -68,8 +70,14 @@ class Settling:
         elif not reply.object.get("id"):
             raise UpstreamError(f"provider {batch.provider!r} answered {reply.status} about a batch", sent=True)
         else:
-            await asyncio.to_thread(self.saw, batch, reply.object)
+            await asyncio.to_thread(self.looked, batch, reply.object)
             await self.settle(batch, reply.object, target)
+
+    def looked(self, batch: Batch, told: dict[str, Any]) -> None:
+        """As :meth:`saw`; and let some time pass until the next look, the longer the older the batch is."""
+        now = self._clock()
+        wait = min(LATEST, max(SOONEST, (now - batch.created_at) / 10))
+        self.saw(msgspec.structs.replace(batch, due_at=now + wait), told)
 
     def saw(self, batch: Batch, told: dict[str, Any]) -> None:
         """Keep what the provider told of the batch, and whose the files are that it made."""
@@ -79,8 +87,7 @@ class Settling:
                 id = told.get(name)
                 if isinstance(id, str) and id:
                     store.keep_file(connection, made_by(batch, id, now))
-            wait = min(LATEST, max(SOONEST, (now - batch.created_at) / 10))
-            store.see_batch(connection, batch, told, now + wait)
+            store.see_batch(connection, batch, told, batch.due_at)
 
     async def settle(self, batch: Batch, told: dict[str, Any], target: Target) -> None:
         """Charge what the batch used, if it has ended and is this machine's to settle."""
@@ -137,7 +144,7 @@ async def look_at(settling: Settling, batches: list[Batch]) -> None:
             await settling.look(batch)
         except (LockgateError, TimeoutError) as failure:
             log.warning("batch %s of %r: %s", batch.id, batch.provider, failure)
-            await asyncio.to_thread(settling.saw, batch, batch.object)
+            await asyncio.to_thread(settling.looked, batch, batch.object)
 
 
 def made_by(batch: Batch, file_id: str, now: float) -> File:

@@ -58,12 +58,14 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def find_file(connection: Connection, who: Identity, id: str) -> File | None:
-    found = connection.execute(select(files).where(_whose(files, who), files.c.id == id)).first()
+    wanted = select(files).where(_whose(files, who), files.c.id == id)
+    found = connection.execute(wanted.order_by(files.c.created_at.desc())).first()
     return None if found is None else _file(found)
 
 
 def find_batch(connection: Connection, who: Identity, id: str) -> Batch | None:
-    found = connection.execute(select(batches).where(_whose(batches, who), batches.c.id == id)).first()
+    wanted = select(batches).where(_whose(batches, who), batches.c.id == id)
+    found = connection.execute(wanted.order_by(batches.c.created_at.desc())).first()
     return None if found is None else _batch(found)
 
 
