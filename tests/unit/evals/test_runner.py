@@ -16,8 +16,10 @@ from lockgate.errors import InputError, Unavailable
 from lockgate.evals import runner
 from lockgate.evals.grid import ERROR, MISSING, SCORED, UNSCORED
 from lockgate.evals.model import Case, Metric, Rubric, Subject
-from lockgate.evals.runner import Outcome, Progress, Spend, run_trials
+from lockgate.evals.runner import run_trials
 from lockgate.evals.running import scoring
+from lockgate.evals.running.meter import Spend
+from lockgate.evals.running.outcome import Outcome, Progress
 from lockgate.evals.running.scoring import prepare
 from lockgate.evals.scorers.judge import JudgeReply
 from lockgate.evals.scorers.making import make_scorer
@@ -204,7 +206,8 @@ async def test_an_interrupted_evaluation_keeps_what_it_finished(database: Databa
         raise AssertionError
 
     evaluation = asyncio.create_task(run(database, Opened(slow_after_three), concurrency=1))
-    await enough.wait()
+    async with asyncio.timeout(10):
+        await enough.wait()
     evaluation.cancel()
     with pytest.raises(asyncio.CancelledError):
         await evaluation
@@ -283,6 +286,21 @@ async def test_a_judge_is_asked_once_a_trial_and_again_only_where_it_gave_no_ver
     assert (asked, (first.grids["helpfulness"].status == UNSCORED).sum()) == (6, 1)
     second = await run(database, Opened(), metrics=[metric], make=make)
     assert (asked, (second.grids["helpfulness"].status == SCORED).sum()) == (7, 6)
+
+
+async def test_stored_trials_are_judged_as_many_at_a_time_as_trials_run(database: Database) -> None:
+    await run(database, Opened())
+    together = asyncio.Barrier(3)
+
+    async def ask(messages: list[dict[str, str]], schema: dict[str, Any]) -> JudgeReply:
+        async with asyncio.timeout(10), together:  # nobody is answered before three are asked
+            return JudgeReply(text='{"reason": "r", "verdict": "yes"}')
+
+    metric = Metric(name="helpfulness", scorer="helpfulness")
+    opened = Opened()
+    found = await run(database, opened, metrics=[metric], make=lambda wanted: make_scorer(wanted, Path(), ask=ask))
+    assert (found.cached, opened.asked) == (6, [])
+    assert (found.grids["helpfulness"].values == 1.0).all()
 
 
 async def test_a_judge_that_is_away_leaves_answers_unscored(database: Database) -> None:

@@ -294,9 +294,6 @@ def _embedder(wanted: str) -> Embedder:
     from lockgate.bootstrap import open_app
 
     open_app().permit(wanted.replace(":", "/", 1), "prod")  # whose providers are asked
-    from lockgate.bootstrap import open_app
-
-    open_app().permit(wanted.replace(":", "/", 1), "prod")  # whose providers are asked
     return embeddings.of_provider(wanted, Path.cwd())
 
 
