@@ -6,10 +6,9 @@ import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable
 from time import time_ns
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-import numpy as np
 
 from lockgate.clock import Clock
 from lockgate.errors import LockgateError, Unavailable, UpstreamError
@@ -24,6 +23,9 @@ from lockgate.money import to_usd
 from lockgate.project.guards import TenantSpec
 from lockgate.telemetry.metrics import Registry
 from lockgate.versions.model import AgentVersion
+
+if TYPE_CHECKING:
+    import numpy as np
 
 HEADER = "x-lockgate-cache"
 """``bypass``: neither look nor keep; ``refresh``: do not look, but keep."""
@@ -247,6 +249,8 @@ class AnswerCache:
         return None
 
     async def _vector(self, call: Call, semantic: Semantic, text: str) -> np.ndarray:
+        import numpy as np
+
         assert self.ask is not None
         body = msgspec.json.encode({"model": semantic.wire_name, "input": text, "encoding_format": "float"})
         answer = await self.ask(call, semantic.wire_name, Embeddings().read(body))

@@ -12,9 +12,10 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
+if TYPE_CHECKING:  # sixteen megabytes, which only workers that compare questions need
+    import numpy as np
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +69,8 @@ class _Questions:
     __slots__ = ("expires", "keys", "last", "texts", "vectors")
 
     def __init__(self, size: int) -> None:
+        import numpy as np
+
         self.last = 0
         self.keys: list[bytes] = []
         self.texts: list[str] = []
@@ -76,6 +79,8 @@ class _Questions:
 
     def add(self, rows: Sequence[tuple[int, bytes, float, str, bytes]]) -> None:
         """Rows of ``(id, key, expires_at, text, vector)``, the newest last."""
+        import numpy as np
+
         self.last = rows[-1][0]
         size = self.vectors.shape[1]
         fitting = [row for row in rows if len(row[4]) == size * 4]
@@ -164,6 +169,8 @@ class Answers:
 
     def near(self, scope: bytes, vector: np.ndarray, threshold: float, now: float) -> list[Near]:
         """Questions of the same scope at least so similar, the nearest first. ``vector`` has length 1."""
+        import numpy as np
+
         with self._lock:
             known = self._questions.get((scope, vector.size))
             if known is None:
@@ -198,7 +205,7 @@ class Answers:
             try:
                 self._open().execute(
                     "insert into questions (scope, key, expires_at, text, vector) values (?, ?, ?, ?, ?)",
-                    (scope, key, expires_at, text, vector.astype(np.float32).tobytes()),
+                    (scope, key, expires_at, text, vector.astype("float32").tobytes()),
                 )
             except sqlite3.Error as failure:
                 self._trouble(failure)

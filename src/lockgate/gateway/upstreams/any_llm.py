@@ -49,18 +49,18 @@ class SdkAnswer(Answer):
 
     def __init__(self, status: int, content_type: str, body: bytes, stream: AsyncIterator[Any] | None = None) -> None:
         self.status = status
-        self._headers = {"content-type": content_type}
+        self._told = {"content-type": content_type}
         self._body = body
         self._stream = stream
 
     def header(self, name: str) -> str | None:
-        return self._headers.get(name)
+        return self._told.get(name)
 
     def headers(self) -> list[tuple[str, str]]:
-        return list(self._headers.items())
+        return list(self._told.items())
 
     def note(self, name: str, value: str) -> None:
-        self._headers[name] = value
+        self._told[name] = value
 
     async def read(self, limit: int = MAX_ANSWER) -> bytes:
         if len(self._body) > limit:
