@@ -73,7 +73,7 @@ async def open_subject(
 
 def _governed(client: ModelClient, version: AgentVersion) -> ModelClient:
     """The client with the version's own checks and triage around it. What they need is imported for them alone."""
-    if version.triage is None and (version.guardrails is None or not version.guardrails.checks):
+    if version.triage is None and not version.guardrails.checks:
         return client
     from lockgate.gateway.offline import governed
 
