@@ -216,9 +216,7 @@ class Prices:
         rows = (self._rows or {}).get(provider, {})
         return rows.get(model) or rows.get("*")
 
-    def _bundled(
-        self, kind: str, provider: str, model: str, context: dict[str, str] | None = None
-    ) -> Price | None:
+    def _bundled(self, kind: str, provider: str, model: str, context: dict[str, str] | None = None) -> Price | None:
         if kind == "local" or provider == OWN_MACHINES:
             return FREE
         from genai_prices.data_snapshot import get_snapshot
