@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+from typer.testing import CliRunner
 
 from lockgate.bootstrap import open_app
+from lockgate.cli import app
 from lockgate.evals.model import Case
 from lockgate.evals.scorers.final_state import final_state
 from lockgate.evals.scorers.sample import Mark, Sample
@@ -141,3 +146,18 @@ async def test_a_write_that_is_missing_or_wrong_is_seen_in_the_database(project:
     mark = scored(case, result)
     assert mark.value == 0.0
     assert "differ" in mark.reason
+
+
+def test_trials_in_a_world_are_forgotten_by_fresh_and_shown_in_reports(project: Path, keeper: Shopkeeper) -> None:
+    case = case_of(tasks()[0])
+    keeper.calls = list(case.expected_tools or ())
+    Path("g.jsonl").write_bytes(msgspec.json.encode(case) + b"\n")
+    evaluate = ["eval", "--agent", "agents/shop.v1.yaml", "--dataset", "g.jsonl", "--threshold", "final_state=0.5"]
+    for more, known in (([], 0), ([], 1), (["--fresh"], 0)):
+        shown = CliRunner().invoke(app, [*evaluate, *more, "--json"])
+        assert json.loads(shown.stdout)["cached_trials"] == known
+    Path("elsewhere").mkdir()
+    os.chdir("elsewhere")  # the world is named from the project's root
+    report = CliRunner().invoke(app, ["report", "--format", "junit"])
+    (shown_case,) = (one for one in ET.fromstring(report.stdout).iter("testcase") if one.get("name") == case.id)
+    assert shown_case.find("skipped") is None  # as a case without a stored trial would be
