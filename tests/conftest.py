@@ -9,10 +9,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from lockgate.storage.engine import Database, Kind, open_database
 
 _numbers = itertools.count()
+
+# A run says the same of the same code, however busy the machine is; --hypothesis-profile=search draws new examples.
+_patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("search", _patient)
+settings.register_profile("steady", _patient, derandomize=True)
+settings.load_profile("steady")
 
 
 @pytest.fixture(scope="session")

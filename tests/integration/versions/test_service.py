@@ -145,7 +145,7 @@ def test_what_can_change_an_answer_is_another_digest(acme: Path, what: str) -> N
     assert digest(acme) != before
 
 
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     same=st.lists(st.sampled_from(sorted(SAME)), max_size=4, unique=True),
     other=st.none() | st.sampled_from(sorted(OTHER)),

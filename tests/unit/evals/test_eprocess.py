@@ -179,7 +179,7 @@ events = st.lists(st.tuples(st.booleans(), st.sampled_from([0.05, 0.25, 0.5])), 
 
 
 @given(events, events)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_two_replicas_evidence_adds_up_to_that_of_one(
     left: list[tuple[bool, float]], right: list[tuple[bool, float]]
 ) -> None:
@@ -193,7 +193,7 @@ def test_two_replicas_evidence_adds_up_to_that_of_one(
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), max_size=30))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_a_meter_survives_json_and_its_interval_is_never_inside_out(pairs: list[tuple[float, float]]) -> None:
     meter = ScoreMeter()
     for stable, candidate in pairs:

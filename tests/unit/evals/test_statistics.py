@@ -136,7 +136,7 @@ def test_holm_rejects_step_by_step() -> None:
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=40), st.integers(1, 5))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_bounds_are_in_range_around_the_mean_and_the_same_every_time(values: list[float], size: int) -> None:
     units = by_cluster(np.array(values), [str(number // size) for number in range(len(values))])
     found = estimate(units, (0, 1))

@@ -96,7 +96,7 @@ steps = st.lists(st.tuples(st.floats(0, 30), st.integers(0, 300), st.sampled_fro
 
 
 @given(steps=steps)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_no_stretch_of_time_has_more_than_a_burst_and_what_flows_in(steps: list[tuple[float, int, str]]) -> None:
     with TemporaryDirectory() as folder:
         table = HoldTable(Path(folder) / "holds.table")
@@ -117,7 +117,7 @@ def test_no_stretch_of_time_has_more_than_a_burst_and_what_flows_in(steps: list[
 
 
 @given(greed=st.integers(2, 20), modest=st.floats(0.1, 0.45), members=st.integers(1, 3))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_a_member_that_asks_for_less_than_its_share_gets_it(greed: int, modest: float, members: int) -> None:
     """One member asks for ``greed`` times the whole rate; the others, together, for less than half of their shares."""
     rate = 60.0  # one a second

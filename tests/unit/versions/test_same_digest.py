@@ -22,7 +22,7 @@ def digest(root: Path) -> str:
     return pack(source.version, source.code).digest
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     order=st.randoms(use_true_random=False),
     day=st.integers(0, 4_000_000_000),

@@ -212,7 +212,7 @@ def _every_part(schemas: list[Any], root: Any) -> Iterator[dict[str, Any]]:
 
 
 @given(SCHEMAS, SCHEMAS, st.lists(VALUES, min_size=3, max_size=8))
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+@settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
 def test_nothing_that_fitted_stops_fitting_unnoticed(old: Any, new: Any, values: list[Any]) -> None:
     if _refers_to_itself(old) or _refers_to_itself(new):
         return
@@ -229,7 +229,7 @@ def _refers_to_itself(schema: Any) -> bool:
 
 
 @given(SCHEMAS)
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow])
 def test_a_schema_is_compatible_with_itself_unless_its_alternatives_overlap(schema: Any) -> None:
     if _refers_to_itself(schema) or "oneOf" in repr(schema) or "anyOf" in repr(schema):
         return
@@ -237,6 +237,6 @@ def test_a_schema_is_compatible_with_itself_unless_its_alternatives_overlap(sche
 
 
 @given(SCHEMAS, SCHEMAS)
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 def test_any_two_schemas_are_compared_without_an_error(old: Any, new: Any) -> None:
     assert schema_break(old, new) is None or isinstance(schema_break(old, new), str)

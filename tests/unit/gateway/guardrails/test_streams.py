@@ -57,7 +57,7 @@ def content(out: bytes, name: str = "content", index: int = 0) -> str:
     return "".join(choice["delta"].get(name) or "" for choice in choices)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.lists(st.integers(1, 9), min_size=1, max_size=5),
     st.lists(st.integers(1, 900), min_size=1, max_size=4),

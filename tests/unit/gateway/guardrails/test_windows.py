@@ -45,7 +45,7 @@ def in_pieces(text: str, sizes: list[int]) -> str:
     return out + window.finish()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(texts, st.lists(st.integers(1, 20), min_size=1, max_size=6))
 @example("'law suits", [1])
 @example("Bearer abcdefghijklmnop12344111 1111 1111 1111 12/27\n", [1])
@@ -53,7 +53,7 @@ def test_pieces_become_what_the_whole_becomes(text: str, sizes: list[int]) -> No
     assert in_pieces(text, sizes) == redacted(text, DETECTORS)[0]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(texts)
 def test_nothing_goes_out_early_wherever_the_text_is_cut(text: str) -> None:
     whole = redacted(text, DETECTORS)[0]
@@ -63,7 +63,7 @@ def test_nothing_goes_out_early_wherever_the_text_is_cut(text: str) -> None:
         assert whole.startswith(Window(DETECTORS).feed(text[:cut]) + window.feed(""))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(texts, st.text(max_size=12))
 def test_a_detector_keeps_its_word_on_what_is_settled(text: str, more: str) -> None:
     for detector in DETECTORS:

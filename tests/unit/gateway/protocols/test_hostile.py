@@ -79,7 +79,7 @@ def test_a_model_named_twice_is_one_model(dialect: Dialect) -> None:
     ["messages", "input", "tools", "tool_choice", "system", "stop", "response_format", "metadata", "documents",
      "stream", "query", "max_tokens", "n", "output_config", "stop_sequences", "service_tier", "user", "instructions"]
 ), ANYTHING, max_size=5))  # fmt: skip
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_no_request_crashes_its_way_through(name: str, odd: dict[str, Any]) -> None:
     body = json.dumps({"model": "a/b", **GOOD[name], **odd}).encode()
     try:
@@ -96,7 +96,7 @@ def test_no_request_crashes_its_way_through(name: str, odd: dict[str, Any]) -> N
 @given(st.sampled_from(sorted(_PASSAGES, key=str)), st.binary(max_size=80) | ANYTHING.map(
     lambda value: json.dumps({"choices": value, "content": value, "usage": value, "error": value}).encode()
 ))  # fmt: skip
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_no_answer_crashes_its_way_through(way: tuple[str, str], body: bytes) -> None:
     passage: Passage = _PASSAGES[way]
     dialect = BY_NAME[way[0]]

@@ -100,4 +100,4 @@ class BreakerMachine(RuleBasedStateMachine):
 
 
 TestBreaker = BreakerMachine.TestCase
-TestBreaker.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+TestBreaker.settings = settings(max_examples=40, stateful_step_count=30)
