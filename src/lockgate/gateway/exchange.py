@@ -192,6 +192,7 @@ class _Watch(Wait):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: object) -> None:
         if self._gone is not None:
             self._gone.remove_done_callback(self.cancel)
+            self._gone.cancel()  # else the server keeps it, and with it the whole call, for as long as the connection
         super().__exit__(kind, error, at)
 
     def look(self, now: float) -> None:
