@@ -113,7 +113,7 @@ def test_a_worker_that_cannot_read_the_store_is_healthy_but_not_ready(gateway: R
     assert ask(gateway, "/ready")[0] == 503
 
 
-@pytest.mark.parametrize("path", ["/api/v1/alerts", "/api/v1/rollouts", "/v1/traces", "/api/docs?x=1"])
+@pytest.mark.parametrize("path", ["/api/v1/alerts", "/api/v1/rollouts", "/api/docs?x=1"])
 def test_without_a_control_plane_its_paths_are_unavailable_and_the_data_planes_are_not(
     gateway: RunningGateway, path: str
 ) -> None:
@@ -163,10 +163,17 @@ def test_a_control_plane_that_comes_back_is_found_again(gateway: RunningGateway)
     assert ask(gateway, "/api/v1/x")[0] == 503
 
 
-def test_a_wrong_method_on_a_path_of_the_data_plane_is_not_the_data_planes(
-    gateway: RunningGateway, control_plane: Control
+@pytest.mark.parametrize(
+    ("path", "remedy"), [("/v1/chat/completions", "send POST"), ("/v1/completions", "see docs/gateway.md")]
+)
+def test_what_there_is_not_below_v1_is_said_as_clients_of_models_read_it(
+    gateway: RunningGateway, control_plane: Control, path: str, remedy: str
 ) -> None:
-    assert ask(gateway, "/v1/chat/completions")[0] == 418
+    status, _, body = ask(gateway, path)
+    told = json.loads(body)["error"]
+    assert (status, told["type"]) == (404, "not_found_error")
+    assert f"there is no GET '{path}'" in told["message"]
+    assert remedy in told["message"]
 
 
 def test_a_bug_in_one_request_is_told_with_its_id_and_hurts_no_other(

@@ -177,7 +177,7 @@ def test_no_cap_is_passed_and_in_the_end_only_what_was_used_is_spent(
         assert not any(machine.totals("held").values())
         assert machine.table.overruns == 0
     used = dict(json.loads(line) for line in (tmp_path / "used.jsonl").read_text().splitlines())
-    assert len(used) > 100
+    assert len(used) > 10
 
     charged = {key: sum(machine.totals()[key] for machine in machines) for key in machines[0].totals()}
     for key, total in charged.items():

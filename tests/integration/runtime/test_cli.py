@@ -229,7 +229,7 @@ def test_an_approval_is_listed_approved_and_used_once(shell: Any, hosted: Any, p
     assert (listed["id"], listed["tool"], listed["arguments"]) == (run.approval_id, "refund", {"order_id": "A-1"})
     assert "refund" in shell("approvals", "show", run.approval_id)
     assert "continues" in shell("approvals", "approve", run.approval_id, "--by", "ann", "--reason", "seen it")
-    assert "already approved by ann" in shell("approvals", "approve", run.approval_id, code=1)
+    assert "was approved by ann already" in shell("approvals", "approve", run.approval_id, code=1)
     assert shell("approvals", "list") == "Nothing waits for a decision.\n"
     resumed = hosted(FakeModel([]), resume=run.run_id)
     assert resumed.output == "The kettle is refunded."
