@@ -217,7 +217,20 @@ class App:
     def versions(self) -> Versions:
         from lockgate.versions.service import Versions
 
-        return Versions(self.project, lambda: self.control, self.blobs, self.clock, yardstick=self._yardstick)
+        return Versions(
+            self.project,
+            lambda: self.control,
+            self.blobs,
+            self.clock,
+            yardstick=self._yardstick,
+            check_evals=self._check_evals,
+        )
+
+    @staticmethod
+    def _check_evals(settings: AgentSettings, root: Path) -> None:
+        from lockgate.evals.rubric import parse_rubric
+
+        parse_rubric(settings.evals, root)
 
     @staticmethod
     def _yardstick(settings: AgentSettings, root: Path) -> Yardstick:

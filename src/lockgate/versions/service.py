@@ -34,7 +34,7 @@ from lockgate.versions.model import (
     Yardstick,
 )
 from lockgate.versions.renumbered import Deployed, Renumbered
-from lockgate.versions.source import agent_files
+from lockgate.versions.source import AgentSource, agent_files
 
 if TYPE_CHECKING:
     from lockgate.storage.engine import Database
@@ -46,6 +46,7 @@ _HEX = re.compile(r"[0-9a-f]{12,64}")
 
 
 MeasuredBy = Callable[[AgentSettings, Path], Yardstick]
+CheckEvals = Callable[[AgentSettings, Path], None]
 
 
 class Versions:
@@ -62,10 +63,15 @@ class Versions:
         clock: Clock,
         *,
         yardstick: MeasuredBy | None = None,
+        check_evals: CheckEvals | None = None,
     ) -> None:
-        """``yardstick`` tells by what an agent is measured, given its settings and the project's root."""
+        """``yardstick`` tells by what an agent is measured, given its settings and the project's root.
+
+        ``check_evals`` is given the same before a lock, and raises :class:`InputError` for what no gate could use.
+        """
         self.project = project
         self._yardstick = yardstick
+        self._check_evals = check_evals
         self._control = control
         self.blobs = blobs
         self.clock = clock
@@ -126,7 +132,18 @@ class Versions:
                     remedy="count `version` up in one of them",
                 )
             seen[key] = one.entry.file
+            self._check_settings(one.source)
         return names, sorted(packed, key=lambda one: (one.entry.agent, one.entry.version))
+
+    def _check_settings(self, source: AgentSource) -> None:
+        if self._check_evals is None or not source.settings.evals:
+            return
+        try:
+            self._check_evals(source.settings, self.project.root)
+        except InputError as wrong:
+            if wrong.path is not None:
+                raise
+            raise InputError(wrong.message, path=source.file, remedy=wrong.remedy) from wrong
 
     def _deployed(self) -> dict[str, Deployed]:
         """What was brought to an environment that enforces the gate; elsewhere one tries things out."""

@@ -75,6 +75,16 @@ def test_bad_input_is_one_error_exit_code_two_and_nothing_written(
     assert {path: path.stat().st_mtime_ns for path in project.rglob("*")} == before
 
 
+def test_a_metric_that_there_is_not_stops_a_lock_before_anything_is_written(project: Path) -> None:
+    file = project / "agents/triage.v1.yaml"
+    file.write_text(file.read_text().replace("field_match: 0.8", "feld_match: 0.8"))
+    shown = lockgate("lock")
+    assert shown.exit_code == 2
+    assert "agents/triage.v1.yaml: evals: no metric 'feld_match'" in shown.output
+    assert "did you mean 'field_match'?" in shown.output
+    assert not (project / "lockgate.lock").exists()
+
+
 def test_diff_shows_what_lock_would_change(project: Path) -> None:
     lockgate("lock")
     (project / "prompts/triage.md").write_text("Extract the facts.\nAnswer politely.\n")
