@@ -204,13 +204,16 @@ def test_a_restart_resumes_a_rollout_where_it_was(world: Any) -> None:
 def test_the_evidence_can_be_computed_again_from_the_runs(world: Any) -> None:
     rollout = world.started()
     numbers = itertools.count()
-    for step in range(25):
+    for step in range(200):  # until candidates have come, by chance; what ends the rollout also ends its evidence
         for _ in range(3):
             spoiled = {"status": "failed", "error_type": "model_error"} if step % 9 == 4 else {}
             world.visit(rollout, f"user-{next(numbers)}", candidate={"cost_nano": 1000 + 40 * step, **spoiled})
         world.advance(1.5)
         world.controller.tick()
-    stored = world.rollouts.status(rollout.id).readings
+        known = world.rollouts.status(rollout.id)
+        if not known.rollout.live or (step >= 25 and known.traffic.candidate_units >= 3):
+            break
+    stored = known.readings
     again = world.rollouts.recompute(rollout.id)
     assert sum(reading.candidate_units for reading in stored) >= 3
     for left, right in zip(stored, again, strict=True):
