@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from lockgate.errors import InputError
 from lockgate.limits import processes
 from lockgate.limits.buckets import Refusal, Taking
 from lockgate.limits.model import Account, Balance, Charged, Hold, Key, LeaseNeeded, Rate
@@ -46,6 +47,9 @@ from lockgate.money import Nano
 STALE_SECONDS = 3600.0
 """A hold this old is reaped although its process lives: no model call takes an hour."""
 
+MOST = 1 << 46
+"""Of one hold, in nano-USD or tokens: a full table of such holds still fits into an account's 64 bits."""
+
 
 class HoldTable:
     """The table in the file at ``path``, made when it is not there.
@@ -78,12 +82,18 @@ class HoldTable:
     ) -> Hold:
         """Reserve ``amount`` nano-USD, ``tokens`` and one call on all of the accounts and rates, or on none.
 
-        Raises :class:`LimitExceeded`, naming the first account whose cap would be passed, its cap and what is left;
+        Raises :class:`InputError` for more than :data:`MOST`;
+        :class:`LimitExceeded`, naming the first account whose cap would be passed, its cap and what is left;
         and :class:`LeaseNeeded` when only what this machine has leased of a cap is too little. ``tag`` is a number of
         the caller's (63 bits) that a hold charged by :meth:`reap` is told by.
         """
         if amount < 0 or tokens < 0:
             raise ValueError(f"a hold is not negative: amount {amount!r}, tokens {tokens!r}")
+        if amount > MOST or tokens > MOST:
+            raise InputError(
+                f"it could cost {amount / 1e9:.6g} USD and {tokens} tokens: more than any budget counts at once",
+                remedy="ask for fewer answers, and shorter ones",
+            )
         if len(accounts) + len(rates) > MAX_ACCOUNTS:
             raise ValueError(f"a hold names at most {MAX_ACCOUNTS} accounts, not {len(accounts) + len(rates)}")
         words, records = self._words, self._records

@@ -12,7 +12,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 
 from lockgate.errors import Corrupt, InputError, LimitExceeded
 from lockgate.limits import tablefile
-from lockgate.limits.holdtable import STALE_SECONDS, HoldTable
+from lockgate.limits.holdtable import MOST, STALE_SECONDS, HoldTable
 from lockgate.limits.model import Account, Balance, Charged, Hold, LeaseNeeded, Rate
 
 NOW = 1_795_000_000.0
@@ -96,9 +96,9 @@ def test_a_cost_above_the_hold_is_charged_and_counted(table: HoldTable) -> None:
 
 def test_an_account_without_a_cap_is_counted(table: HoldTable) -> None:
     free = Account(name="tenant:prod:other", window=DAY, cap=None)
-    table.settle(table.hold([free], 10**15, now=NOW), 10**15)
+    table.settle(table.hold([free], 10**13, now=NOW), 10**13)
     [balance] = table.balances("tenant:")
-    assert (balance.cap, balance.settled, balance.left) == (None, 10**15, None)
+    assert (balance.cap, balance.settled, balance.left) == (None, 10**13, None)
 
 
 def test_a_new_day_is_a_new_account_and_late_costs_go_to_their_own_day(table: HoldTable) -> None:
@@ -242,6 +242,14 @@ def test_a_name_that_cannot_be_kept_is_an_error(table: HoldTable, name: str) -> 
 def test_negative_amounts_are_refused(table: HoldTable, amount: int, tokens: int) -> None:
     with pytest.raises(ValueError, match="not negative"):
         table.hold([AGENT], amount, tokens=tokens, now=NOW)
+
+
+@pytest.mark.parametrize(("amount", "tokens"), [(MOST + 1, 0), (0, MOST + 1), (10**30, 10**30)])
+def test_what_no_budget_counts_is_refused_and_the_table_goes_on(table: HoldTable, amount: int, tokens: int) -> None:
+    with pytest.raises(InputError, match="more than any budget counts at once"):
+        table.hold([], amount, tokens=tokens, now=NOW)
+    assert table.settle(table.hold([], MOST, tokens=MOST, now=NOW), MOST, tokens=MOST)
+    assert table.open_holds() == 0
 
 
 def test_an_account_named_twice_is_refused(table: HoldTable) -> None:

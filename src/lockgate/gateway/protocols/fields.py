@@ -14,9 +14,11 @@ import msgspec
 from lockgate.errors import InputError
 
 MAX_MODEL = 256
+"""Characters of a model's name."""
+MOST_COUNTED = 2**31 - 1
+"""Tokens, or answers, that a request may ask for: what is multiplied with prices has to have an end."""
 _OTHER_MODELS = frozenset(("models", "fallbacks"))
 _STEERS = _OTHER_MODELS | {"base_url", "api_base", "api_key", "user_config", "custom_llm_provider"}
-"""Characters of a model's name."""
 
 Fields = dict[str, msgspec.Raw]
 
@@ -85,7 +87,7 @@ def flag(fields: Fields, name: str) -> bool:
 
 
 def count(fields: Fields, name: str) -> int | None:
-    """A whole number of at least 1, or None."""
+    """A whole number from 1 to :data:`MOST_COUNTED`, or None."""
     raw = fields.get(name)
     if raw is None:
         return None
@@ -95,6 +97,8 @@ def count(fields: Fields, name: str) -> int | None:
         raise _wrong(name, raw, wrong) from wrong
     if value is not None and value < 1:
         raise InputError(f"{name!r} is {value!r}", remedy="it is at least 1")
+    if value is not None and value > MOST_COUNTED:
+        raise InputError(f"{name!r} is {value!r}", remedy=f"it is at most {MOST_COUNTED}")
     return value
 
 

@@ -100,6 +100,7 @@ def test_a_call_that_does_not_stream_gets_no_stream_options() -> None:
         (b'{"model":"a/b","messages":[],"n":"3"}', "'n'"),
         (b'{"model":"a/b","messages":[],"max_tokens":-1}', "'max_tokens' is -1"),
         (b'{"model":"a/b","messages":[],"max_tokens":1.5}', "'max_tokens'"),
+        (b'{"model":"a/b","messages":[],"max_tokens":20000000000000000000}', "'max_tokens' is 20000000000000000000"),
         (b'{"model":"a/b","messages":[],"stream":"yes"}', "'stream'"),
         (b'{"model":"a/b","messages":[],"stream_options":3}', "'stream_options'"),
     ],
