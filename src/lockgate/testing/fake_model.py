@@ -31,6 +31,7 @@ from lockgate.testing.replies import (
 START_SECONDS = 10.0
 CHAT = "/v1/chat/completions"
 _NONSENSE = b"\x00\xff\x13 this is no HTTP \xfe\r\n\r\n"
+_MISSHAPEN = (AttributeError, LookupError, TypeError, ValueError)
 
 
 class FakeModelServer:
@@ -216,7 +217,10 @@ class _Connection(asyncio.Protocol):
         else:
             server.requests.append(request)
             server._notify()
-            await self._send(request, self._scripted(request))
+            try:
+                await self._send(request, self._scripted(request))
+            except _MISSHAPEN as wrong:  # an answer counts and repeats what was asked
+                await self._send(request, failing(400, f"the request is not of the protocol's shape: {wrong!r}"))
         request.answered = True
         self.answering = None
         if self.received:
@@ -259,9 +263,9 @@ class _Connection(asyncio.Protocol):
                 transport.write(head + body)
 
     async def _stream(self, transport: asyncio.Transport, request: ModelRequest, reply: Reply) -> None:
-        transport.write(_head(reply, {"content-type": "text/event-stream", "transfer-encoding": "chunked"}))
         wire = _wire(request.path) or WIRES[CHAT]
         events = list(reply.events) if reply.events is not None else list((wire.stream or chunks)(request, reply))
+        transport.write(_head(reply, {"content-type": "text/event-stream", "transfer-encoding": "chunked"}))
         if reply.failure == "cut":
             events = events[: len(events) // 2]
         for index, event in enumerate(events):

@@ -42,6 +42,11 @@ def test_the_official_client_reads_a_completion() -> None:
     assert server.requests[0].body["temperature"] == 0.5
 
 
+def test_a_request_of_another_shape_is_refused_as_a_server_would() -> None:
+    with FakeModelServer("hello") as server, client(server) as api, pytest.raises(openai.BadRequestError):
+        api.chat.completions.create(model="m", messages=[[None, None]])
+
+
 def test_the_official_client_reads_a_stream_with_usage() -> None:
     text = "one  two three\nfour "
     with FakeModelServer(text) as server, client(server) as api:
