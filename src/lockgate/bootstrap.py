@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from lockgate.evals.service import Evals, Mutant
     from lockgate.fleet.heartbeats.service import Fleet
     from lockgate.fleet.service import Alerts
+    from lockgate.gateway.batches.asking import Asking
+    from lockgate.gateway.batches.settling import Settling
     from lockgate.gateway.keys import Keys
     from lockgate.improve.service import Triage
     from lockgate.limits.accounting import Accounting
@@ -382,6 +384,20 @@ class App:
         from lockgate.subjects import open_embeddings
 
         return open_embeddings(self, named, environment)
+
+    def settling(self, asking: Asking) -> Settling:
+        """What settles batches, in the gateway and in the control plane; ``asking`` is the way to their providers."""
+        from lockgate.gateway.batches.settling import Settling
+
+        return Settling(
+            asking=asking,
+            control=self.control,
+            charges=self.charges,
+            machine=self.ledger.machine,
+            prices=self.prices,
+            emit=self.spans.emit,
+            clock=self.clock,
+        )
 
     def permit(self, model: str, environment: str) -> None:
         """Raises :class:`~lockgate.errors.Killed` while ``model`` (``provider/name``) is switched off there."""

@@ -232,7 +232,6 @@ def fallbacks(app: App) -> Fallbacks:
 
 def batches(app: App) -> Watching:
     """The watch over batches at providers; see :mod:`lockgate.gateway.batches.watching`."""
-    from lockgate.gateway.batches.settling import Settling
     from lockgate.gateway.batches.watching import Watching
     from lockgate.gateway.providers import Providers
 
@@ -241,15 +240,7 @@ def batches(app: App) -> Watching:
         clock=app.clock,
         machine=app.ledger.machine,
         providers=lambda: Providers(app.project, app.clock, deployed=app.versions.providers_as_deployed),
-        settling=lambda asking: Settling(
-            asking=asking,
-            control=app.control,
-            charges=app.charges,
-            machine=app.ledger.machine,
-            prices=app.prices,
-            emit=app.spans.emit,
-            clock=app.clock,
-        ),
+        settling=app.settling,
     )
 
 

@@ -19,9 +19,9 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from lockgate.errors import Conflict, InputError, Unavailable
+from lockgate.errors import Conflict, InputError
 from lockgate.gateway.access import check_tools
-from lockgate.gateway.calls.call import LEASES
+from lockgate.gateway.calls.call import lease_and_hold
 from lockgate.gateway.calls.meter import Budgets
 from lockgate.gateway.exchange import Exchange
 from lockgate.gateway.model import Identity
@@ -132,12 +132,13 @@ class External:
     async def _reserve(
         self, exchange: Exchange, identity: Identity, amount: Nano, span_id: bytes, attributes: dict[str, Any]
     ) -> Hold:
-        for _ in range(LEASES):
-            try:
-                return self._meter.hold_amount(exchange, identity, amount, span_id, attributes)
-            except LeaseNeeded as needed:
-                await self._meter.lease(needed)
-        raise Unavailable("too many calls want of this budget at once", remedy="try again")
+        def reserve() -> Hold:
+            return self._meter.hold_amount(exchange, identity, amount, span_id, attributes)
+
+        try:
+            return reserve()
+        except LeaseNeeded as needed:
+            return await lease_and_hold(self._meter.lease, needed, reserve)
 
     def _end(self, held: _Held, was_open: bool) -> None:
         if not was_open:

@@ -186,22 +186,13 @@ class Worker:
         from lockgate.gateway.batches.asking import Asking
         from lockgate.gateway.batches.desk import Desk
         from lockgate.gateway.batches.service import Batches
-        from lockgate.gateway.batches.settling import Settling
 
         app = self._app
         asking = Asking(self._upstream, providers)
         return Batches(
             desk=Desk(control=app.control, clock=app.clock, permit=permit, is_guarded=is_guarded, providers=providers),
             asking=asking,
-            settling=Settling(
-                asking=asking,
-                control=app.control,
-                charges=app.charges,
-                machine=app.ledger.machine,
-                prices=app.prices,
-                emit=app.spans.emit,
-                clock=app.clock,
-            ),
+            settling=app.settling(asking),
             meter=self._meter,
             holds=app.holds,
             charges=app.charges,

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from lockgate.errors import InputError, LockgateError, NotFound, Unavailable, UpstreamError
+from lockgate.errors import InputError, LockgateError, NotFound, UpstreamError
 from lockgate.gateway.access import check_tools
 from lockgate.gateway.batches import store
 from lockgate.gateway.batches.asking import Asking, Reply, pass_on
@@ -18,7 +18,7 @@ from lockgate.gateway.batches.files import Files, listed
 from lockgate.gateway.batches.lines import Counted
 from lockgate.gateway.batches.settling import SOONEST, Settling
 from lockgate.gateway.batches.store import Batch, File
-from lockgate.gateway.calls.call import LEASES
+from lockgate.gateway.calls.call import lease_and_hold
 from lockgate.gateway.calls.meter import Budgets
 from lockgate.gateway.exchange import Exchange, Headers
 from lockgate.gateway.model import Identity
@@ -190,14 +190,14 @@ class Batches:
     async def _reserve(self, accounts: Sequence[Account], amount: Nano, counted: Counted, span_id: bytes) -> Hold:
         """Hold the most it can cost, and count its calls."""
         now, tag = self._desk.clock(), int.from_bytes(span_id, "big", signed=True)
-        for _ in range(LEASES):
-            try:
-                hold = self._holds.hold(accounts, amount, now=now, tokens=counted.estimate, tag=tag)
-                break
-            except LeaseNeeded as needed:
-                await self._meter.lease(needed)
-        else:
-            raise Unavailable("too many calls want of this budget at once", remedy="try again")
+
+        def reserve() -> Hold:
+            return self._holds.hold(accounts, amount, now=now, tokens=counted.estimate, tag=tag)
+
+        try:
+            hold = reserve()
+        except LeaseNeeded as needed:
+            hold = await lease_and_hold(self._meter.lease, needed, reserve)
         taken: list[Account] = []
         try:
             for account in accounts:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -122,13 +123,7 @@ class Attempt:
 
     async def lease_and_reserve(self, needed: LeaseNeeded) -> Hold:
         """Hold it, after this machine has leased more of the caps that need it."""
-        for _ in range(LEASES):  # others of this machine may be quicker to spend what was leased
-            await self.meter.lease(needed)
-            try:
-                return self.reserve()
-            except LeaseNeeded as again:
-                needed = again
-        raise Unavailable("too many calls want of this budget at once", remedy="try again")
+        return await lease_and_hold(self.meter.lease, needed, self.reserve)
 
     def settle(self) -> None:
         """Charge what it cost: in full when that is unknown, nothing when it was never sent. Works once."""
@@ -154,3 +149,16 @@ class Attempt:
         if not self.price.request:
             return self.price
         return msgspec.structs.replace(self.price, request=self.price.request * units)
+
+
+async def lease_and_hold(
+    lease: Callable[[LeaseNeeded], Awaitable[None]], needed: LeaseNeeded, hold: Callable[[], Hold]
+) -> Hold:
+    """What ``hold`` gives, after this machine has leased more of the caps that need it."""
+    for _ in range(LEASES):  # others of this machine may be quicker to spend what was leased
+        await lease(needed)
+        try:
+            return hold()
+        except LeaseNeeded as again:
+            needed = again
+    raise Unavailable("too many calls want of this budget at once", remedy="try again")
