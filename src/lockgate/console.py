@@ -27,6 +27,14 @@ Who = Annotated[str, typer.Option("--as", "--by", help="Who acts; default: the u
 Reason = Annotated[str, typer.Option("--reason", "--why", help="Why; it is kept.")]
 """The option of commands that record why."""
 
+
+def group(help: str, *, alone: bool = False) -> typer.Typer:
+    """A command with commands of its own. ``alone``: it does something without one, too."""
+    return typer.Typer(
+        no_args_is_help=not alone, invoke_without_command=alone, add_completion=False, rich_markup_mode=None, help=help
+    )
+
+
 _PIPED_WIDTH = 10_000  # no line is cut or folded for a program
 
 _consoles: dict[bool, Console] = {}

@@ -45,6 +45,7 @@ def test_every_command_shows_an_example(name: str) -> None:
     shown = runner.invoke(app, [name, "--help"])
     assert shown.exit_code == 0
     assert f"lockgate {name}" in shown.output.split("Options:")[0].split("Usage:", 1)[1].split("\n", 1)[1]
+    assert "completion" not in shown.output  # typer's own options, which a command of a group has no use for
 
 
 def test_an_unknown_command_is_a_usage_error() -> None:

@@ -7,16 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lockgate.console import JsonFlag, console, emit, table
+from lockgate.console import JsonFlag, console, emit, group, table
 
 if TYPE_CHECKING:
     from lockgate.fleet.model import Alert
 
-alerts = typer.Typer(
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    help="List and resolve alerts.\n\nExample: lockgate alerts list",
-)
+alerts = group("List and resolve alerts.\n\nExample: lockgate alerts list")
 
 
 @alerts.command("list")

@@ -7,17 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lockgate.console import JsonFlag, console, emit, table
+from lockgate.console import JsonFlag, console, emit, group, table
 from lockgate.errors import InputError
 
 if TYPE_CHECKING:
     from lockgate.gateway.model import ApiKey
 
-keys = typer.Typer(
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    help="Create, list, rotate and revoke API keys.\n\nExample: lockgate keys create --tenant acme --env prod",
-)
+keys = group("Create, list, rotate and revoke API keys.\n\nExample: lockgate keys create --tenant acme --env prod")
 
 
 @keys.command("create")

@@ -9,23 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import typer
 
-from lockgate.console import JsonFlag, Reason, Who, console, emit, table, user
+from lockgate.console import JsonFlag, Reason, Who, console, emit, group, table, user
 from lockgate.errors import InputError
 
 if TYPE_CHECKING:
     from lockgate.bootstrap import App
     from lockgate.improve.model import Candidate, RunFacts
 
-triage = typer.Typer(
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    help="Review failures and make them test cases.\n\nExample: lockgate triage list",
-)
-feedback = typer.Typer(
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    help="Record what a user said of a run.\n\nExample: lockgate feedback add run_01k… --rating down",
-)
+triage = group("Review failures and make them test cases.\n\nExample: lockgate triage list")
+feedback = group("Record what a user said of a run.\n\nExample: lockgate feedback add run_01k… --rating down")
 
 CandidateId = Annotated[str, typer.Argument(metavar="CANDIDATE", help="The candidate's id.")]
 

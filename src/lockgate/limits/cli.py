@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 import typer
 
-from lockgate.console import JsonFlag, console, emit, table
+from lockgate.console import JsonFlag, console, emit, group, table
 from lockgate.errors import InputError
 from lockgate.limits.alerts import taken_percent
 from lockgate.limits.model import Balance
@@ -18,13 +18,11 @@ if TYPE_CHECKING:
     from lockgate.limits.reconcile import Line
     from lockgate.limits.simulate import Bill
 
-budgets = typer.Typer(
-    invoke_without_command=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    help="Show what is spent, held and left of each budget, how fast, and for how long.\n\n"
+budgets = group(
+    "Show what is spent, held and left of each budget, how fast, and for how long.\n\n"
     "Held is money reserved for calls under way; it is settled to their true cost when they end.\n\n"
     "Example: lockgate budgets --agent refund-triage",
+    alone=True,
 )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lockgate.console import JsonFlag, console, emit, table
+from lockgate.console import JsonFlag, console, emit, group, table
 from lockgate.errors import InputError
 
 if TYPE_CHECKING:
@@ -18,12 +18,7 @@ if TYPE_CHECKING:
 SAY_SECONDS = 5.0
 """How often a watched rollout says where it stands, when nothing happens to it."""
 
-rollout = typer.Typer(
-    add_completion=False,
-    rich_markup_mode=None,
-    no_args_is_help=True,
-    help="Start, watch and steer a staged rollout.\n\nExample: lockgate rollout status refund-triage --watch",
-)
+rollout = group("Start, watch and steer a staged rollout.\n\nExample: lockgate rollout status refund-triage --watch")
 
 Environment = Annotated[str, typer.Option("--env", "-e", help="The environment.")]
 AnyEnvironment = Annotated[str | None, typer.Option("--env", "-e", help="The environment; default: the latest in any.")]
@@ -84,12 +79,7 @@ def apply(
         raise typer.Exit(1)
 
 
-gitops = typer.Typer(
-    add_completion=False,
-    rich_markup_mode=None,
-    no_args_is_help=True,
-    help="Follow a git branch that says what ought to serve.\n\nExample: lockgate gitops status",
-)
+gitops = group("Follow a git branch that says what ought to serve.\n\nExample: lockgate gitops status")
 
 
 @gitops.command("status")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import typer
 
-from lockgate.console import JsonFlag, console, emit, table
+from lockgate.console import JsonFlag, console, emit, group, table
 from lockgate.errors import Conflict, InputError
 from lockgate.money import show_usd
 from lockgate.results import RunResult
@@ -132,12 +132,7 @@ def run(
         raise typer.Exit(1)
 
 
-runs = typer.Typer(
-    no_args_is_help=False,
-    rich_markup_mode=None,
-    help="List runs, or show one step by step.\n\nExample: lockgate runs show run_01k…",
-    invoke_without_command=True,
-)
+runs = group("List runs, or show one step by step.\n\nExample: lockgate runs show run_01k…", alone=True)
 
 
 @runs.callback()

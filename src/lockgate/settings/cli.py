@@ -7,16 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lockgate.console import JsonFlag, console, emit, table
+from lockgate.console import JsonFlag, console, emit, group, table
 
 if TYPE_CHECKING:
     from lockgate.settings.model import Scope, Setting
 
-settings = typer.Typer(
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    help="Change what may change while everything runs: limits, prices, alert rules, kill switch, rollout pause.\n\n"
-    "Example: lockgate settings set kill on --agent refund-triage --reason 'pays twice'",
+settings = group(
+    "Change what may change while everything runs: limits, prices, alert rules, kill switch, rollout pause.\n\n"
+    "Example: lockgate settings set kill on --agent refund-triage --reason 'pays twice'"
 )
 
 Name = Annotated[str, typer.Argument(help="The setting's name; `lockgate settings list --all` shows them.")]

@@ -9,23 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 import msgspec
 import typer
 
-from lockgate.console import JsonFlag, Reason, Who, console, emit, table, user
+from lockgate.console import JsonFlag, Reason, Who, console, emit, group, table, user
 from lockgate.errors import InputError
 from lockgate.tools.model import Approval, ApprovalStatus
 
 if TYPE_CHECKING:
     from lockgate.tools.registry import ToolView
 
-approvals = typer.Typer(
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    help="Decide on tool calls that wait for a person.\n\nExample: lockgate approvals list",
-)
-tools = typer.Typer(
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    help="List tools and their contracts.\n\nExample: lockgate tools list",
-)
+approvals = group("Decide on tool calls that wait for a person.\n\nExample: lockgate approvals list")
+tools = group("List tools and their contracts.\n\nExample: lockgate tools list")
 
 ApprovalId = Annotated[str, typer.Argument(help="The approval's id, as `approvals list` shows it.")]
 

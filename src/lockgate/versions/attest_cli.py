@@ -8,16 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lockgate.console import JsonFlag, console, emit, table
+from lockgate.console import JsonFlag, console, emit, group, table
 
 if TYPE_CHECKING:
     from lockgate.bootstrap import App
 
-attest = typer.Typer(
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    help="Verify signed verdicts of the eval gate, and say whose count.\n\n"
-    "Example: lockgate attest verify refund-triage@3 --env prod",
+attest = group(
+    "Verify signed verdicts of the eval gate, and say whose count.\n\n"
+    "Example: lockgate attest verify refund-triage@3 --env prod"
 )
 
 Ref = Annotated[str, typer.Argument(help="AGENT, AGENT@3, a digest, or an agent file.")]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lockgate.console import JsonFlag, console, emit, table
+from lockgate.console import JsonFlag, console, emit, group, table
 
 if TYPE_CHECKING:
     from lockgate.bootstrap import App
@@ -19,11 +19,7 @@ if TYPE_CHECKING:
     from lockgate.versions.model import Finding, LockResult, ModelRef
     from lockgate.versions.store import VersionRow
 
-versions = typer.Typer(
-    invoke_without_command=True,
-    rich_markup_mode=None,
-    help="List, show and verify locked versions.\n\nExample: lockgate versions --git HEAD",
-)
+versions = group("List, show and verify locked versions.\n\nExample: lockgate versions --git HEAD", alone=True)
 
 
 def lock(

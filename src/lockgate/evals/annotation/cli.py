@@ -7,18 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from lockgate.console import JsonFlag, Who, console, emit, table, user
+from lockgate.console import JsonFlag, Who, console, emit, group, table, user
 from lockgate.errors import InputError
 
 if TYPE_CHECKING:
     from lockgate.evals.annotation.model import Item, Queue
     from lockgate.evals.annotation.service import Annotations
 
-annotate = typer.Typer(
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    help="Grade answers, for judges to be held against.\n\nExample: lockgate annotate list",
-)
+annotate = group("Grade answers, for judges to be held against.\n\nExample: lockgate annotate list")
 
 Agent = Annotated[str | None, typer.Option("--agent", "-a", help="Only this agent's answers.")]
 Metric = Annotated[str | None, typer.Option("--metric", help="Only this metric.")]

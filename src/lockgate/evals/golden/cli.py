@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lockgate.console import JsonFlag, Who, console, emit, table, user
+from lockgate.console import JsonFlag, Who, console, emit, group, table, user
 from lockgate.errors import Conflict, InputError
 from lockgate.evals.cli.stopping import awaited, stoppable
 
@@ -18,11 +18,8 @@ if TYPE_CHECKING:
     from lockgate.evals.golden.stats import Stats
     from lockgate.evals.model import Case
 
-golden = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    help="Import, check, describe and grow golden sets.\n\nExample: lockgate golden lint evals/golden/triage.jsonl",
+golden = group(
+    "Import, check, describe and grow golden sets.\n\nExample: lockgate golden lint evals/golden/triage.jsonl"
 )
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="The golden set, JSONL.")]

@@ -7,18 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lockgate.console import JsonFlag, console, emit, table
+from lockgate.console import JsonFlag, console, emit, group, table
 from lockgate.errors import InputError
 from lockgate.evals.cli.stopping import awaited, stoppable
 
 if TYPE_CHECKING:
     from lockgate.evals.judges.calibration import Calibration
 
-judge = typer.Typer(
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    help="Hold a judge against people's labels.\n\nExample: lockgate judge list",
-)
+judge = group("Hold a judge against people's labels.\n\nExample: lockgate judge list")
 
 
 @judge.command()

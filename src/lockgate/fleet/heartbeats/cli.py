@@ -7,16 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lockgate.console import JsonFlag, console, emit, table
+from lockgate.console import JsonFlag, console, emit, group, table
 
 if TYPE_CHECKING:
     from lockgate.fleet.heartbeats.model import Instance
 
-fleet = typer.Typer(
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    help="Which instance runs which version, and which it should.\n\nExample: lockgate fleet list --env prod",
-)
+fleet = group("Which instance runs which version, and which it should.\n\nExample: lockgate fleet list --env prod")
 
 
 @fleet.command("list")

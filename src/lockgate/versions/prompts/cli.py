@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from lockgate.console import JsonFlag, console, emit, print_error, table, user
+from lockgate.console import JsonFlag, console, emit, group, print_error, table, user
 from lockgate.errors import LockgateError
 
 if TYPE_CHECKING:
@@ -19,11 +19,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-prompts = typer.Typer(
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    help="List, compare, release and roll back prompts.\n\nExample: lockgate prompts list",
-)
+prompts = group("List, compare, release and roll back prompts.\n\nExample: lockgate prompts list")
 
 Name = Annotated[
     str, typer.Argument(metavar="PROMPT", help="The prompt's name (its newest version), NAME@VERSION, or its path.")
