@@ -75,7 +75,7 @@ class Shop:
     def leave(self) -> None:
         self._stop.set()
         for user in self._users:
-            user.join(30)
+            user.join(60)
 
     def ask(self) -> dict[str, Any]:
         number = next(self._numbers)
@@ -138,12 +138,12 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
             if running is not None:
                 running.leave()
             process.send_signal(signal.SIGTERM)
-            process.wait(30)
+            process.wait(60)
             app.control.close()
 
 
 def _url(app: App, log: Path) -> str:
-    end = time.monotonic() + 30
+    end = time.monotonic() + 60
     while "Ready in" not in log.read_text():
         assert time.monotonic() < end, log.read_text()
         time.sleep(0.1)

@@ -53,7 +53,7 @@ class Up:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         self.process.wait(WAIT)
-        self._reader.join(10)
+        self._reader.join(60)
         assert self.process.stdout is not None
         self.process.stdout.close()
 
@@ -81,7 +81,7 @@ def ask(up: Up, key: str) -> tuple[int, str]:
     headers = {"authorization": f"Bearer {key}", "content-type": "application/json", "connection": "close"}
     request = urllib.request.Request(up.url + "/v1/chat/completions", json.dumps(body).encode(), headers)
     try:
-        with urllib.request.urlopen(request, timeout=20) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         with error:

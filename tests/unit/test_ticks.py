@@ -60,7 +60,7 @@ def test_a_loop_starts_and_stops() -> None:
     ran = threading.Event()
     loop = Loop("test", [Tick("t", 0.01, ran.set)], lambda: True)
     loop.start()
-    assert ran.wait(10)
+    assert ran.wait(60)
     loop.stop()
     alive: Any = loop._thread.is_alive()
     assert not alive

@@ -28,7 +28,7 @@ from lockgate.testing.replies import (
     responder_of,
 )
 
-START_SECONDS = 10.0
+START_SECONDS = 60.0
 CHAT = "/v1/chat/completions"
 _NONSENSE = b"\x00\xff\x13 this is no HTTP \xfe\r\n\r\n"
 _MISSHAPEN = (AttributeError, LookupError, TypeError, ValueError)
@@ -74,11 +74,11 @@ class FakeModelServer:
         """The requests whose client left before it had the whole answer."""
         return [request for request in self.requests if request.disconnected]
 
-    def wait_for_requests(self, count: int, *, timeout: float = 10.0) -> None:
+    def wait_for_requests(self, count: int, *, timeout: float = 30.0) -> None:
         """Block until ``count`` requests have come in; TimeoutError after ``timeout`` seconds."""
         self._wait(lambda: len(self.requests) >= count, f"{count} requests", timeout)
 
-    def wait_for_disconnects(self, count: int, *, timeout: float = 10.0) -> None:
+    def wait_for_disconnects(self, count: int, *, timeout: float = 30.0) -> None:
         """Block until ``count`` clients have left early; TimeoutError after ``timeout`` seconds."""
         self._wait(lambda: len(self.disconnects) >= count, f"{count} disconnects", timeout)
 

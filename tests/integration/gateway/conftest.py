@@ -22,6 +22,7 @@ from lockgate.gateway.model import RunClaims
 from lockgate.gateway.serve import Server, listen
 from lockgate.gateway.tokens import sign
 from lockgate.gateway.worker import Worker
+from lockgate.limits.model import Balance
 from lockgate.project.guards import TenantSpec
 from lockgate.project.service import load_project
 from lockgate.results import RunResult
@@ -70,15 +71,15 @@ class RunningGateway:
         worker._proxy._guards._version_of = lambda _: self.version
         worker._proxy._cache._version_of = lambda _: self.version
         worker._proxy._router._version_of = lambda _: self.version
-        server = Server(worker.start(), self.listener.detach())
+        self._server = Server(worker.start(), self.listener.detach())
         self._ready.set()
         await stopping.wait()
-        await server.drain(1.0)
+        await self._server.drain(1.0)
         await worker.close()
 
     def stop(self) -> None:
         self._stop()
-        self._thread.join(10)
+        self._thread.join(60)
 
     def key(self, **options: Any) -> str:
         return self.app.keys.create(**{"tenant": "acme", "environment": "dev", **options})[0]
@@ -114,7 +115,7 @@ class RunningGateway:
         body = json.dumps({"model": "fake/fake-model", "messages": messages, **more}).encode()
         sent = {"content-type": "application/json", "authorization": f"Bearer {key}", **(headers or {})}
         try:
-            with urllib.request.urlopen(urllib.request.Request(self.url + path, body, sent), timeout=10) as answer:
+            with urllib.request.urlopen(urllib.request.Request(self.url + path, body, sent), timeout=60) as answer:
                 return answer.status, dict(answer.headers), answer.read()
         except urllib.error.HTTPError as error:
             with error:
@@ -140,16 +141,32 @@ class RunningGateway:
             connection.execute(insert(routes).values(**row))
         self.refresh()
 
-    def spans(self, at_least: int = 0) -> list[Any]:
-        """What is recorded. A call is recorded when its client has its answer: name how many spans to wait for."""
-        deadline = time.monotonic() + 5
-        while True:
-            assert self.app.spans.flush()
-            with self.app.traces.read() as connection:
-                found = list(connection.execute(select(spans).order_by(spans.c.start_ns)))
-            if len(found) >= at_least or time.monotonic() > deadline:
-                return found
-            time.sleep(0.01)
+    def rest(self) -> None:
+        """Wait for the end of every call: its span, its money and its figures come after its answer."""
+        assert self.worker is not None
+        assert self.worker._batches is not None
+        deadline = time.monotonic() + 60
+        while self._server._tasks or self.worker._batches._tasks:
+            assert time.monotonic() < deadline, "a call does not end"
+            time.sleep(0.005)
+
+    def spans(self) -> list[Any]:
+        """All that the calls so far recorded."""
+        self.rest()
+        assert self.app.spans.flush(30)
+        with self.app.traces.read() as connection:
+            return list(connection.execute(select(spans).order_by(spans.c.start_ns)))
+
+    def balances(self, prefix: str = "") -> list[Balance]:
+        """The accounts that begin with ``prefix``, when the calls so far are paid."""
+        self.rest()
+        return self.app.holds.balances(prefix)
+
+    def metrics(self) -> str:
+        """What ``/metrics`` says of the calls so far."""
+        self.rest()
+        with urllib.request.urlopen(self.url + "/metrics", timeout=60) as answer:
+            return str(answer.read().decode())
 
 
 class FakeHost:
@@ -167,11 +184,11 @@ class FakeHost:
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
-        assert self._ready.wait(10)
+        assert self._ready.wait(60)
 
     def stop(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
+        self._thread.join(60)
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)

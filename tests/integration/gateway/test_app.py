@@ -28,7 +28,7 @@ def ask(gateway: RunningGateway, path: str, *, method: str = "GET", body: bytes 
     """``(status, headers, body)``."""
     request = urllib.request.Request(gateway.url + path, body, headers, method=method)
     try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return answer.status, answer.headers, answer.read()
     except urllib.error.HTTPError as error:
         with error:
@@ -45,11 +45,11 @@ class Control:
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
-        assert self._ready.wait(10)
+        assert self._ready.wait(60)
 
     def stop(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
+        self._thread.join(60)
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
@@ -147,7 +147,7 @@ def test_no_path_can_smuggle_a_second_request(gateway: RunningGateway, control_p
 def test_a_stream_of_the_control_plane_comes_through_as_it_is_made(
     gateway: RunningGateway, control_plane: Control
 ) -> None:
-    with urllib.request.urlopen(gateway.url + "/events", timeout=10) as answer:
+    with urllib.request.urlopen(gateway.url + "/events", timeout=60) as answer:
         assert answer.readline() == b"data: first\n"
         control_plane.go_on.set()
         assert answer.read() == b"\ndata: second\n\n"

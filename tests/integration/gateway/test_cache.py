@@ -53,7 +53,7 @@ def test_the_same_request_gets_the_same_answer_for_nothing(gateway: RunningGatew
     miss, hit = gateway.spans()
     assert (miss.cost_nano, hit.cost_nano, hit.input_tokens) == (2_000_000, 0, 0)
     assert json.loads(hit.attributes)["lockgate.cache.saved_usd"] == 0.002
-    assert gateway.app.holds.balances("tenant:dev:acme")[0].settled == 2_000_000
+    assert gateway.balances("tenant:dev:acme")[0].settled == 2_000_000
 
 
 def test_another_worker_of_the_machine_finds_it(gateway: RunningGateway, model: FakeModelServer) -> None:
@@ -61,7 +61,7 @@ def test_another_worker_of_the_machine_finds_it(gateway: RunningGateway, model: 
 
     gateway.ask(gateway.run_token(), "hi", **FRESH)
     other = Answers(gateway.app.home / "cache.db")
-    deadline = time.monotonic() + 5  # it is kept after it was sent
+    deadline = time.monotonic() + 60  # it is kept after it was sent
     while other.size()[0] != 1:
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -163,7 +163,7 @@ def test_embeddings_are_kept(gateway: RunningGateway, model: FakeModelServer) ->
             json.dumps({"model": "fake/fake-model", "input": ["one", "two"]}).encode(),
             {"content-type": "application/json", "authorization": f"Bearer {key}"},
         )
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             found.append((answer.headers["x-lockgate-cache"], answer.read()))
     assert [kind for kind, _ in found] == ["miss", "exact"]
     assert found[0][1] == found[1][1]
@@ -196,12 +196,9 @@ def test_questions_that_mean_the_same_get_the_same_answer_but_not_those_with_oth
 
 
 def test_hits_and_savings_are_counted(gateway: RunningGateway, model: FakeModelServer) -> None:
-    import urllib.request
-
     for _ in range(3):
         gateway.ask(gateway.run_token(), "hi", **FRESH)
-    with urllib.request.urlopen(gateway.url + "/metrics", timeout=5) as answer:
-        shown = answer.read().decode()
+    shown = gateway.metrics()
     labels = 'environment="dev",agent="triage"'
     assert f'lockgate_cache_lookups_total{{{labels},result="exact"}} 2' in shown
     assert f"lockgate_cache_saved_usd_total{{{labels}}} 0.004" in shown
@@ -219,7 +216,7 @@ def test_the_same_request_many_times_at_once_is_asked_once(gateway: RunningGatew
     assert len(model.requests) == 1
     assert sorted(result(headers) for _, headers, _ in answers) == ["exact"] * 7 + ["miss"]
     assert len({body for _, _, body in answers}) == 1
-    assert gateway.app.holds.balances("tenant:dev:acme")[0].settled == 2_000_000
+    assert gateway.balances("tenant:dev:acme")[0].settled == 2_000_000
 
 
 def test_an_answer_that_was_not_kept_leaves_everybody_to_ask(gateway: RunningGateway, model: FakeModelServer) -> None:

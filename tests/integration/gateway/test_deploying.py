@@ -310,7 +310,7 @@ def test_staging_runs_what_prod_is_asked_as_shadows_that_change_nothing(shop: Sh
     assert one["cost_nano"] > 0
     trace = lockgate(shop.root, "trace", one["id"], "--json")
     assert trace.returncode == 0, trace.stderr
-    with urllib.request.urlopen(f"{shop.url}/metrics", timeout=10) as answered:
+    with urllib.request.urlopen(f"{shop.url}/metrics", timeout=60) as answered:
         metrics = answered.read().decode()
     assert 'lockgate_shadows_total{environment="staging",outcome="completed"}' in metrics
 
@@ -375,7 +375,7 @@ def test_only_what_is_deployed_can_be_pulled_and_only_by_whom_it_concerns(shop: 
     path = path.replace("{1}", shop.digests[1]).replace("{5}", shop.digests[5]).replace("{secret}", planted)
     request = urllib.request.Request(shop.url + path, headers={"authorization": f"Bearer {key}"})
     try:
-        with urllib.request.urlopen(request, timeout=10) as answered:
+        with urllib.request.urlopen(request, timeout=60) as answered:
             got = answered.status
     except urllib.error.HTTPError as error:
         with error:
@@ -391,7 +391,7 @@ def test_without_the_role_nobody_reports_or_pulls(shop: Shop) -> None:
     assert ask(shop.url, "/api/v1/heartbeats", caller, beat)[0] == 403
     assert ask(shop.url, "/v2/", caller)[0] == 403
     with pytest.raises(urllib.error.HTTPError) as refused:
-        urllib.request.urlopen(f"{shop.url}/v2/", timeout=10)
+        urllib.request.urlopen(f"{shop.url}/v2/", timeout=60)
     with refused.value as error:
         assert (error.code, error.headers["www-authenticate"]) == (401, 'Basic realm="lockgate"')
     other = make_key(shop.root, "prod", "agent", "--agent", "sorter")

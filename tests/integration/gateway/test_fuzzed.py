@@ -61,10 +61,10 @@ def url(root: Path) -> Iterator[str]:
 
 
 def document(url: str) -> dict[str, object]:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while True:
         try:
-            with urllib.request.urlopen(f"{url}/api/openapi.json", timeout=10) as answer:
+            with urllib.request.urlopen(f"{url}/api/openapi.json", timeout=60) as answer:
                 return dict(json.loads(answer.read()))
         except OSError:
             assert time.monotonic() < deadline

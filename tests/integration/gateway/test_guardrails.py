@@ -116,7 +116,7 @@ def test_a_stream_that_is_stopped_says_so_and_is_paid(gateway: RunningGateway, m
     assert b"guardrail_blocked" in body
     assert b"alice" not in body
     assert gateway.spans()[-1].cost_nano > 0
-    assert gateway.app.holds.balances("tenant:dev:acme")[0].held == 0
+    assert gateway.balances("tenant:dev:acme")[0].held == 0
 
 
 def test_arguments_of_tool_calls_are_answers_too(gateway: RunningGateway, model: FakeModelServer) -> None:
@@ -152,7 +152,7 @@ def test_a_stream_that_does_not_fit_is_asked_for_once_more_before_any_of_it_goes
     status, _, body = gateway.ask(key, response_format=FORMAT, stream=True)
     assert (status, streamed(body)) == (200, '{"sum": 4}')
     assert "not valid" in model.requests[1].body["messages"][-1]["content"]
-    assert [span.cost_nano > 0 for span in gateway.spans(2)] == [True, True]
+    assert [span.cost_nano > 0 for span in gateway.spans()] == [True, True]
     status, _, body = gateway.ask(key, response_format=FORMAT, stream=True)
     assert (status, json.loads(body)["error"]["guard"]) == (403, "schema")
     assert len(model.requests) == 4
@@ -275,8 +275,7 @@ def test_a_tenant_that_forbids_storing_is_not_stored_by_the_provider(
 def test_figures_are_counted(gateway: RunningGateway, model: FakeModelServer) -> None:
     guarded(gateway, pii_redaction=True)
     gateway.ask(gateway.run_token(), "alice@example.com")
-    with urllib.request.urlopen(gateway.url + "/metrics", timeout=5) as answer:
-        shown = answer.read().decode()
+    shown = gateway.metrics()
     labels = 'environment="dev",agent="triage",guard="pii",side="input"'
     assert f'lockgate_guardrail_checks_total{{{labels},action="redact"}} 1' in shown
     assert f'lockgate_guardrail_findings_total{{{labels},kind="email"}} 1' in shown
@@ -296,7 +295,7 @@ def test_every_protocol_is_guarded(gateway: RunningGateway, model: FakeModelServ
             json.dumps(body).encode(),
             {"content-type": "application/json", "authorization": f"Bearer {gateway.run_token()}"},
         )
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             received = answer.read()
         assert b"bob" not in received
         assert b"[EMAIL]" in received

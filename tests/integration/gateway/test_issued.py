@@ -259,5 +259,5 @@ def test_calls_are_served_under_a_token(gateway: Any, model: Any, provider: Prov
     status, _, body = gateway.ask(provider.token(models=["other/model"], **times))
     assert (status, json.loads(body)["error"]["code"]) == (403, "refused")
     assert gateway.ask(provider.token(exp=int(time.time()) - 60))[0] == 401
-    accounts = {balance.account for balance in gateway.app.holds.balances()}
+    accounts = {balance.account for balance in gateway.balances()}
     assert "tenant:dev:acme" in accounts

@@ -153,14 +153,14 @@ class Paid:
         headers = {"authorization": f"Bearer {self.key}", "content-type": "application/json"}
         request = urllib.request.Request(f"{self.gateway.url}/v1/holds{path}", json.dumps(body).encode(), headers)
         try:
-            with urllib.request.urlopen(request, timeout=10) as answer:
+            with urllib.request.urlopen(request, timeout=60) as answer:
                 return answer.status, json.loads(answer.read())
         except urllib.error.HTTPError as refused:
             with refused:
                 return refused.code, json.loads(refused.read())["error"]
 
     def spent(self) -> tuple[float, float]:
-        [one] = [b for b in self.gateway.app.holds.balances("tenant:dev:acme") if b.unit == "usd"]
+        [one] = [b for b in self.gateway.balances("tenant:dev:acme") if b.unit == "usd"]
         return one.settled / 1e9, one.held / 1e9
 
 
@@ -192,7 +192,8 @@ def test_somebody_elses_hold_and_a_forged_one_are_refused(gateway: RunningGatewa
 
 
 def gateway_reconciled(gateway: RunningGateway) -> Any:
-    assert gateway.app.spans.flush()
+    gateway.rest()
+    assert gateway.app.spans.flush(30)
     return gateway.app.accounting.reconcile()
 
 
@@ -204,11 +205,12 @@ def test_the_ledger_agrees_with_the_spans_and_a_difference_is_an_alert(
     model.respond = lambda _: Reply(text="x", usage=USED)
     for _ in range(3):
         gateway.ask(gateway.key())
-    assert gateway.app.spans.flush()
+    gateway.rest()
+    assert gateway.app.spans.flush(30)
     lines = Reconciliation(gateway.app).tell()
     assert {line.account: (line.settled, line.traced) for line in lines} == {"tenant:dev:acme": (6_000_000, 6_000_000)}
     assert gateway.app.alerts.list() == []
-    [balance] = [b for b in gateway.app.holds.balances() if b.account == "tenant:dev:acme"]
+    [balance] = [b for b in gateway.balances() if b.account == "tenant:dev:acme"]
     gateway.app.holds.adjust(balance.key, 50_000_000)
     [line] = Reconciliation(gateway.app).tell()
     assert (line.difference, line.agrees) == (50_000_000, False)
@@ -232,7 +234,8 @@ def test_a_charge_at_its_bound_is_corrected_by_what_the_provider_says_later(
     model.respond = lambda _: Reply(text="x", report_usage=False)
     gateway.ask(gateway.key(), max_tokens=500)
     app = gateway.app
-    assert app.spans.flush()
+    gateway.rest()
+    assert app.spans.flush(30)
     [before] = [b.settled for b in app.holds.balances() if b.account == "tenant:dev:acme"]
     assert app.accounting.note() == 1
     assert app.accounting.note() == 0
@@ -250,6 +253,7 @@ def test_calls_that_a_loop_is_watched_for_do_not_disturb_the_books(
     limit(gateway, runs={"max_llm_calls": 10})  # a run's calls are counted by what they ask
     model.respond = lambda _: Reply(text="x", report_usage=False)
     assert gateway.ask(gateway.key(), headers={"x-lockgate-run": "r1"})[0] == 200
-    assert gateway.app.spans.flush()
+    gateway.rest()
+    assert gateway.app.spans.flush(30)
     assert gateway.app.accounting.note() == 1
     assert [line.agrees for line in gateway.app.accounting.reconcile()] == [True]

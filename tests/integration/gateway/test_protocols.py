@@ -36,8 +36,8 @@ class Clients:
 
     def __init__(self, gateway: RunningGateway) -> None:
         key = gateway.key()
-        self.openai = openai.OpenAI(base_url=gateway.url + "/v1", api_key=key, max_retries=0, timeout=10)
-        self.anthropic = anthropic.Anthropic(base_url=gateway.url, api_key=key, max_retries=0, timeout=10)
+        self.openai = openai.OpenAI(base_url=gateway.url + "/v1", api_key=key, max_retries=0, timeout=60)
+        self.anthropic = anthropic.Anthropic(base_url=gateway.url, api_key=key, max_retries=0, timeout=60)
 
 
 @pytest.fixture
@@ -49,13 +49,13 @@ def clients(gateway: RunningGateway) -> Iterator[Clients]:
 
 
 def settled(gateway: RunningGateway) -> int:
-    balances = gateway.app.holds.balances("tenant:dev:acme")
+    balances = gateway.balances("tenant:dev:acme")
     assert all(one.held == 0 for one in balances)
     return next(one.settled for one in balances if one.unit == "usd")
 
 
 def wait_for_cost(gateway: RunningGateway, nano: int) -> None:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while settled(gateway) != nano:
         assert time.monotonic() < deadline, settled(gateway)
         time.sleep(0.01)
@@ -70,7 +70,7 @@ def post(gateway: RunningGateway, path: str, body: dict[str, Any] | bytes, **hea
         {"authorization": f"Bearer {gateway.key()}", "content-type": "application/json", **names},
     )
     try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return answer.status, answer.headers, answer.read()
     except urllib.error.HTTPError as error:
         with error:
@@ -393,7 +393,7 @@ def test_a_stream_that_ends_anywhere_is_settled_and_leaves_the_worker_alive(
         status, _, received = post(gateway, path, body)
         assert status == 200
         assert len(received) <= len(stream)
-        spans = gateway.spans(seen)
+        spans = gateway.spans()
         assert len(spans) == seen
         assert spans[-1].cost_nano > 0
         assert settled(gateway) == sum(span.cost_nano for span in spans)

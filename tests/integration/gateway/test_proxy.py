@@ -36,7 +36,7 @@ _clients: list[OpenAI] = []
 
 def client(gateway: RunningGateway, key: str | None = None) -> OpenAI:
     """The official client; closed when the test ends."""
-    _clients.append(OpenAI(base_url=gateway.url + "/v1", api_key=key or gateway.key(), max_retries=0, timeout=10))
+    _clients.append(OpenAI(base_url=gateway.url + "/v1", api_key=key or gateway.key(), max_retries=0, timeout=60))
     return _clients[-1]
 
 
@@ -52,7 +52,7 @@ def post(gateway: RunningGateway, body: bytes, *, path: str = "/v1/chat/completi
     names = {name.replace("_", "-"): value for name, value in headers.items()}
     request = urllib.request.Request(gateway.url + path, body, {"content-type": "application/json", **names})
     try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return answer.status, answer.headers, answer.read()
     except urllib.error.HTTPError as error:
         with error:
@@ -64,15 +64,8 @@ def chat(**fields: Any) -> bytes:
 
 
 def tenant(gateway: RunningGateway) -> Balance:
-    found = [one for one in gateway.app.holds.balances("tenant:dev:acme") if one.unit == "usd"]
+    found = [one for one in gateway.balances("tenant:dev:acme") if one.unit == "usd"]
     return found[0] if found else Balance(account="tenant:dev:acme", window="", cap=None, settled=0, held=0)
-
-
-def wait_until(condition: Any, what: str) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.01)
 
 
 # --- what goes through ----------------------------------------------------------------------------------------
@@ -101,8 +94,7 @@ def test_a_stream_comes_through_and_is_settled(gateway: RunningGateway, model: F
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == "a b c"
     assert all(chunk.usage is None for chunk in chunks)
     assert model.requests[0].body["stream_options"] == {"include_usage": True}
-    wait_until(lambda: tenant(gateway).settled == COST_NANO, "the stream was not settled")
-    assert tenant(gateway).held == 0
+    assert (tenant(gateway).settled, tenant(gateway).held) == (COST_NANO, 0)
 
 
 def test_a_client_that_asks_for_usage_gets_it(gateway: RunningGateway, model: FakeModelServer) -> None:
@@ -218,7 +210,7 @@ def test_a_body_over_the_cap_is_refused_whether_declared_or_not(
     key = gateway.key()
     assert post(gateway, chat(pad="x" * 2000), authorization=f"Bearer {key}")[0] == 413
     head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\n"
-    with socket.create_connection(("127.0.0.1", gateway.listener_port), timeout=10) as chunked:
+    with socket.create_connection(("127.0.0.1", gateway.listener_port), timeout=60) as chunked:
         chunked.sendall(f"{head}transfer-encoding: chunked\r\n\r\n".encode())
         chunked.sendall(b"1000\r\n" + b"x" * 0x1000 + b"\r\n")
         assert chunked.recv(4096).startswith(b"HTTP/1.1 413")
@@ -227,7 +219,7 @@ def test_a_body_over_the_cap_is_refused_whether_declared_or_not(
 def test_a_body_that_stalls_is_given_up(gateway: RunningGateway, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lockgate.gateway.exchange.BODY_SECONDS", 0.2)
     head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {gateway.key()}\r\n"
-    with socket.create_connection(("127.0.0.1", gateway.listener_port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", gateway.listener_port), timeout=60) as connection:
         connection.sendall(f"{head}content-length: 100\r\n\r\nonly this".encode())
         assert b"did not come within 0.2 seconds" in connection.recv(4096)
 
@@ -239,7 +231,7 @@ def test_an_endless_stream_is_cut_off_and_charged_in_full(
     model.respond = lambda _: Reply(text="word " * 10_000, usage=USED)
     with pytest.raises(openai.APIError, match="longer than 10000 bytes"):
         list(client(gateway).chat.completions.create(model=MODEL, messages=MESSAGES, stream=True))
-    wait_until(lambda: tenant(gateway).settled > 8_000_000, "the stream was not settled in full")
+    assert tenant(gateway).settled > 8_000_000
 
 
 def test_oversized_headers_and_bad_requests_do_not_hurt_the_worker(gateway: RunningGateway) -> None:
@@ -250,7 +242,7 @@ def test_oversized_headers_and_bad_requests_do_not_hurt_the_worker(gateway: Runn
         b"GET / HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\ncontent-length: 4\r\n\r\nabcd",
     ):
         with (
-            socket.create_connection(("127.0.0.1", gateway.listener_port), timeout=10) as connection,
+            socket.create_connection(("127.0.0.1", gateway.listener_port), timeout=60) as connection,
             contextlib.suppress(OSError),
         ):
             connection.sendall(sent)
@@ -322,7 +314,7 @@ def test_a_stream_cut_in_the_middle_ends_with_an_error_and_is_charged_in_full(
     model.respond = lambda _: cut("one two three four five six")
     with pytest.raises(openai.APIError):
         list(client(gateway).chat.completions.create(model=MODEL, messages=MESSAGES, stream=True))
-    wait_until(lambda: tenant(gateway).settled > 8_000_000, "the stream was not settled in full")
+    assert tenant(gateway).settled > 8_000_000
     assert tenant(gateway).held == 0
 
 
@@ -373,14 +365,14 @@ def test_a_client_that_leaves_before_headers_cancels_the_call_and_settles_it(
 ) -> None:
     model.respond = lambda _: hanging()
     body = chat(stream=stream)
-    connection = socket.create_connection(("127.0.0.1", gateway.listener_port), timeout=10)
+    connection = socket.create_connection(("127.0.0.1", gateway.listener_port), timeout=60)
     head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {gateway.key()}\r\n"
     connection.sendall(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
     model.wait_for_requests(1)
-    assert tenant(gateway).held > 0
+    assert any(balance.held for balance in gateway.app.holds.balances("tenant:dev:acme"))
     connection.close()
     model.wait_for_disconnects(1)
-    wait_until(lambda: tenant(gateway).held == 0, "the hold was not settled")
+    assert tenant(gateway).held == 0
     assert tenant(gateway).settled == worst_case(gateway, body)
     (span,) = gateway.spans()
     assert json.loads(span.attributes)["error.type"] == "client_gone"
@@ -394,7 +386,7 @@ def test_a_client_that_leaves_in_the_middle_of_a_stream_cancels_it(
     next(iter(stream))
     stream.close()
     model.wait_for_disconnects(1)
-    wait_until(lambda: tenant(gateway).held == 0, "the hold was not settled")
+    assert tenant(gateway).held == 0
     assert tenant(gateway).settled > 8_000_000
 
 
@@ -425,7 +417,7 @@ def test_a_runs_call_is_traced_and_counted_as_the_runs(gateway: RunningGateway, 
     assert (span.trace_id.hex(), span.parent_id.hex()) == ("ab" * 16, parent)
     assert (span.run_id, span.agent, span.effective_digest) == ("run_1", "triage", "sha256:bb")
     assert (span.input_tokens, span.output_tokens, span.cost_nano) == (1000, 500, COST_NANO)
-    settled = {(one.account, one.unit): one.settled for one in gateway.app.holds.balances()}
+    settled = {(one.account, one.unit): one.settled for one in gateway.balances()}
     assert settled["run:run_1", "usd"] == COST_NANO
     assert settled["run:run_1", "calls"] == 1
     assert settled["run:run_1", "tokens"] == 1500
@@ -493,7 +485,7 @@ def test_sixty_calls_at_once_stay_within_the_cap(gateway: RunningGateway, model:
     for caller in callers:
         caller.join()
     assert set(outcomes) == {200, 429}
-    spent = next(one for one in gateway.app.holds.balances("agent:dev:triage") if one.unit == "usd")
+    spent = next(one for one in gateway.balances("agent:dev:triage") if one.unit == "usd")
     assert spent.settled == outcomes.count(200) * 1_100_000 <= 20_000_000
     assert spent.held == 0
 
@@ -531,8 +523,7 @@ def test_a_span_names_what_happened_as_the_conventions_do(gateway: RunningGatewa
 def test_metrics_count_calls_tokens_and_money(gateway: RunningGateway, model: FakeModelServer) -> None:
     model.respond = lambda _: Reply(text="x", usage=USED)
     post(gateway, chat(), authorization=f"Bearer {gateway.key()}")
-    with urllib.request.urlopen(gateway.url + "/metrics", timeout=10) as answer:
-        text = answer.read().decode()
+    text = gateway.metrics()
     assert 'gen_ai_client_operation_duration_seconds_count{gen_ai_operation_name="chat"' in text
     assert "lockgate_cost_usd_total" in text
     assert "lockgate_spans_dropped 0" in text
@@ -542,8 +533,7 @@ def test_refusals_are_counted_by_the_kind_of_limit(gateway: RunningGateway) -> N
     for number in range(2):
         credential = token(gateway, run_id=f"run_{number}", max_llm_calls=0)
         assert post(gateway, chat(), authorization=f"Bearer {credential}")[0] == 429
-    with urllib.request.urlopen(gateway.url + "/metrics", timeout=10) as answer:
-        assert 'lockgate_refusals_total{environment="dev",limit="run"} 2' in answer.read().decode()
+    assert 'lockgate_refusals_total{environment="dev",limit="run"} 2' in gateway.metrics()
 
 
 def test_a_request_id_that_could_break_a_header_is_replaced(gateway: RunningGateway) -> None:
@@ -559,7 +549,7 @@ def test_usage_that_nobody_can_believe_is_unknown(
     model.respond = lambda _: Reply(text="x", usage=Usage(input_tokens=tokens, output_tokens=tokens))
     status, _, _ = gateway.ask(gateway.key(), max_tokens=100, stream=stream)
     assert status == 200
-    [span] = gateway.spans(1)
+    [span] = gateway.spans()
     assert json.loads(span.attributes)["lockgate.cost_is_bound"]
-    [balance] = [one for one in gateway.app.holds.balances("tenant:dev:acme") if one.unit == "usd"]
+    [balance] = [one for one in gateway.balances("tenant:dev:acme") if one.unit == "usd"]
     assert (balance.settled, balance.held) == (span.cost_nano, 0)

@@ -68,7 +68,7 @@ _clients: list[openai.OpenAI] = []
 
 def ask(gateway: RunningGateway, model_name: str, *, fallbacks: str | None = None, **options: Any) -> Any:
     headers = {} if fallbacks is None else {"x-lockgate-fallbacks": fallbacks}
-    with openai.OpenAI(base_url=gateway.url + "/v1", api_key=gateway.key(), max_retries=0, timeout=10) as client:
+    with openai.OpenAI(base_url=gateway.url + "/v1", api_key=gateway.key(), max_retries=0, timeout=60) as client:
         answer = client.chat.completions.create(
             model=model_name, messages=ASK, max_tokens=500, extra_headers=headers, **options
         )
@@ -82,7 +82,7 @@ def text(answer: Any) -> str:
 
 
 def settled(gateway: RunningGateway) -> int:
-    balances = [one for one in gateway.app.holds.balances("tenant:dev:acme") if one.unit == "usd"]
+    balances = [one for one in gateway.balances("tenant:dev:acme") if one.unit == "usd"]
     assert all(one.held == 0 for one in balances)
     return sum(one.settled for one in balances)
 
@@ -156,7 +156,7 @@ def test_a_fallback_crosses_to_a_provider_of_another_kind(
     answer = ask(gateway, "fake/fake-model", fallbacks="spare/fake-model", stream=stream)
     assert text(answer) == "from the second"
     assert second.requests[0].path == "/v1/messages"
-    *_, last = gateway.spans(at_least=2)
+    *_, last = gateway.spans()
     assert last.model == "spare/fake-model"
     assert json.loads(last.attributes)["lockgate.model.asked"] == "fake/fake-model"
 
@@ -218,7 +218,7 @@ def test_a_run_falls_back_as_its_version_says_unless_its_loop_does_so_itself(
     )  # fmt: skip
     model.respond = lambda _: failing(404)
     with openai.OpenAI(
-        base_url=gateway.url + "/v1", api_key=sign(claims, gateway.app.secret), max_retries=0, timeout=10
+        base_url=gateway.url + "/v1", api_key=sign(claims, gateway.app.secret), max_retries=0, timeout=60
     ) as client:
         answer = client.chat.completions.create(model="fake/fake-model", messages=ASK)
         assert text(answer) == "from the second"
@@ -308,7 +308,7 @@ def test_a_caller_that_leaves_the_queue_leaves_no_gap(gateway: RunningGateway, m
 
 def wait_for_waiting(gateway: RunningGateway, count: int) -> None:
     assert gateway.worker is not None
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while sum(pool.waiting for pool in gateway.worker._proxy.providers._pools.values()) != count:
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -366,7 +366,7 @@ def test_a_client_that_leaves_does_not_count_against_the_upstream(
 
 
 def _open_alerts(gateway: RunningGateway, count: int) -> list[str]:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while True:
         with gateway.app.control.read() as connection:
             rows = list(connection.execute(select(alerts.c.kind).where(alerts.c.resolved_at.is_(None))).scalars())

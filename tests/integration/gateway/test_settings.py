@@ -37,7 +37,7 @@ def ask(
         {"content-type": "application/json", "authorization": f"Bearer {credential}", **headers},
     )
     try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return answer.status, answer.headers, json.loads(answer.read())
     except urllib.error.HTTPError as error:
         with error:
@@ -94,7 +94,7 @@ def test_a_killed_call_reaches_no_provider_and_holds_no_money(gateway: RunningGa
     put(gateway, "kill", True, tenant="acme")
     ask(gateway, key)
     assert model.requests == []
-    assert [one for one in gateway.app.holds.balances("tenant:") if one.settled or one.held] == []
+    assert [one for one in gateway.balances("tenant:") if one.settled or one.held] == []
 
 
 def test_others_go_on(gateway: RunningGateway) -> None:
@@ -183,7 +183,7 @@ def test_an_edited_price_file_is_taken_and_a_broken_one_is_not(gateway: RunningG
 def test_settings_are_noticed_without_being_told(gateway: RunningGateway) -> None:
     key = gateway.key()
     gateway.app.settings.set("kill", True, Scope(tenant="acme"), actor="cli:ann", reason="x")
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while ask(gateway, key)[0] != 403:
         assert time.monotonic() < deadline
 

@@ -52,14 +52,14 @@ def test_known_keys_and_runs_under_way_are_served_and_their_money_is_kept(
 ) -> None:
     key, token = gateway.key(), gateway.run_token()
     assert gateway.ask(key)[0] == 200
-    before = gateway.app.holds.balances("tenant:dev:acme")[0].settled
+    before = gateway.balances("tenant:dev:acme")[0].settled
     store.leave()
     try:
         assert gateway.ask(key)[0] == 200
         assert gateway.ask(token)[0] == 200
     finally:
         store.back()
-    assert gateway.app.holds.balances("tenant:dev:acme")[0].settled > before
+    assert gateway.balances("tenant:dev:acme")[0].settled > before
     assert len(gateway.spans()) == 3
 
 
@@ -75,7 +75,7 @@ def test_an_unknown_key_is_told_to_come_back_and_is_served_when_the_store_is_bac
         assert "retry-after" in {name.lower() for name in headers}
     finally:
         store.back()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while gateway.ask(other)[0] != 200:
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -125,7 +125,7 @@ def test_liveness_does_not_ask_the_store(gateway: RunningGateway, store: Store) 
 
     store.leave()
     try:
-        with urllib.request.urlopen(gateway.url + "/health", timeout=5) as answer:
+        with urllib.request.urlopen(gateway.url + "/health", timeout=60) as answer:
             assert answer.status == 200
     finally:
         store.back()

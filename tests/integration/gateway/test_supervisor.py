@@ -104,7 +104,7 @@ def test_a_child_that_keeps_failing_is_started_ever_more_rarely(supervise: Calla
     starts = []
     for _ in range(3):
         assert child.process is not None
-        child.process.wait(10)
+        child.process.wait(60)
         one.step(child.started_at + 0.1)
         starts.append(round(child.start_at - child.started_at - 0.1, 3))
         one.step(child.start_at)
@@ -136,9 +136,9 @@ def test_the_children_of_a_killed_supervisor_end(tmp_path: Path) -> None:
     child = int(parent.stdout.readline())
     assert alive(child)
     parent.kill()
-    parent.wait(10)
+    parent.wait(60)
     parent.stdout.close()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while alive(child) and _state(child) != "Z":
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -195,7 +195,7 @@ def test_a_spare_ends_when_nobody_can_tell_it_anything_any_more(tmp_path: Path) 
     with subprocess.Popen(command, stdin=subprocess.PIPE, cwd=tmp_path) as process:
         assert process.stdin is not None
         process.stdin.close()
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
 
 
 def test_a_spare_goes_on_as_the_command_it_is_told(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def post(gateway: RunningGateway, body: bytes, credential: str = "", **headers: 
         headers["authorization"] = f"Bearer {credential}"
     request = urllib.request.Request(gateway.url + "/v1/traces", body, headers)
     try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return answer.status, json.loads(answer.read())
     except urllib.error.HTTPError as error:
         with error:

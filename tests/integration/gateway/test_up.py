@@ -63,7 +63,7 @@ class Up:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         code = self.process.wait(WAIT)
-        self._reader.join(5)
+        self._reader.join(60)
         if self.process.stdout is not None:
             self.process.stdout.close()
         return code

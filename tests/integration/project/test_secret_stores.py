@@ -184,16 +184,16 @@ def test_a_real_openbao(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
             resolve_secret("${vault:secret/team/llm#anthropic}", tmp_path)
     finally:
         server.terminate()
-        server.wait(10)
+        server.wait(60)
         forget_secrets()
 
 
 def _write(url: str, data: dict[str, Any]) -> None:
-    give_up = time.monotonic() + 20
+    give_up = time.monotonic() + 60
     while True:
         request = urllib.request.Request(url, json.dumps(data).encode(), {"x-vault-token": "root"})
         try:
-            urllib.request.urlopen(request, timeout=5).close()
+            urllib.request.urlopen(request, timeout=60).close()
             return
         except OSError:
             if time.monotonic() > give_up:

@@ -69,12 +69,12 @@ def app(tmp_path: Path) -> App:
 async def api(app: App) -> AsyncIterator[Api]:
     stop, ready = asyncio.Event(), asyncio.Event()
     serving = asyncio.create_task(serve(app, stop, ready))
-    await asyncio.wait_for(ready.wait(), 30)
+    await asyncio.wait_for(ready.wait(), 60)
     connector = aiohttp.UnixConnector(str(control_socket(app.home)))
     async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=30)) as session:
         yield Api(app, session)
     stop.set()
-    await asyncio.wait_for(serving, 30)
+    await asyncio.wait_for(serving, 60)
     assert not control_socket(app.home).exists()
     app.control.close()
 
@@ -206,7 +206,7 @@ async def test_a_webhook_wakes_for_a_good_signature_alone(
     good = "sha256=" + hmac.new(b"s3cret", body, hashlib.sha256).hexdigest()
     stop, ready = asyncio.Event(), asyncio.Event()
     serving = asyncio.create_task(serve(followed, stop, ready))
-    await asyncio.wait_for(ready.wait(), 30)
+    await asyncio.wait_for(ready.wait(), 60)
     connector = aiohttp.UnixConnector(str(control_socket(followed.home)))
     try:
         async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=30)) as session:
@@ -223,7 +223,7 @@ async def test_a_webhook_wakes_for_a_good_signature_alone(
             assert followed.gitops.source().woken_at > before
     finally:
         stop.set()
-        await asyncio.wait_for(serving, 30)
+        await asyncio.wait_for(serving, 60)
         followed.control.close()
 
 
@@ -241,9 +241,9 @@ async def test_a_leftover_socket_is_taken_over(app: App) -> None:
         dead.bind(str(path))
     stop, ready = asyncio.Event(), asyncio.Event()
     serving = asyncio.create_task(serve(app, stop, ready))
-    await asyncio.wait_for(ready.wait(), 30)
+    await asyncio.wait_for(ready.wait(), 60)
     stop.set()
-    await asyncio.wait_for(serving, 30)
+    await asyncio.wait_for(serving, 60)
     app.control.close()
 
 

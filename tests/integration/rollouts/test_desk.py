@@ -171,7 +171,7 @@ def answering(path: Path, answer: Callable[[socket.socket], object]) -> Iterator
         serving = threading.Thread(target=serve)
         serving.start()
         yield
-        serving.join(30)
+        serving.join(60)
 
 
 def test_a_control_plane_that_hangs_is_not_waited_for(app: App, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,14 +35,14 @@ def test_many_workers_that_assign_one_key_agree(control: Database) -> None:
     barrier = threading.Barrier(len(weights))
 
     def work(weight: float) -> None:
-        barrier.wait(10)
+        barrier.wait(60)
         arms.append(store.assign(control, "rollout_a", "one-user", weight, 1.0))
 
     threads = [threading.Thread(target=work, args=(weight,)) for weight in weights]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(60)
     assert len(arms) == len(weights)
     assert len(set(arms)) == 1
 

@@ -36,7 +36,7 @@ def names(control: Database) -> list[str]:
 def held(committer: Committer) -> threading.Event:
     """Keep the thread busy, so that what is submitted next shares a transaction."""
     go = threading.Event()
-    committer.submit(lambda connection: go.wait(10))
+    committer.submit(lambda connection: go.wait(60))
     return go
 
 

@@ -26,7 +26,7 @@ HELLO = [{"role": "user", "content": "say hello please"}]
 
 
 def client(server: FakeModelServer, **options: object) -> openai.OpenAI:
-    return openai.OpenAI(base_url=server.base_url, api_key="any", max_retries=0, timeout=5.0, **options)
+    return openai.OpenAI(base_url=server.base_url, api_key="any", max_retries=0, timeout=60, **options)
 
 
 def test_the_official_client_reads_a_completion() -> None:

@@ -47,7 +47,7 @@ class Server:
         assert BINARY is not None, "these tests need Debian's docker-registry and apache2-utils: .ci/run installs them"
         with open(folder / "registry.log", "wb") as log:
             self.process = subprocess.Popen([BINARY, "serve", str(config)], stdout=log, stderr=log)
-        give_up = time.monotonic() + 15
+        give_up = time.monotonic() + 60
         while time.monotonic() < give_up:
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", int(self.host.partition(":")[2]))) == 0:
@@ -57,7 +57,7 @@ class Server:
 
     def stop(self) -> None:
         self.process.terminate()
-        self.process.wait(10)
+        self.process.wait(60)
 
     def blob(self, digest: str) -> Path:
         value = digest.removeprefix("sha256:")
@@ -167,7 +167,7 @@ def test_a_truncated_store_sends_nothing(server: Server, app: App) -> None:
     app.versions.blobs.path(layer).unlink()
     with pytest.raises(NotFound, match="no blob"):
         push_version(app.versions, digest, at(server))
-    with urllib.request.urlopen(f"http://{server.host}/v2/_catalog", timeout=5) as answer:
+    with urllib.request.urlopen(f"http://{server.host}/v2/_catalog", timeout=60) as answer:
         assert json.load(answer) == {"repositories": []}
 
 
@@ -177,7 +177,7 @@ def test_what_looks_like_a_secret_is_not_pushed_unasked(server: Server, app: App
     with pytest.raises(Refused, match=r"prompt\.md:2 of [0-9a-f]{12} has something that looks like a secret") as caught:
         push_version(app.versions, "triage", at(server))
     assert "planted1Canary2" not in str(caught.value)
-    assert urllib.request.urlopen(f"http://{server.host}/v2/_catalog", timeout=5).read() == b'{"repositories":[]}\n'
+    assert urllib.request.urlopen(f"http://{server.host}/v2/_catalog", timeout=60).read() == b'{"repositories":[]}\n'
     assert push_version(app.versions, "triage", at(server), allow_secrets=True).uploaded > 0
 
 

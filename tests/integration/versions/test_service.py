@@ -359,7 +359,7 @@ def test_a_corrupt_blob_is_found_by_verify_and_refused_on_load(acme: Path, contr
 def test_the_commit_is_recorded_when_the_tree_is_clean(acme: Path, control: Database) -> None:
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(acme), "-c", "user.name=t", "-c", "user.email=t@example.test", *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout.strip()
 
     (acme / ".gitignore").write_text(".lockgate/\n")
     git("init", "-q")

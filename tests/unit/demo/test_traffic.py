@@ -81,7 +81,7 @@ def _completed(cost_nano: int = 1000) -> Answer:
 
 
 def _write(customers: Customers, until: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     with customers.writing():
         while not until() and time.monotonic() < deadline:
             time.sleep(0.002)

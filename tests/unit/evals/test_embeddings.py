@@ -63,7 +63,7 @@ def provider() -> Iterator[Provider]:
     yield found
     found.server.shutdown()
     found.server.server_close()
-    thread.join(5)
+    thread.join(60)
 
 
 @pytest.fixture

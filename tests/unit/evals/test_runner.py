@@ -206,7 +206,7 @@ async def test_an_interrupted_evaluation_keeps_what_it_finished(database: Databa
         raise AssertionError
 
     evaluation = asyncio.create_task(run(database, Opened(slow_after_three), concurrency=1))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await enough.wait()
     evaluation.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -293,7 +293,7 @@ async def test_stored_trials_are_judged_as_many_at_a_time_as_trials_run(database
     together = asyncio.Barrier(3)
 
     async def ask(messages: list[dict[str, str]], schema: dict[str, Any]) -> JudgeReply:
-        async with asyncio.timeout(10), together:  # nobody is answered before three are asked
+        async with asyncio.timeout(60), together:  # nobody is answered before three are asked
             return JudgeReply(text='{"reason": "r", "verdict": "yes"}')
 
     metric = Metric(name="helpfulness", scorer="helpfulness")

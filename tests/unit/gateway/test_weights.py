@@ -238,9 +238,9 @@ def test_a_second_process_waits_for_the_first(
         fcntl.flock(lock, fcntl.LOCK_EX)
         second = threading.Thread(target=lambda: found.append(weights.find(NAME, progress=progress)))
         second.start()
-        assert waiting.wait(10)
+        assert waiting.wait(60)
         (cache / f"{known.sha256}.gguf").write_bytes(CONTENT)
-    second.join(10)
+    second.join(60)
 
     assert found == [cache / f"{known.sha256}.gguf"]
     assert publisher.ranges == [], "what the first one fetched is used"

@@ -86,7 +86,7 @@ def test_the_second_of_two_waits_for_the_first(tmp_path: Path) -> None:
     inside = threading.Event()
 
     def second() -> None:
-        inside.wait(10)
+        inside.wait(60)
         with one_at_a_time(tmp_path):
             order.append("second")
 
@@ -95,7 +95,7 @@ def test_the_second_of_two_waits_for_the_first(tmp_path: Path) -> None:
     with one_at_a_time(tmp_path):
         inside.set()
         order.append("first")
-    thread.join(10)
+    thread.join(60)
     assert order == ["first", "second"]
 
 

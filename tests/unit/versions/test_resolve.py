@@ -34,7 +34,7 @@ def server(body: bytes, status: int = 200) -> Iterator[str]:
         yield f"http://127.0.0.1:{listening.server_port}/v1"
     finally:
         listening.shutdown()
-        thread.join(10)
+        thread.join(60)
         listening.server_close()
 
 

@@ -155,7 +155,7 @@ def forge() -> Iterator[Forge]:
     thread.start()
     yield server
     server.shutdown()
-    thread.join(5)
+    thread.join(60)
     server.server_close()
 
 

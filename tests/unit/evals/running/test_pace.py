@@ -51,7 +51,7 @@ async def test_a_trial_starts_when_another_ends() -> None:
     await asyncio.sleep(0)
     assert not second.done()
     pace.end()
-    await asyncio.wait_for(second, 1)
+    await asyncio.wait_for(second, 60)
     assert pace.running == 1
 
 
@@ -63,7 +63,7 @@ async def test_a_provider_that_refuses_for_minutes_is_given_up_and_one_answer_is
         clock.advance(HOPELESS_SECONDS / (HOPELESS_ROUNDS - 1))
         pace.limited(1.0, sent_at=clock())
     assert pace.hopeless
-    await asyncio.wait_for(pace.start(), 1)  # nobody waits for it
+    await asyncio.wait_for(pace.start(), 60)  # nobody waits for it
     pace.succeeded()
     assert not pace.hopeless
 
