@@ -55,12 +55,32 @@ class Stage:
             self._use_model(model)
         for version in LATER:
             self._agent_file(version).rename(self._later(version))
+        (self.folder / ".gitignore").write_text(".lockgate/\n*.later\n/data/refunds.jsonl\n")
+        if shutil.which("git"):
+            self._git("init", "--quiet")
+            self.commit("refund-triage, version 1")
 
     def bring(self, version: str) -> Path:
-        """Put the agent file of a later version into the project, as a commit would."""
+        """Put the agent file of a later version into the project."""
         path = self._agent_file(version)
         self._later(version).rename(path)
         return path.relative_to(self.folder)
+
+    def commit(self, message: str) -> bool:
+        """Commit the project as it stands, the lock file too; False where there is no git."""
+        if not (self.folder / ".git").exists():
+            return False
+        self._git("add", "--all")
+        self._git("commit", "--quiet", "--message", message)
+        return True
+
+    def _git(self, *arguments: str) -> None:
+        author = ("-c", "user.name=demo", "-c", "user.email=demo@localhost", "-c", "commit.gpgsign=false")
+        done = subprocess.run(
+            ["git", *author, *arguments], cwd=self.folder, stdin=subprocess.DEVNULL, capture_output=True, check=False
+        )
+        if done.returncode != 0:
+            raise Unavailable(f"git {arguments[0]} failed: {done.stderr.decode(errors='replace').strip()}")
 
     def set_daily_budget(self, version: str, usd: float) -> None:
         """Edit one line of the agent file."""

@@ -65,6 +65,15 @@ def test_what_was_locked_from_a_changed_tree_has_no_commit(acme: Path) -> None:
     assert versions.at_commit(head) == []
 
 
+def test_a_project_that_the_repository_around_it_ignores_is_in_none_of_its_commits(acme: Path) -> None:
+    git(acme.parent, "init", "-q")
+    (acme.parent / ".gitignore").write_text(f"/{acme.name}/\n")
+    head = commit(acme.parent)
+    versions = open_app(acme).versions
+    assert versions.lock().versions
+    assert versions.at_commit(head) == []
+
+
 def test_a_commit_is_recorded_once(control: Database) -> None:
     row = VersionRow(
         behaviour_digest="sha256:a",
