@@ -105,11 +105,14 @@ def loops(app: App, lead: Leadership) -> list[Loop]:
         resume_approved(app)
 
     def follow() -> None:
-        def tell(key: str, message: str) -> None:
-            app.alerts.raise_alert(key, "gitops", "warning", "gitops", message)
+        def tell(key: str, subject: str, message: str) -> None:
+            if message:
+                app.alerts.raise_alert(key, "gitops", "warning", subject, message)
+            else:
+                app.alerts.resolve(key)
 
         if app.project.config.gitops is not None:
-            app.gitops.tick(tell, lambda: app.alerts.resolve("gitops"))
+            app.gitops.tick(tell)
 
     return [
         Loop("settings", [Tick("settings", 0.5, following.tick, leader_only=False)], leads),

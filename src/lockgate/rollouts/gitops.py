@@ -37,6 +37,9 @@ NAME = "default"
 KEPT = 3
 """Commits whose files stay written out."""
 
+Tell = Callable[[str, str, str], object]
+"""``(alert's key, subject, message)``: what is wrong, an empty message when it is well."""
+
 
 class Source(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of the branch."""
@@ -84,6 +87,7 @@ class GitOps:
         self._project = project
         self._blobs = blobs
         self._opened: tuple[str, Project, Environments] | None = None
+        self._told: dict[str, str] = {}
 
     @property
     def config(self) -> Config:
@@ -132,24 +136,18 @@ class GitOps:
 
     # --- working ----------------------------------------------------------------------------------------------
 
-    def tick(
-        self,
-        alert: Callable[[str, str], object] = lambda key, message: None,
-        well: Callable[[], object] = lambda: None,
-    ) -> list[Step]:
+    def tick(self, tell: Tell = lambda key, subject, message: None) -> list[Step]:
         """Look at the branch when that is due, and converge.
 
-        ``alert(key, message)`` tells of a broken commit, ``well()`` that the newest one can be read.
+        ``tell`` is told of a broken commit and of each agent that is Degraded: when it changes, and at each look.
         """
         if self._project.config.gitops is None:
             return []
         known, now = self.source(), self._clock()
         if known.woken_at > known.checked_at or now - known.checked_at >= self.config.poll:
             known = self._look(known, now)
-            if known.error:
-                alert("gitops", known.error)
-            else:
-                well()
+            self._told.clear()
+            tell("gitops", "gitops", known.error)
         if not known.applied_commit:
             return []
         project, environments = self._open(known.applied_commit)
@@ -157,10 +155,19 @@ class GitOps:
         names = self.config.environments or [name for name, each in project.config.environments.items() if each.agents]
         for name in names:
             steps += [self._converge(environments, step, known.applied_commit) for step in environments.plan(name)]
-        self._forget({(step.environment, step.agent) for step in steps})
+        for step in steps:
+            self._tell(tell, step.environment, step.agent, step.message if step.status == "Degraded" else "")
+        for gone in self._forget({(step.environment, step.agent) for step in steps}):
+            self._tell(tell, gone.environment, gone.agent, "")
         self.failures["reconcile"] += sum(step.action == "error" for step in steps)
         self.reconciled_at = self._clock()
         return steps
+
+    def _tell(self, tell: Tell, environment: str, agent: str, message: str) -> None:
+        key = f"gitops:{environment}:{agent}"
+        if self._told.get(key) != message:
+            tell(key, f"{agent} in {environment}", message)
+            self._told[key] = message
 
     def _look(self, known: Source, now: float) -> Source:
         commit = known.seen_commit
@@ -306,14 +313,16 @@ class GitOps:
         with self._control.write() as connection:
             _upsert(connection, schema.gitops_states, {"environment": step.environment, "agent": step.agent}, values)
 
-    def _forget(self, named: set[tuple[str, str]]) -> None:
-        for state in self.states():
-            if (state.environment, state.agent) not in named:
-                table = schema.gitops_states
-                with self._control.write() as connection:
-                    connection.execute(
-                        delete(table).where(table.c.environment == state.environment, table.c.agent == state.agent)
-                    )
+    def _forget(self, named: set[tuple[str, str]]) -> list[AgentState]:
+        """Drop what the branch names no more; returns it."""
+        gone = [state for state in self.states() if (state.environment, state.agent) not in named]
+        table = schema.gitops_states
+        for state in gone:
+            with self._control.write() as connection:
+                connection.execute(
+                    delete(table).where(table.c.environment == state.environment, table.c.agent == state.agent)
+                )
+        return gone
 
     def _save_source(self, source: Source) -> None:
         with self._control.write() as connection:

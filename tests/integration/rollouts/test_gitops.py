@@ -39,6 +39,7 @@ class Git:
         self("init", "--quiet", "--initial-branch=main")
         self.head = (self.root / "lockgate.yaml").read_text()
         self.follower: GitOps | None = None
+        self.alerts: dict[str, str] = {}
 
     def __call__(self, *arguments: str) -> str:
         who = ("-c", "user.name=test", "-c", "user.email=test@localhost")
@@ -62,7 +63,7 @@ class Git:
             project = load_project(self.root)
             self.follower = GitOps(world.control, world.clock, project=project, blobs=world.versions.blobs)
         self.world.advance(2)
-        self.follower.tick()
+        self.follower.tick(lambda key, subject, message: self.alerts.update({key: message}))
         (state,) = self.follower.states()
         return f"{state.status}: {state.message}"
 
@@ -116,6 +117,20 @@ def test_an_undo_by_hand_holds_until_something_else_is_wanted(git: Git, world: A
     assert git.tick().startswith("Synced")
     git.wants(2)
     assert git.tick().startswith("Progressing")
+
+
+def test_an_agent_that_is_degraded_is_told_of_until_it_is_well(git: Git, world: Any) -> None:
+    git.wants(1)
+    git.tick()
+    git.wants(2)
+    git.tick()
+    assert not any(git.alerts.values())
+    world.rollouts.abort("triage", "dev", reason="not today", by="test")
+    told = git.tick()
+    assert git.alerts["gitops:dev:triage"] == told.removeprefix("Degraded: ")
+    git.wants(1)
+    assert git.tick().startswith("Synced")
+    assert not any(git.alerts.values())
 
 
 def test_a_broken_commit_changes_nothing_and_says_why(git: Git, world: Any) -> None:
