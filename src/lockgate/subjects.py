@@ -252,7 +252,11 @@ async def _open_member(app: App, settings: JudgeSettings, named: str, environmen
                     body["seed"] = model.seed
                 completion = await metered(body)
                 text = completion.message.get("content")
-                said = without(text.encode(), endpoint.api_key).decode() if isinstance(text, str) else ""
+                said = (
+                    without(text.encode(), endpoint.api_key, *endpoint.secrets).decode()
+                    if isinstance(text, str)
+                    else ""
+                )
                 return JudgeReply(text=said, cost_nano=completion.cost_nano)  # reasons are stored and shown
 
             yield ask
@@ -313,7 +317,7 @@ def open_provider(
 
     What is started for that ends with ``stack``.
     """
-    from lockgate.project.secrets import header_value, resolve_secret
+    from lockgate.project.secrets import header_value, is_reference, resolve_secret
     from lockgate.project.service import resolve_provider
     from lockgate.runtime.direct import Endpoint
 
@@ -324,4 +328,7 @@ def open_provider(
         return provider.kind, Endpoint(stack.enter_context(ensure_local_model(app.project, provider)), None)
     root = app.project.root
     headers = tuple((name, header_value(value, root)) for name, value in provider.headers)
-    return provider.kind, Endpoint(provider.base_url, resolve_secret(provider.api_key, root), headers)
+    secrets = tuple(
+        value for (_, value), (_, given) in zip(headers, provider.headers, strict=True) if is_reference(given)
+    )
+    return provider.kind, Endpoint(provider.base_url, resolve_secret(provider.api_key, root), headers, secrets)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -49,12 +49,21 @@ def workers() -> int:
 class Target:
     """A provider as requests need it: full URLs, and the headers that carry its key."""
 
-    __slots__ = ("_base", "_urls", "headers", "host", "key", "provider")
+    __slots__ = ("_base", "_urls", "headers", "host", "key", "provider", "secrets")
 
-    def __init__(self, provider: ResolvedProvider, base: str, headers: dict[str, str], key: str | None = None) -> None:
+    def __init__(
+        self,
+        provider: ResolvedProvider,
+        base: str,
+        headers: dict[str, str],
+        key: str | None = None,
+        secrets: Sequence[str] = (),
+    ) -> None:
         self.provider = provider
         self.headers = headers
         self.key = key
+        self.secrets = (*secrets, key) if key else tuple(secrets)
+        """What of the headers nobody is to see: the key, and those that stand as references."""
         self.host = URL(base).host or ""
         self._base = base
         self._urls: dict[str, URL] = {}
@@ -74,8 +83,8 @@ class Target:
         return url
 
     def masked(self, text: str) -> str:
-        """The text without the key."""
-        return without(text.encode("utf-8", "replace"), self.key).decode()
+        """The text without the secrets."""
+        return without(text.encode("utf-8", "replace"), *self.secrets).decode()
 
 
 class Group(NamedTuple):
@@ -215,15 +224,18 @@ class Providers:
             key = resolve_secret(reference, self._project.root)
         else:
             key = await self._key(reference)
+        secrets = []
         for name, given in provider.headers:
             waits = is_reference(given) and not is_at_hand(given)
             headers[name] = (await self._key(given) or "") if waits else header_value(given, self._project.root)
+            if is_reference(given):
+                secrets.append(headers[name])
         if provider.kind == "anthropic":
             headers["anthropic-version"] = ANTHROPIC_VERSION
         if key is not None:
             name, value = _AUTHORIZATION.get(provider.kind, ("authorization", f"Bearer {key}"))
             headers[name] = value or key
-        return Target(provider, base, headers, key)
+        return Target(provider, base, headers, key, secrets)
 
     async def _key(self, reference: str) -> str | None:
         """A store's secret: what is known while that is fresh, or while it is asked again; else what it answers."""

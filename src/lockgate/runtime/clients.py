@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import aiohttp
@@ -45,12 +45,14 @@ async def ask(
     body: dict[str, Any],
     model: ModelRef,
     timeout: float,
+    secrets: Sequence[str] = (),
 ) -> Completion:
     """One chat completion over HTTP. Raises what :class:`~lockgate.runtime.model.ModelClient` says.
 
-    No error repeats the credential in ``headers``, whatever the other side answers.
+    No error repeats the credential in ``headers``, nor the others among them that ``secrets`` names, whatever the
+    other side answers.
     """
-    secret = headers.get("authorization", "").removeprefix("Bearer ")
+    secrets = (headers.get("authorization", "").removeprefix("Bearer "), *secrets)
     try:
         async with session.post(
             f"{base_url.rstrip('/')}/chat/completions",
@@ -62,13 +64,13 @@ async def ask(
             data = await _read(response)
             if response.status != 200:
                 # before it is cut to length: a part of the credential could not be found again
-                raise failure_of(response.status, response.headers, without(data, secret), model)
+                raise failure_of(response.status, response.headers, without(data, *secrets), model)
             try:
                 return completion_of(data, response.headers, model)
             except UpstreamError:
-                return completion_of(without(data, secret), response.headers, model)
+                return completion_of(without(data, *secrets), response.headers, model)
     except LockgateError as error:
-        error.message = without(error.message.encode("utf-8", "replace"), secret).decode()
+        error.message = without(error.message.encode("utf-8", "replace"), *secrets).decode()
         error.args = (error.message,)
         raise
     except TimeoutError:  # some of aiohttp's are ClientErrors as well
@@ -82,7 +84,7 @@ async def ask(
     except aiohttp.ClientError as error:
         raise UpstreamError(
             f"model {wire_name(model)!r}: the connection failed: {type(error).__name__}: "
-            + without(str(error).encode("utf-8", "replace"), secret).decode(),
+            + without(str(error).encode("utf-8", "replace"), *secrets).decode(),
             sent=True,
         ) from error
 

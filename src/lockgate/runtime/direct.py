@@ -21,6 +21,7 @@ class Endpoint(NamedTuple):
     base_url: str
     api_key: str | None
     headers: tuple[tuple[str, str], ...] = ()
+    secrets: tuple[str, ...] = ()  # those of the headers' values that nobody is to see
 
 
 class DirectClient:
@@ -40,7 +41,8 @@ class DirectClient:
 
     async def complete(self, model: ModelRef, body: dict[str, Any], *, timeout: float) -> Completion:
         """See :class:`~lockgate.runtime.model.ModelClient`."""
-        base_url, api_key, further = self._endpoint(model.provider)
+        base_url, api_key, further, secrets = self._endpoint(model.provider)
         headers = {**dict(further), **({"authorization": f"Bearer {api_key}"} if api_key else {})}
-        completion = await ask(self._session, base_url, headers, {"model": model.name, **body}, model, timeout)
+        asked = {"model": model.name, **body}
+        completion = await ask(self._session, base_url, headers, asked, model, timeout, secrets)
         return msgspec.structs.replace(completion, cost_nano=self._price(model, completion.usage))

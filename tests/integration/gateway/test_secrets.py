@@ -1,4 +1,4 @@
-"""A provider's key on the gateway's way: in no answer, span or file, and no call waits for another's secret store."""
+"""A provider's key, and the secrets in its headers, on the gateway's way: in no answer, span or file, and no call waits for another's secret store."""
 
 from __future__ import annotations
 
@@ -23,17 +23,19 @@ if TYPE_CHECKING:
     from conftest import RunningGateway
 
 CANARY = "planted0canary1/value2without3shape"
+HEADER = "planted0header1/value2without3shape"
 
 
 @pytest.fixture
 def project_folder(tmp_path: Path, model: FakeModelServer, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("ACME_KEY", CANARY)
+    monkeypatch.setenv("ACME_HEADER", HEADER)
     root = tmp_path / "project"
     root.mkdir()
     (root / "prices.yaml").write_text("fake: {fake-model: {input: 1.0, output: 2.0}}\n")
     (root / "lockgate.yaml").write_text(
         f"project: test\nprices: prices.yaml\nproviders:\n  fake: {{kind: openai, base_url: '{model.base_url}', "
-        "timeout: 5, api_key: '${env:ACME_KEY}'}\n"
+        "timeout: 5, api_key: '${env:ACME_KEY}', headers: {x-account: '${env:ACME_HEADER}'}}\n"
     )
     return root
 
@@ -43,7 +45,9 @@ def test_a_key_that_a_provider_repeats_reaches_neither_the_client_nor_the_trace(
     gateway: RunningGateway, model: FakeModelServer, status: int
 ) -> None:
     # the second one stands where the span's text is cut
-    model.respond = lambda request: failing(status, f"no {request.headers['authorization']} {'x' * 390} {CANARY}")
+    model.respond = lambda request: failing(
+        status, f"no {request.headers['authorization']} {request.headers['x-account']} {'x' * 390} {CANARY} {HEADER}"
+    )
     body = {"model": "fake/fake-model", "messages": [{"role": "user", "content": "hi"}]}
     request = urllib.request.Request(
         f"{gateway.url}/v1/chat/completions",
@@ -69,11 +73,12 @@ def test_a_key_in_a_good_answer_or_in_a_stream_is_masked_and_the_rest_passes_as_
     half = len(CANARY) // 2
     event = json.dumps({"error": {"message": f"quota of {CANARY} is used"}}).encode()
     began = b'data: {"id": "1", "choices": [{"index": 0, "delta": {"content": "hi"}}]}\n\n'
+    event = event.replace(b"is used", b"is used by " + HEADER.encode())
     parts = (began, b"data: " + event[: 30 + half], event[30 + half :] + b"\n\n", b"data: [DONE]\n\n")
     if stream:
         model.respond = lambda _: Reply(text="", events=parts, chunk_latency=0.1)
     else:
-        model.respond = lambda _: f"your key is {CANARY}, keep it"
+        model.respond = lambda _: f"your key is {CANARY}, keep it, {HEADER}"
     body = {"model": "fake/fake-model", "messages": [{"role": "user", "content": "hi"}], "stream": stream}
     request = urllib.request.Request(
         f"{gateway.url}/v1/chat/completions",
@@ -87,7 +92,7 @@ def test_a_key_in_a_good_answer_or_in_a_stream_is_masked_and_the_rest_passes_as_
     if stream:
         assert said.startswith(began + b"data: " + event[:20])
     else:
-        assert json.loads(said)["choices"][0]["message"]["content"] == "your key is [redacted], keep it"
+        assert json.loads(said)["choices"][0]["message"]["content"] == "your key is [redacted], keep it, [redacted]"
     assert "planted0" not in repr(gateway.spans())
 
 

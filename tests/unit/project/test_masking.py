@@ -46,6 +46,15 @@ def test_a_placeholder_is_no_secret() -> None:
     assert without(b"ollama", "ollama") == b"ollama"
 
 
+def test_of_several_the_one_that_another_begins_with_leaves_nothing_of_the_longer_one() -> None:
+    short, longer = "planted-1", "planted-1-and-more"
+    data = f"{short} {longer} none".encode()
+    mask = StreamMask.of(short, None, longer)
+    assert mask is not None
+    assert mask.feed(data[:20]) + mask.feed(data[20:]) + mask.finish() == b"[redacted] [redacted] none"
+    assert without(data, short, longer) == b"[redacted] [redacted] none"
+
+
 @given(st.text("ab-x", min_size=8, max_size=12), st.lists(st.text("ab-x \n", max_size=9), max_size=12))
 def test_a_stream_in_any_chunks_is_masked_as_a_whole_would_be(secret: str, texts: list[str]) -> None:
     chunks = [text.encode() for text in texts]

@@ -1,30 +1,30 @@
-"""An answer of a provider without the key that it was sent: it may repeat it, in a good answer as in an error.
+"""An answer of a provider without the secrets that it was sent: it may repeat them, in a good answer as in an error.
 
-Bytes in which the key does not stand pass as they are, and at once: only the end of a chunk that could be the key's
-beginning waits for the next one.
+Bytes in which none of them stands pass as they are, and at once: only the end of a chunk that could be the beginning of
+one waits for the next one.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 from lockgate.gateway.upstream import MAX_ANSWER, Answer
 from lockgate.project.secrets.masking import StreamMask, without
 
 
-def masked(answer: Answer, key: str | None) -> Answer:
-    """``answer``, without ``key`` in what is read from it."""
-    mask = StreamMask.of(key)
-    return answer if mask is None or key is None else _Masked(answer, key, mask)
+def masked(answer: Answer, secrets: Sequence[str]) -> Answer:
+    """``answer``, without ``secrets`` in what is read from it."""
+    mask = StreamMask.of(*secrets)
+    return answer if mask is None else _Masked(answer, secrets, mask)
 
 
 class _Masked(Answer):
-    __slots__ = ("_inner", "_key", "_mask")
+    __slots__ = ("_inner", "_mask", "_secrets")
 
-    def __init__(self, inner: Answer, key: str, mask: StreamMask) -> None:
+    def __init__(self, inner: Answer, secrets: Sequence[str], mask: StreamMask) -> None:
         self._inner = inner
-        self._key = key
         self._mask = mask
+        self._secrets = secrets
         self.status = inner.status
 
     def header(self, name: str) -> str | None:
@@ -34,7 +34,7 @@ class _Masked(Answer):
         return self._inner.headers()
 
     async def read(self, limit: int = MAX_ANSWER) -> bytes:
-        return without(await self._inner.read(limit), self._key)
+        return without(await self._inner.read(limit), *self._secrets)
 
     async def chunks(self) -> AsyncIterator[bytes]:
         async for chunk in self._inner.chunks():

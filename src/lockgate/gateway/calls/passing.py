@@ -146,7 +146,7 @@ class Passing:
             raise
         attempt.status = answer.status
         attempt.seconds_to_headers = time.monotonic() - sent_at
-        return masked(answer, target.key)
+        return masked(answer, target.secrets)
 
     async def _read(self, attempt: Attempt, answer: Answer) -> bytes:
         """The whole answer, settled."""

@@ -1,6 +1,8 @@
-"""Takes a known secret out of text. Pure."""
+"""Takes known secrets out of text. Pure."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 MASK = "[redacted]"
 
@@ -8,56 +10,65 @@ SHORTEST_SECRET = 8
 """Characters. Shorter ones are the placeholders of local servers (``none``, ``ollama``), and parts of other words."""
 
 
-def without(data: bytes, secret: str | None) -> bytes:
-    """``data`` with :data:`MASK` for this very secret, also where JSON or a URL escapes it.
+def without(data: bytes, *secrets: str | None) -> bytes:
+    """``data`` with :data:`MASK` for these very secrets, also where JSON or a URL escapes them.
 
-    For what somebody who was sent the secret says: it may repeat it, and it need not look like one.
+    For what somebody who was sent them says: it may repeat them, and they need not look like secrets.
     """
-    if secret is None or len(secret) < SHORTEST_SECRET:
-        return data
-    for form in _forms(secret):
-        data = data.replace(form, MASK.encode())
-    return data
+    return _masked(data, _forms(secrets))
 
 
 class StreamMask:
-    """:func:`without` for data that comes in chunks, the secret perhaps across their borders.
+    """:func:`without` for data that comes in chunks, a secret perhaps across their borders.
 
-    A chunk in which nothing of it stands is given back as it is.
+    A chunk in which nothing of them stands is given back as it is.
     """
 
-    def __init__(self, secret: str) -> None:
-        self._secret = secret
-        self._forms = _forms(secret)
+    def __init__(self, forms: list[bytes]) -> None:
+        self._forms = forms
         self._held = b""
 
     @classmethod
-    def of(cls, secret: str | None) -> StreamMask | None:
-        """None where there is no secret, or one too short to be one."""
-        return None if secret is None or len(secret) < SHORTEST_SECRET else cls(secret)
+    def of(cls, *secrets: str | None) -> StreamMask | None:
+        """None where there is no secret, or none long enough to be one."""
+        forms = _forms(secrets)
+        return cls(forms) if forms else None
 
     def feed(self, chunk: bytes) -> bytes:
         """What may be passed on now."""
         data = self._held + chunk if self._held else chunk
-        if any(form in data for form in self._forms):
-            data = without(data, self._secret)
-        waits = max(_overlap(data, form) for form in self._forms)
-        if not waits:
-            self._held = b""
-            return data
-        self._held = data[-waits:]
-        return data[:-waits]
+        passed: list[bytes] = []
+        while True:
+            sure = len(data) - max(_overlap(data, form) for form in self._forms)  # what follows may be one's beginning
+            found = [(at, form) for form in self._forms if 0 <= (at := data.find(form)) < sure]
+            if not found:
+                break
+            at, form = min(found, key=lambda one: one[0])  # of those that begin there, the longest comes first
+            passed += (data[:at], MASK.encode())
+            data = data[at + len(form) :]
+        self._held = data[sure:]
+        return b"".join((*passed, data[:sure])) if passed else data[:sure]
 
     def finish(self) -> bytes:
         """What was held back, at the end."""
         rest, self._held = self._held, b""
-        return rest
+        return _masked(rest, self._forms)
 
 
-def _forms(secret: str) -> list[bytes]:
-    """The secret as it stands, as JSON may escape it, and as a URL does."""
-    escaped = secret.replace("\\", "\\\\").replace('"', '\\"')
-    return [form.encode() for form in {secret, escaped, escaped.replace("/", "\\/"), _in_url(secret)}]
+def _masked(data: bytes, forms: list[bytes]) -> bytes:
+    for form in forms:
+        data = data.replace(form, MASK.encode())
+    return data
+
+
+def _forms(secrets: Iterable[str | None]) -> list[bytes]:
+    """Each secret as it stands, as JSON may escape it, and as a URL does; one that another begins with, after it."""
+    forms: set[str] = set()
+    for secret in secrets:
+        if secret is not None and len(secret) >= SHORTEST_SECRET:
+            escaped = secret.replace("\\", "\\\\").replace('"', '\\"')
+            forms |= {secret, escaped, escaped.replace("/", "\\/"), _in_url(secret)}
+    return [form.encode() for form in sorted(forms, key=lambda form: (-len(form), form))]
 
 
 def _overlap(data: bytes, form: bytes) -> int:
