@@ -60,6 +60,8 @@ class FakeModelServer:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ready = threading.Event()
         self._stopping = asyncio.Event()
+        self._going = asyncio.Event()
+        self._going.set()
         self._thread = threading.Thread(target=self._run, name="fake-model-server", daemon=True)
         self._connections: set[_Connection] = set()
         self._changed = threading.Condition()
@@ -81,6 +83,15 @@ class FakeModelServer:
     def wait_for_disconnects(self, count: int, *, timeout: float = 30.0) -> None:
         """Block until ``count`` clients have left early; TimeoutError after ``timeout`` seconds."""
         self._wait(lambda: len(self.disconnects) >= count, f"{count} disconnects", timeout)
+
+    def pause(self) -> None:
+        """Take requests, and answer none until :meth:`resume`: what happens meanwhile needs no luck with time."""
+        self._going.clear()
+
+    def resume(self) -> None:
+        """Answer again, also those who wait."""
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(self._going.set)
 
     def start(self) -> Self:
         self._thread.start()
@@ -235,6 +246,7 @@ class _Connection(asyncio.Protocol):
     async def _send(self, request: ModelRequest, reply: Reply) -> None:
         transport = self.transport
         assert transport is not None
+        await self.server._going.wait()
         latency = self.server.latency if reply.latency is None else reply.latency
         if latency:
             await asyncio.sleep(latency)

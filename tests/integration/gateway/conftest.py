@@ -33,6 +33,7 @@ from lockgate.versions.model import ActionLimits, AgentVersion, ModelRef
 
 PRICES = """
 fake: {fake-model: {input: 1.0, output: 2.0}, gpt-5-fake: {input: 1.0, output: 2.0}}
+brief: {fake-model: {input: 1.0, output: 2.0}}
 down: {fake-model: {input: 1.0, output: 2.0}}
 claude: {fake-model: {input: 1.0, output: 2.0, cached: 0.1}}
 azure: {fake-model: {input: 1.0, output: 2.0}}
@@ -56,6 +57,8 @@ class RunningGateway:
             system_prompt="",
         )
         """What every run's version is taken for; cached by digest, so set it before a digest's first call."""
+        self.limits = ActionLimits(max_seconds=60.0)
+        """Every run's; the versions here are not locked."""
         self._ready = threading.Event()
         self._stop: Callable[[], object] = lambda: None
         self._thread = threading.Thread(target=lambda: asyncio.run(self._main()), daemon=True)
@@ -66,7 +69,7 @@ class RunningGateway:
         loop, stopping = asyncio.get_running_loop(), asyncio.Event()
         self._stop = lambda: loop.call_soon_threadsafe(stopping.set)
         self.worker = worker = Worker(self.app, 0)
-        worker._agents._limits_of = lambda _: ActionLimits(max_seconds=2.0)  # the versions here are not locked
+        worker._agents._limits_of = lambda _: self.limits
         worker._version = lambda _: self.version  # type: ignore[method-assign]
         worker._proxy._guards._version_of = lambda _: self.version
         worker._proxy._cache._version_of = lambda _: self.version
@@ -250,10 +253,11 @@ def project_folder(tmp_path: Path, model: FakeModelServer) -> Path:
     (root / "prices.yaml").write_text(PRICES)
     (root / "lockgate.yaml").write_text(
         f"project: test\nprices: prices.yaml\nproviders:\n"
-        f"  fake: {{kind: openai, base_url: '{model.base_url}', timeout: 5}}\n"
+        f"  fake: {{kind: openai, base_url: '{model.base_url}', timeout: 60}}\n"
+        f"  brief: {{kind: openai, base_url: '{model.base_url}', timeout: 3}}\n"
         f"  down: {{kind: openai, base_url: 'http://127.0.0.1:1/v1', timeout: 5, retries: 1}}\n"
-        f"  claude: {{kind: anthropic, base_url: '{model.base_url}', timeout: 5}}\n"
-        f"  azure: {{kind: azure, base_url: '{model.base_url}', api_version: '2024-10-21', timeout: 5}}\n"
+        f"  claude: {{kind: anthropic, base_url: '{model.base_url}', timeout: 60}}\n"
+        f"  azure: {{kind: azure, base_url: '{model.base_url}', api_version: '2024-10-21', timeout: 60}}\n"
     )
     return root
 

@@ -19,6 +19,7 @@ from openai import OpenAI
 from lockgate.gateway.model import RunClaims
 from lockgate.gateway.tokens import sign, verify
 from lockgate.results import RunResult, ToolUse, Usage
+from lockgate.versions.model import ActionLimits
 
 if TYPE_CHECKING:
     from conftest import FakeHost, RunningGateway
@@ -400,7 +401,9 @@ def test_without_mirroring_nothing_is_shadowed(gateway: RunningGateway, hosts: H
     hosts(STABLE)
     candidate = hosts(CANDIDATE)
     ask(caller)
-    time.sleep(0.05)
+    gateway.rest()
+    assert gateway.worker is not None
+    assert gateway.worker._agents._shadows._workers == []  # the first shadow starts them
     assert candidate.requests == []
 
 
@@ -415,6 +418,7 @@ def test_a_slow_candidate_slows_no_live_run_and_fills_no_memory(
     hosts(CANDIDATE).respond = lambda _: "hang"
     for _ in range(10):
         ask(caller)
+    gateway.rest()
     assert agents._shadows._waiting.qsize() == 3
     assert agents.shadows_dropped == 10 - 3 - 2
 
@@ -440,7 +444,8 @@ def test_a_caller_that_leaves_cancels_the_run(gateway: RunningGateway, hosts: Ho
 def test_a_host_that_never_answers_is_given_up(
     gateway: RunningGateway, hosts: Hosts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lockgate.gateway.agents.GRACE", -1.8)  # of a limit of 2 seconds: 0.2 are left
+    monkeypatch.setattr("lockgate.gateway.agents.GRACE", 0.0)
+    gateway.limits = ActionLimits(max_seconds=2.0)
     gateway.route()
     hosts(STABLE).respond = lambda _: "hang"
     status, problem = run(gateway, {"input": "x"})

@@ -78,7 +78,7 @@ class Control:
         response = web.StreamResponse(headers={"content-type": "text/event-stream"})
         await response.prepare(request)
         await response.write(b"data: first\n\n")
-        await asyncio.to_thread(self.go_on.wait, 10)
+        await asyncio.to_thread(self.go_on.wait, 60)
         await response.write(b"data: second\n\n")
         return response
 

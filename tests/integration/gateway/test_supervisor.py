@@ -17,9 +17,13 @@ from lockgate.gateway import supervisor
 from lockgate.gateway.supervisor import Spec, Supervisor, pause_after, python
 from lockgate.process import alive
 
-SLEEP = (sys.executable, "-c", "import time; time.sleep(60)")
+SLEEP = (sys.executable, "-c", "import time; time.sleep(600)")
 FAIL = (sys.executable, "-c", "raise SystemExit(3)")
-STUBBORN = (sys.executable, "-c", "import signal, time; signal.signal(15, signal.SIG_IGN); print(); time.sleep(60)")
+STUBBORN = (
+    sys.executable,
+    "-c",
+    "import signal, time; signal.signal(15, signal.SIG_IGN); open('ignores', 'w').close(); time.sleep(600)",
+)
 
 
 class Wanted:
@@ -44,7 +48,7 @@ def supervise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Calla
         one._end()
 
 
-def step_until(one: Supervisor, condition: Callable[[], object], *, seconds: float = 10.0) -> None:
+def step_until(one: Supervisor, condition: Callable[[], object], *, seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         one.step(time.monotonic())
@@ -112,13 +116,12 @@ def test_a_child_that_keeps_failing_is_started_ever_more_rarely(supervise: Calla
 
 
 def test_a_child_that_ignores_the_stop_is_killed(
-    supervise: Callable[..., Supervisor], monkeypatch: pytest.MonkeyPatch
+    supervise: Callable[..., Supervisor], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(supervisor, "STOP_SECONDS", 0.3)
     wanted = Wanted({"a": Spec(command=STUBBORN)})
     one = supervise(wanted)
-    one.step(time.monotonic())
-    time.sleep(0.3)  # until it ignores
+    step_until(one, (tmp_path / "ignores").exists)
     wanted.specs = {}
     step_until(one, lambda: not one.pids())
 
@@ -155,7 +158,7 @@ def test_commands_are_of_this_interpreter() -> None:
     assert python("lockgate", "control") == (sys.executable, "-m", "lockgate", "control")
 
 
-WAITS = (sys.executable, "-c", "import sys, time; open('told', 'w').write(sys.stdin.readline()); time.sleep(60)")
+WAITS = (sys.executable, "-c", "import sys, time; open('told', 'w').write(sys.stdin.readline()); time.sleep(600)")
 
 
 @pytest.fixture
@@ -185,6 +188,9 @@ def test_without_a_living_spare_a_child_starts_by_itself(spare: tuple[Supervisor
     one, wanted = spare
     pid = one.pids()["spare"]
     os.kill(pid, signal.SIGKILL)
+    process = one._children["spare"].process
+    assert process is not None
+    process.wait(60)
     wanted.specs["a"] = Spec(command=SLEEP, becomes=("host",))
     step_until(one, lambda: "a" in one.pids())
     assert one.pids()["a"] != pid
