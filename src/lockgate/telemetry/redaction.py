@@ -7,8 +7,13 @@ The shapes are the published ones of the services' own credentials; a value unde
 from __future__ import annotations
 
 import re
+from functools import cache
+from typing import TYPE_CHECKING
 
 from lockgate.project.secrets.masking import MASK as MASK
+
+if TYPE_CHECKING:
+    import jsonschema_rs
 
 _TOKENS = re.compile(
     rb"\b(?:"
@@ -48,10 +53,18 @@ def may_hold_secrets(data: bytes) -> bool:
 
     For many texts at once, joined, it costs a fraction of what it costs one by one.
     """
-    if any(mark in data for mark in _TOKEN_MARKS) or b"PRIVATE KEY-----" in data or b"://" in data:
-        return True
-    lowered = data.lower()
-    return b"bearer" in lowered or b"basic" in lowered or any(name in lowered for name in _NAMES)
+    return _marks().is_valid(data.decode("utf-8", "replace"))
+
+
+@cache
+def _marks() -> jsonschema_rs.Validator:
+    """Looks for all the marks in one pass: the regular expressions of Rust, which this library brings along, do that
+    in a tenth of the time that it takes to look for one after the other, or that Python's own need."""
+    import jsonschema_rs
+
+    marks = "|".join(re.escape(mark.decode()) for mark in (*_TOKEN_MARKS, b"PRIVATE KEY-----", b"://"))
+    names = "|".join(re.escape(name.decode()) for name in (*_NAMES, b"bearer", b"basic"))
+    return jsonschema_rs.validator_for({"pattern": f"{marks}|(?i:{names})"})
 
 
 def redact_bytes(data: bytes) -> bytes:
