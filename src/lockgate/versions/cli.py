@@ -14,7 +14,7 @@ from lockgate.console import JsonFlag, console, emit, group, table
 
 if TYPE_CHECKING:
     from lockgate.bootstrap import App
-    from lockgate.versions.diff import BehaviourDiff
+    from lockgate.versions.diff import BehaviourDiff, Snapshot
     from lockgate.versions.estimate import Cost
     from lockgate.versions.model import Finding, LockResult, ModelRef
     from lockgate.versions.store import VersionRow
@@ -133,6 +133,8 @@ def diff(
 ) -> None:
     """Show how two versions of an agent differ in behaviour: what got looser, what changed, where.
 
+    Where no side names an agent and the project has several, all that differ are shown.
+
     Example: lockgate diff refund-triage@2 refund-triage@3
     """
     import msgspec
@@ -140,7 +142,7 @@ def diff(
     from lockgate.bootstrap import open_app
     from lockgate.versions import diff as diffs
     from lockgate.versions.estimate import weigh
-    from lockgate.versions.snapshots import pair
+    from lockgate.versions.snapshots import sides
 
     app = open_app()
 
@@ -148,15 +150,35 @@ def diff(
         stable = app.stable(environment, agent)
         return None if stable is None else stable.behaviour_digest
 
-    old, new = pair(app.versions, before, after, serves)
+    pairs, absent = sides(app.versions, before, after, serves)
     cost = _pricer(app)
-    found = msgspec.structs.replace(
-        diffs.compare(old, new), before_weight=weigh(old.version, cost), after_weight=weigh(new.version, cost)
-    )
-    if as_markdown and not json:
-        sys.stdout.write(diffs.markdown(found))
+    found = [
+        msgspec.structs.replace(
+            diffs.compare(old, new), before_weight=weigh(old.version, cost), after_weight=weigh(new.version, cost)
+        )
+        for old, new in pairs
+    ]
+    if absent is None:
+        shown, rest = found, ""
     else:
-        emit(found, json, lambda: _draw_diff(found))
+        shown, rest = [one for one in found if one.changes], _not_shown(pairs, found, absent)
+    if as_markdown and not json:
+        sys.stdout.write("\n".join([diffs.markdown(one) for one in shown] + ([f"{rest}\n"] if rest else [])))
+        return
+
+    def draw() -> None:
+        for one in shown:
+            _draw_diff(one)
+        if rest:
+            console().print(rest, markup=False, soft_wrap=True)
+
+    emit(found[0] if absent is None else shown, json, draw)
+
+
+def _not_shown(pairs: Sequence[tuple[Snapshot, Snapshot]], found: Sequence[BehaviourDiff], absent: list[str]) -> str:
+    same = [old.version.agent for (old, _), one in zip(pairs, found, strict=True) if not one.changes]
+    parts = (("no difference", same), ("not on both sides", absent))
+    return "; ".join(f"{what}: {', '.join(agents)}" for what, agents in parts if agents)
 
 
 def _pricer(app: App) -> Cost:

@@ -10,7 +10,7 @@ import pytest
 from lockgate.bootstrap import open_app
 from lockgate.errors import InputError, NotFound
 from lockgate.versions.revisions import project_at
-from lockgate.versions.snapshots import pair, snapshot
+from lockgate.versions.snapshots import sides, snapshot
 
 AGENT = "agents/triage.v1.yaml"
 
@@ -42,11 +42,38 @@ def nothing(environment: str, agent: str) -> str | None:
 
 @pytest.mark.parametrize("before", ["HEAD", "main", f"HEAD:{AGENT}"])
 def test_a_git_revision_is_compared_with_the_file_as_it_stands(repository: Path, before: str) -> None:
-    old, new = pair(open_app(repository).versions, before, None, nothing)
+    ((old, new),), absent = sides(open_app(repository).versions, before, None, nothing)
+    assert absent is None
     assert old.version.system_prompt.startswith("Extract")
     assert new.version.system_prompt == "Another prompt.\n"
     assert (old.label, new.label) == (before, AGENT)
     assert (repository / "prompts/triage.md").read_text() == "Another prompt.\n"
+
+
+def test_a_revision_of_several_agents_is_compared_agent_by_agent(repository: Path) -> None:
+    text = (repository / AGENT).read_text()
+    (repository / "agents/second.v1.yaml").write_text(text.replace("name: triage", "name: second"))
+    open_app(repository).versions.lock()
+    git(repository, "add", "-A")
+    git(repository, "commit", "-qm", "two")
+    (repository / "agents/third.v1.yaml").write_text(text.replace("name: triage", "name: third"))
+    (repository / AGENT).write_text(text.replace("temperature: 0.1", "temperature: 0.7"))
+    versions = open_app(repository).versions
+    versions.lock()
+    pairs, absent = sides(versions, "HEAD", None, nothing)
+    assert [
+        (old.version.agent, old.version.model.temperature, new.version.model.temperature) for old, new in pairs
+    ] == [
+        ("second", 0.1, 0.1),
+        ("triage", 0.1, 0.7),
+    ]
+    assert absent == ["third"]
+    (_, absent) = sides(versions, "HEAD", "HEAD~1", nothing)
+    assert absent == ["second", "third"]
+    with pytest.raises(InputError, match="of which agent"):
+        sides(versions, "1", "2", nothing)
+    with pytest.raises(NotFound, match="none of the agents"):
+        sides(versions, "prod", None, nothing)
 
 
 def test_an_environment_is_what_serves_there(repository: Path) -> None:
