@@ -3,6 +3,7 @@ details elsewhere. Pure."""
 
 from __future__ import annotations
 
+from math import ceil
 from typing import Any
 
 import msgspec
@@ -105,10 +106,10 @@ def _retry_headers(error: LockgateError) -> list[tuple[str, str]]:
     if isinstance(error, LimitExceeded):
         if error.retry_after is None:
             return [("x-should-retry", "false")]
-        return [("retry-after", str(max(1, round(error.retry_after + 0.5))))]
+        return [("retry-after", str(max(1, ceil(error.retry_after))))]
     if isinstance(error, ApprovalPending):
         return [("x-should-retry", "false")]
     if error.status == 503:
         asked = error.retry_after if isinstance(error, UpstreamError) else None
-        return [("retry-after", str(max(1, round((asked or 0.0) + 0.5))))]
+        return [("retry-after", str(max(1, ceil(asked or 0.0))))]
     return []

@@ -60,6 +60,26 @@ def test_the_small_model_answers_what_it_calls_easy(gateway: RunningGateway, mod
     assert (noted["lockgate.route.tier"], noted["lockgate.route.by"]) == ("triage", "classifier")
 
 
+def test_the_small_model_is_not_asked_about_what_the_cache_answers(
+    gateway: RunningGateway, model: FakeModelServer
+) -> None:
+    tiered(gateway, hard_tags=["legal"])
+    gateway.version = msgspec.structs.replace(gateway.version, cache={"exact": True, "ttl": 60.0})
+    model.respond = lambda request: "EASY" if "EASY or HARD?" in str(request.body) else request.model
+    token = gateway.run_token()
+
+    def ask(headers: dict[str, str] | None = None) -> tuple[str, str]:
+        _, told, body = gateway.ask(token, "hi", headers=headers, temperature=0)
+        answered = {name.lower(): value for name, value in told.items()}
+        return answered["x-lockgate-cache"], json.loads(body)["choices"][0]["message"]["content"]
+
+    assert ask() == ("miss", "small")
+    assert len(model.requests) == 2
+    assert ask() == ("exact", "small")
+    assert len(model.requests) == 2
+    assert ask({"x-lockgate-tags": "legal"}) == ("miss", "fake-model")  # by another model, whatever is kept
+
+
 @pytest.mark.parametrize("said", ["HARD", "It is EASY", "", "perhaps"])
 def test_the_strong_model_answers_whatever_is_not_plainly_easy(
     gateway: RunningGateway, model: FakeModelServer, said: str

@@ -32,6 +32,7 @@ class Scope(NamedTuple):
     environment: str
     digest: str  # effective digest; empty for calls that belong to no agent
     policy: str  # what the tenant's guardrails say
+    tags: tuple[str, ...] = ()  # by which a version chooses the model that answers
 
 
 def key_of(request: Request, provider: str, model: str, scope: Scope) -> bytes:

@@ -19,6 +19,7 @@ from lockgate.gateway.calls.call import Call
 from lockgate.gateway.calls.seams import Hit
 from lockgate.gateway.protocols.embeddings import Embeddings
 from lockgate.gateway.protocols.model import Request
+from lockgate.gateway.routing import triage
 from lockgate.money import to_usd
 from lockgate.project.guards import TenantSpec
 from lockgate.telemetry.metrics import Registry
@@ -161,7 +162,8 @@ class AnswerCache:
         """The answer that was given before."""
         _, config, policy = self._settings(call)
         assert config is not None
-        scope = Scope(call.identity.tenant, call.identity.environment, call.effective_digest or "", policy)
+        tags = tuple(sorted(triage.tags_of(call.exchange.headers.get(triage.TAGS)))) if call.run is not None else ()
+        scope = Scope(call.identity.tenant, call.identity.environment, call.effective_digest or "", policy, tags)
         asked = _Asked(config, keys.key_of(call.request, call.provider, call.model, scope))
         call.notes["cache"] = asked
         told = (call.exchange.headers.get(HEADER) or "").lower()
@@ -190,7 +192,7 @@ class AnswerCache:
     async def store(self, call: Call, body: bytes, content_type: str) -> None:
         """Keep an answer that was given, settled and not withheld."""
         asked: _Asked | None = call.notes.get("cache")
-        if asked is None:
+        if asked is None or _unfit(call.request, asked.config) is not None:  # the model that was chosen may draw
             return
         if call.request.stream:
             if not keys.storable_stream(body):

@@ -137,17 +137,15 @@ class Proxy:
     async def _serve(self, call: Call) -> None:
         if self._guards is not None:
             await self._guards.before(call)
-        if self._router is not None:
-            asked = call.provider, call.model
-            await self._router.route(call)
-            call.was_routed = (call.provider, call.model) != asked
         cache = self._cache
         if cache is None or not cache.wants(call):
+            await self._route(call)
             await self._attempts.answer(call)
             return
         try:
             hit = await cache.lookup(call)
             if hit is None:
+                await self._route(call)
                 kept = await self._attempts.answer(call, keep=True)
                 if kept is not None:
                     await cache.store(call, *kept)
@@ -162,3 +160,10 @@ class Proxy:
         headers.append(("x-lockgate-cost-usd", f"{to_usd(call.cost):.9f}"))  # what looking for it cost, if anything
         call.exchange.respond(200, headers, hit.body)
         record_unasked(call, self._emit, None)
+
+    async def _route(self, call: Call) -> None:
+        """Choose the model that is asked, now that one has to be: choosing may cost a question to another."""
+        if self._router is not None:
+            asked = call.provider, call.model
+            await self._router.route(call)
+            call.was_routed = (call.provider, call.model) != asked

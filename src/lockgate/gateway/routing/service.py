@@ -24,8 +24,6 @@ from lockgate.versions.model import AgentVersion, ModelRef
 
 log = logging.getLogger(__name__)
 
-TAGS = "x-lockgate-tags"
-
 Ask = Callable[[Call, str, Request], Awaitable[dict[str, Any]]]
 
 
@@ -93,7 +91,7 @@ class Router:
         texts = [text.text for text in call.request.texts() if text.role != "system"]
         tokens = sum(map(len, texts)) // 4
         before = call.cost
-        decision = triage.by_rule(routing, triage.tags_of(call.exchange.headers.get(TAGS)), tokens)
+        decision = triage.by_rule(routing, triage.tags_of(call.exchange.headers.get(triage.TAGS)), tokens)
         if decision is None:
             decision = await self._asked(call, routing, cheaper, texts)
         asking = call.cost - before

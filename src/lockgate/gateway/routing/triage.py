@@ -17,6 +17,8 @@ QUESTION = (
     "correctly: short, common, one step, nothing at stake. Say HARD when it is long, unusual or ambiguous, needs "
     "several steps, arithmetic or judgement, or when a mistake would hurt. Answer with one word: EASY or HARD."
 )
+TAGS = "x-lockgate-tags"
+"""A header: the tags of a request."""
 SHOWN = 6000
 """Characters of a request that the cheaper model is shown."""
 
