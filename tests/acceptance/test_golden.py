@@ -71,6 +71,50 @@ def rows(path: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in Path(path).read_text().splitlines()]
 
 
+WORLD = """\
+class Shop:
+    lookups = ("find",)
+
+    def __init__(self):
+        self.orders = {"7": "pending"}
+        self.tools = {"find": self.find, "cancel": self.cancel}
+
+    def state(self):
+        return self.orders
+
+    def find(self, order):
+        return self.orders[order]
+
+    def cancel(self, order):
+        self.orders[order] = "cancelled"
+        if order != "7":
+            raise ValueError(f"no order {order}")
+
+
+def world(case):
+    return Shop()
+"""
+
+
+def test_lint_plays_what_is_expected_in_the_world_of_a_simulation(project: Path) -> None:
+    def task(id: str, *calls: tuple[str, str]) -> dict[str, Any]:
+        actions = [{"name": name, "arguments": {"order": order}} for name, order in calls]
+        said = {"reason_for_call": f"{id}: cancel my order", "domain": "shop"}
+        criteria = {"actions": actions}
+        return {"id": id, "user_scenario": {"instructions": said}, "evaluation_criteria": criteria}
+
+    Path("evals/worlds").mkdir(parents=True)
+    Path("evals/worlds/shop.py").write_text(WORLD)
+    tasks = [task("right", ("find", "8"), ("find", "7"), ("cancel", "7")), task("wrong", ("cancel", "9"))]
+    Path("tasks.json").write_text(json.dumps(tasks))
+    call("import", "tasks.json", "--to", "sim.jsonl", "--world", "evals/worlds/shop.py:world", "--owner", "ana")
+    assert {row["metadata"]["simulation"]["world"] for row in rows("sim.jsonl")} == {"evals/worlds/shop.py:world"}
+    shown = json.loads(call("lint", "sim.jsonl", "--embeddings", "letters", "--json", exit_code=1))
+    (error,) = (problem for problem in shown["problems"] if problem["level"] == "error")
+    assert error["cases"] == ["tau2-shop-wrong"]
+    assert "refused by the world: no order 9" in error["message"]
+
+
 def test_lint_names_every_bad_line_and_fails(project: Path) -> None:
     Path("bad.jsonl").write_text('{"id": "a", "input": "x"}\nnot json\n{"id": "b", "inpt": 1}\n')
     found = json.loads(call("lint", "bad.jsonl", "--json", exit_code=1))

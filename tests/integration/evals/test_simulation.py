@@ -16,51 +16,25 @@ from typer.testing import CliRunner
 
 from lockgate.bootstrap import open_app
 from lockgate.cli import app
+from lockgate.errors import InputError
+from lockgate.evals.golden import write_cases
+from lockgate.evals.golden.importers import import_cases
 from lockgate.evals.model import Case
 from lockgate.evals.scorers.final_state import final_state
+from lockgate.evals.scorers.python import load_function
 from lockgate.evals.scorers.sample import Mark, Sample
+from lockgate.evals.simulation.world import make_calls
 from lockgate.results import RunResult
 from lockgate.testing import FakeModelServer, call
 from lockgate.testing.replies import ModelRequest
 
 RETAIL = Path(__file__).parents[4] / "shared" / "data" / "tau2-retail"
 pytestmark = pytest.mark.skipif(not RETAIL.is_dir(), reason="../shared/data/tau2-retail is not beside this checkout")
-KNOWN = (
-    "find_user_id_by_name_zip",
-    "get_order_details",
-    "cancel_pending_order",
-    "modify_pending_order_address",
-    "modify_user_address",
-    "return_delivered_order_items",
-)
-WRITES = KNOWN[2:]
-
-
-def tasks() -> list[dict[str, Any]]:
-    """The tasks whose expected calls our shop knows, one write at least."""
-    found = []
-    for task in json.loads((RETAIL / "tasks.json").read_text()):
-        names = {action["name"] for action in task["evaluation_criteria"]["actions"] or ()}
-        if names <= {*KNOWN} and names & {*WRITES}:
-            found.append(task)
-    return found
-
-
-def case_of(task: dict[str, Any]) -> Case:
-    said = task["user_scenario"]["instructions"]
-    user = {
-        "goal": said["reason_for_call"],
-        "persona": said["task_instructions"],
-        "known": said["known_info"] or "",
-        "unknown": said["unknown_info"] or "",
-    }
-    calls = [{"name": one["name"], "arguments": one["arguments"]} for one in task["evaluation_criteria"]["actions"]]
-    return Case(
-        id=f"retail-{task['id']}",
-        input=user["goal"],
-        expected_tools=calls,
-        metadata={"simulation": {"user": user, "world": "evals/worlds/retail_world.py:world"}},
-    )
+EXAMPLE = Path(__file__).parents[3] / "examples" / "tau2-retail"
+WORLD = "evals/worlds/retail.py:world"
+REFUSED = {"tau2-retail-64", "tau2-retail-105"}
+"""Tasks whose expected calls the shop refuses by its own rules."""
+EXPECTED = {case.id: case for case in import_cases(RETAIL / "tasks.json", world=WORLD).cases} if RETAIL.is_dir() else {}
 
 
 class Shopkeeper:
@@ -87,27 +61,20 @@ def keeper() -> Shopkeeper:
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keeper: Shopkeeper) -> Iterator[Path]:
     monkeypatch.delenv("LOCKGATE_HOME", raising=False)
     monkeypatch.setenv("TAU2_RETAIL", str(RETAIL))
+    shutil.copytree(EXAMPLE, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "data").mkdir()
+    shutil.copy(RETAIL / "policy.md", tmp_path / "data/policy.md")
+    (tmp_path / "evals/golden").mkdir()
+    write_cases(tmp_path / "evals/golden/retail.jsonl", list(EXPECTED.values()))
+    agent = tmp_path / "agents/shop.v1.yaml"
+    agent.write_text(
+        agent.read_text().replace('provider: ollama, name: "llama3.1:70b"', "provider: fake, name: model-1")
+    )
     with FakeModelServer(keeper) as server:
-        files = {
-            "lockgate.yaml": f"project: p\nproviders: {{fake: {{kind: openai, base_url: '{server.base_url}'}}}}\n"
-            "prices: prices.yaml\n",
-            "prices.yaml": "fake: {model-1: {input: 1.0, output: 2.0}}\n",
-            "agents/shop.v1.yaml": "agent:\n  name: shop\n  version: 1\n  owner: team\n"
-            "  model: {provider: fake, name: model-1, temperature: 0}\n  system_prompt: prompts/shop.md\n"
-            f"  tools: [{', '.join(KNOWN)}]\n",
-            "prompts/shop.md": (RETAIL / "policy.md").read_text(),
-            "tools/outside.py": "def outside(**arguments):\n    raise AssertionError('reached the outside')\n",
-        }
-        for name in KNOWN:
-            effect = "write" if name in WRITES else "read"
-            files[f"tools/{name}.yaml"] = (
-                f"tool: {{name: {name}, effect: {effect}, python: 'tools/outside.py:outside'}}\n"
-            )
-        for name, text in files.items():
-            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / name).write_text(text)
-        (tmp_path / "evals/worlds").mkdir(parents=True)
-        shutil.copy(Path(__file__).with_name("retail_world.py"), tmp_path / "evals/worlds/retail_world.py")
+        (tmp_path / "lockgate.yaml").write_text(
+            f"project: p\nproviders: {{fake: {{kind: openai, base_url: '{server.base_url}'}}}}\nprices: prices.yaml\n"
+        )
+        (tmp_path / "prices.yaml").write_text("fake: {model-1: {input: 1.0, output: 2.0}}\n")
         monkeypatch.chdir(tmp_path)
         yield tmp_path
 
@@ -124,23 +91,46 @@ def scored(case: Case, result: RunResult) -> Mark:
     return mark
 
 
+@pytest.mark.parametrize("number", [0, 37, 40, 59])  # exchange, a wrong name and items, payment, address and cancelling
 async def test_an_agent_that_does_what_was_expected_leaves_the_expected_database(
-    project: Path, keeper: Shopkeeper
+    project: Path, keeper: Shopkeeper, number: int
 ) -> None:
-    found = tasks()
-    assert len(found) >= 3
-    for case in map(case_of, found[:3]):
-        keeper.calls = list(case.expected_tools or ())
-        result = await play(case)
-        assert result.status == "completed", result.error
-        assert result.transcript[0] == {"role": "user", "content": "please help"}
-        assert result.changes
-        assert scored(case, result) == Mark(1.0, f"{len(result.changes)} changes, as expected")
+    case = EXPECTED[f"tau2-retail-{number}"]
+    keeper.calls = list(case.expected_tools or ())
+    result = await play(case)
+    assert result.status == "completed", result.error
+    assert result.transcript[0] == {"role": "user", "content": "please help"}
+    assert result.changes
+    assert scored(case, result) == Mark(1.0, f"{len(result.changes)} changes, as expected")
+
+
+def test_the_expected_calls_of_all_other_tasks_can_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the part of the database that a task is about: its customers, their orders, all products."""
+    whole = json.loads((RETAIL / "db.json").read_text())
+    make_world = load_function(WORLD, EXAMPLE)
+    refused = set()
+    for case in EXPECTED.values():
+        named = json.dumps(case.expected_tools)
+        orders = {id: one for id, one in whole["orders"].items() if id in named}
+        customers = {one["user_id"] for one in orders.values()}
+        users = {
+            id: user
+            for id, user in whole["users"].items()
+            if id in customers or id in named or user["email"] in named or user["address"]["zip"] in named
+        }
+        part = json.dumps({"products": whole["products"], "users": users, "orders": orders})
+        monkeypatch.setitem(make_world.__globals__, "_database", lambda part=part: part)
+        try:
+            make_calls(make_world(case), case.expected_tools or [])
+        except InputError:
+            refused.add(case.id)
+    assert len(EXPECTED) == 114
+    assert refused == REFUSED
 
 
 async def test_a_write_that_is_missing_or_wrong_is_seen_in_the_database(project: Path, keeper: Shopkeeper) -> None:
-    case = case_of(tasks()[0])
-    keeper.calls = [one for one in case.expected_tools or () if one["name"] not in WRITES]
+    case = EXPECTED["tau2-retail-59"]
+    keeper.calls = [one for one in case.expected_tools or () if "pending" not in one["name"]]
     result = await play(case)
     assert (result.status, result.changes) == ("completed", {})
     mark = scored(case, result)
@@ -149,11 +139,11 @@ async def test_a_write_that_is_missing_or_wrong_is_seen_in_the_database(project:
 
 
 def test_trials_in_a_world_are_forgotten_by_fresh_and_shown_in_reports(project: Path, keeper: Shopkeeper) -> None:
-    case = case_of(tasks()[0])
+    case = EXPECTED["tau2-retail-59"]
     keeper.calls = list(case.expected_tools or ())
     Path("g.jsonl").write_bytes(msgspec.json.encode(case) + b"\n")
     evaluate = ["eval", "--agent", "agents/shop.v1.yaml", "--dataset", "g.jsonl", "--threshold", "final_state=0.5"]
-    for more, known in (([], 0), ([], 1), (["--fresh"], 0)):
+    for more, known in (([], 0), ([], 4), (["--fresh"], 0)):
         shown = CliRunner().invoke(app, [*evaluate, *more, "--json"])
         assert json.loads(shown.stdout)["cached_trials"] == known
     Path("elsewhere").mkdir()

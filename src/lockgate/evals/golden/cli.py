@@ -38,6 +38,9 @@ def import_command(
         list[str] | None, typer.Option("--map", help="COLUMN=FIELD, where a column has another name; repeatable.")
     ] = None,
     input_var: Annotated[str | None, typer.Option("--input-var", help="promptfoo: the variable that is asked.")] = None,
+    world: Annotated[
+        str | None, typer.Option("--world", help="tau2: FILE:FUNCTION of the world its tools act in.")
+    ] = None,
     owner: Annotated[str | None, typer.Option("--owner", help="Who keeps these cases right.")] = None,
     tag: Annotated[list[str] | None, typer.Option("--tag", help="A tag for all of them; repeatable.")] = None,
     json: JsonFlag = False,
@@ -57,7 +60,7 @@ def import_command(
         if not equals or not field:
             raise InputError(f"--map {one!r} is not COLUMN=FIELD", remedy="e.g. --map utterance=input")
         columns[name] = field
-    found = import_cases(source, format, columns=columns, input_var=input_var)
+    found = import_cases(source, format, columns=columns, input_var=input_var, world=world)
     cases = [
         msgspec.structs.replace(case, owner=case.owner or owner, tags=list(dict.fromkeys([*case.tags, *(tag or ())])))
         for case in found.cases
@@ -92,6 +95,8 @@ def lint(
 
     Example: lockgate golden lint evals/golden/refund-triage.jsonl --agent refund-triage
     """
+    import msgspec
+
     from lockgate.evals.golden import check_lines
     from lockgate.evals.golden.lint import Around, Problem
     from lockgate.evals.golden.lint import lint as look
@@ -99,7 +104,7 @@ def lint(
     numbered, failures = check_lines(file)
     cases = [case for _, case in numbered]
     embedder = _embedder(embeddings)
-    around = _around(agent, cases) if agent else Around()
+    around = msgspec.structs.replace(_around(agent, cases) if agent else Around(), refused=_refused(cases))
     found = [
         Problem(rule="unreadable", level="error", message=f.message, remedy=f.remedy or "", line=f.line)
         for f in failures
@@ -321,6 +326,27 @@ def _around(agent: str, cases: list[Case]) -> Around:
         versions=versions,
         owner=settings.owner,
     )
+
+
+def _refused(cases: list[Case]) -> dict[str, str]:
+    """By case: which of its expected calls the world of its simulation refuses, or why it has no such world."""
+    simulated = [case for case in cases if "simulation" in case.metadata]
+    if not simulated:
+        return {}
+    from lockgate.evals.simulation import load_world, simulation_of
+    from lockgate.evals.simulation.world import make_calls
+    from lockgate.project.service import find_root
+
+    root = find_root(Path.cwd()) or Path.cwd()
+    found = {}
+    for case in simulated:
+        try:
+            simulation = simulation_of(case)
+            if simulation is not None and simulation.world is not None:
+                make_calls(load_world(simulation.world, root)(case), case.expected_tools or [])
+        except InputError as wrong:
+            found[case.id] = wrong.message
+    return found
 
 
 def _source_text(app: App, source: str) -> str:

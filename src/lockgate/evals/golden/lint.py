@@ -43,6 +43,7 @@ class Around(msgspec.Struct, frozen=True, kw_only=True):
     means: Mapping[str, float] = {}  # case id → mean over stored trials of all versions, 0..1
     versions: int = 0  # behind ``means``
     owner: str | None = None  # of the agent: stands in for a case's own
+    refused: Mapping[str, str] = {}  # case id → why the world of its simulation refuses an expected call
 
 
 def lint(cases: Sequence[Case], around: Around, embedder: Embedder) -> list[Problem]:
@@ -153,6 +154,9 @@ def _unreachable(cases: Sequence[Case], around: Around) -> list[Problem]:
             message = f"{len(ids)} cases expect {names}, which the output schema does not have: {_names(ids)}"
             found.append(_error("unreachable", message, "correct the cases, or the schema", ids))
     for case in cases:
+        if why := around.refused.get(case.id):
+            remedy = "correct the case, or the world"
+            found.append(_error("unreachable", f"case {case.id!r}: {why}", remedy, [case.id]))
         answer = as_text(case.expected_output)
         for rule in case.must_not or ():
             if rule.startswith("tool:"):

@@ -8,7 +8,7 @@ from typing import Any
 from lockgate.evals.scorers.sample import Mark, Sample, Scorer, skip
 
 
-def final_state() -> Scorer:
+def final_state(*, root: Path = Path()) -> Scorer:
     """1 when the world ended as the case's expected_tools would leave it, else 0.
 
     Range: 0 or 1. Needs: a simulation with a world. Source: tau-bench's database check: expected calls are made in a
@@ -29,7 +29,7 @@ def final_state() -> Scorer:
         if sample.result.changes is None:
             return Mark(0.0, "the trial left no state")
         if case.expectation_digest + case.digest not in known:
-            world = load_world(simulation.world, Path())(case)
+            world = load_world(simulation.world, root)(case)
             known[case.expectation_digest + case.digest] = expected_changes(world, case.expected_tools)
         expected, found = known[case.expectation_digest + case.digest], sample.result.changes
         wrong = sorted(path for path in expected.keys() | found.keys() if expected.get(path) != found.get(path))

@@ -47,7 +47,7 @@ def make_scorer(
         if ask is None:
             return lambda sample: skip("no judge was given")
         options |= {"ask": ask, "prompt": judge.prompt if judge else None}
-    if metric.scorer == "embedding_similarity":
+    if metric.scorer in ("embedding_similarity", "final_state"):
         options["root"] = root
     if embed is not None and (named := embeds_by(metric)):
         options["embed"] = embed(named)

@@ -29,6 +29,7 @@ def import_cases(
     *,
     columns: Mapping[str, str] = {},
     input_var: str | None = None,
+    world: str | None = None,
 ) -> Imported:
     """Every record of the file as a case: all of them, or an :class:`InputError` that names file and line."""
     if format not in FORMATS:
@@ -41,7 +42,7 @@ def import_cases(
         file = read_text(path)
         if format == "auto":
             format = "table" if columns else _guess(file)
-        found = _read(file, format, columns, input_var)
+        found = _read(file, format, columns, input_var, world)
     cases: list[Case] = []
     first: dict[str, int] = {}
     for row in found:
@@ -60,7 +61,9 @@ def import_cases(
     return Imported(format, cases)
 
 
-def _read(file: Text, format: str, columns: Mapping[str, str], input_var: str | None) -> Iterator[Row]:
+def _read(
+    file: Text, format: str, columns: Mapping[str, str], input_var: str | None, world: str | None
+) -> Iterator[Row]:
     if format == "ragas":
         return ragas.read(file)
     if format == "deepeval":
@@ -68,7 +71,7 @@ def _read(file: Text, format: str, columns: Mapping[str, str], input_var: str | 
     if format == "inspect":
         return inspect.read(file)
     if format == "tau2":
-        return tau2.read(file)
+        return tau2.read(file, world)
     if format == "promptfoo":
         return promptfoo.read(Path(file.path), input_var=input_var)
     return tables.read(file, columns)

@@ -15,8 +15,9 @@ def looks_like(columns: set[str]) -> bool:
     return {"user_scenario", "evaluation_criteria"} <= columns
 
 
-def read(file: Text) -> Iterator[Row]:
-    """The user's part becomes ``metadata.simulation.user``; the expected calls are the assistant's own.
+def read(file: Text, world: str | None = None) -> Iterator[Row]:
+    """The user's part becomes ``metadata.simulation.user``; the expected calls are the assistant's own. ``world``
+    (``path/to/file.py:function``) is what they are made in.
 
     Tasks of one customer share a cluster: they share orders, and so fail together.
     """
@@ -38,7 +39,8 @@ def read(file: Text) -> Iterator[Row]:
             "unknown": instructions.get("unknown_info") or "",
         }
         user = {name: str(text) for name, text in user.items() if text}
-        metadata: dict[str, Any] = {"simulation": {"user": user}, "domain": instructions.get("domain")}
+        simulation: dict[str, Any] = {"user": user} if world is None else {"user": user, "world": world}
+        metadata: dict[str, Any] = {"simulation": simulation, "domain": instructions.get("domain")}
         for name in ("initial_state",):
             if task.get(name):
                 metadata[name] = task[name]
