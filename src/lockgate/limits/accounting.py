@@ -20,8 +20,6 @@ from lockgate.storage.engine import Database
 from lockgate.storage.schema import spans
 
 DAY = 86_400.0
-LOST_SECONDS = 600.0
-"""A machine that was not seen for so long is lost: what it had leased and not spent goes back."""
 
 _CLIENT = 3
 
@@ -98,8 +96,8 @@ class Accounting:
         now = self._clock()
         self._ledger.persist(self._table)
         everywhere = self._traces.dialect == "postgresql"  # then the spans of all machines are there
-        if everywhere and self._ledger.machine:
-            self._take_back(now)
+        if self._ledger.machine:
+            self._charge_lost(now)
         settled: dict[Key, int] = {}
         with self._control.read() as connection:
             rows = store.since(connection, now - (days + 1) * DAY, None if everywhere else self._ledger.machine)
@@ -110,6 +108,8 @@ class Accounting:
             if window and bounds(window)[1] > now - days * DAY:
                 begin = min(begin, bounds(window)[0])
         moving = {balance.key: balance.held for balance in self._table.balances()}
+        for key, amount in self._charges.of_lost():
+            moving[key] = moving.get(key, 0) + amount
         return compare(
             settled,
             self.calls(begin, now + 1),
@@ -119,24 +119,11 @@ class Accounting:
             now=now,
         )
 
-    def _take_back(self, now: float) -> None:
-        """Give back what lost machines had leased and, by the spans, did not spend."""
-        with self._ledger.turn(), self._control.write() as connection:
-            living = set(store.living_machines(connection, now - LOST_SECONDS)) | {self._ledger.machine}
-            rows = [row for row in store.in_windows(connection, now) if row.granted is not None]
-            lost = [row for row in rows if row.machine not in living and (row.granted or 0) > row.settled]
-            if not lost:
-                return
-            begin = min(bounds(row.key[1])[0] if row.key[1] else now - 30 * DAY for row in lost)
-            traced = {line.account + line.window: line.traced + line.untraced for line in compare(
-                {row.key: 0 for row in lost}, self.calls(begin, now), self._charges.untraced(),
-                moving={}, since=begin, now=now,
-            )}  # fmt: skip
-            for row in lost:
-                store.serialise(connection, row.key)
-                everybody = store.of_account(connection, row.key)
-                others = sum(one.settled for one in everybody if one.machine != row.machine)
-                spent = max(row.settled, traced.get(row.key[0] + row.key[1], row.granted or 0) - others)
-                spent = min(spent, row.granted or 0) if row.key[2] == "usd" else row.granted or 0
-                store.adjust(connection, row.key, row.machine, spent - row.settled)
-                store.set_grant(connection, row.key, row.machine, spent, at=now)
+    def _charge_lost(self, now: float) -> None:
+        """Charge lost machines with all that they had leased: calls that were under way there left no span, so nobody
+        can tell here how much of it they cost. Who sees their provider's bill can: ``lockgate budgets correct``."""
+        with self._control.write() as connection:
+            living = store.living_machines(connection, now - store.LOST_SECONDS)
+            for row in store.in_windows(connection, now):
+                if row.unused and row.machine not in living and row.machine != self._ledger.machine:
+                    store.charge_slice(connection, row.key, row.machine, at=now)

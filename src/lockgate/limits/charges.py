@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import ColumnElement, Connection, and_, or_, select, update
 
 from lockgate.clock import Clock, system
 from lockgate.errors import NotFound
@@ -28,9 +28,10 @@ class Charge(NamedTuple):
 
     id: str
     at: float
-    reason: str  # died | no_usage | batch (one that has not ended yet)
+    reason: str  # died | no_usage | batch (one that has not ended yet) | lost (a slice that a lost machine had leased)
     parts: tuple[tuple[Key, int], ...]
     tokens: int
+    machine: str = ""  # on whose accounts, as read
 
 
 class Used(NamedTuple):
@@ -77,10 +78,27 @@ class Charges:
         return new
 
     def open(self) -> list[Charge]:
-        """This machine's that are not corrected yet, oldest first."""
-        mine = uncertain_charges.c.machine == self._ledger.machine
+        """Those that are not corrected yet, of this machine and of lost ones, oldest first."""
         with self._control.read() as connection:
-            return _charges(connection, mine, uncertain_charges.c.corrected_at.is_(None))
+            return _charges(connection, *self._in_reach(connection))
+
+    def of_lost(self) -> list[tuple[Key, int]]:
+        """What lost machines are charged with: calls of theirs that have a span may be part of it."""
+        found: list[tuple[Key, int]] = []
+        with self._control.read() as connection:
+            for row in connection.execute(select(uncertain_charges).where(uncertain_charges.c.reason == store.LOST)):
+                account, window, unit, charged = row.parts[0]
+                found.append(((account, window, unit), charged if row.corrected_at is None else row.used_nano))
+        return found
+
+    def _in_reach(self, connection: Connection) -> list[ColumnElement[bool]]:
+        """Which charges can be corrected here: a living machine's table is out of others' reach."""
+        living = store.living_machines(connection, self._clock() - store.LOST_SECONDS)
+        lost = and_(uncertain_charges.c.reason == store.LOST, uncertain_charges.c.machine.not_in(living))
+        return [
+            or_(uncertain_charges.c.machine == self._ledger.machine, lost),
+            uncertain_charges.c.corrected_at.is_(None),
+        ]
 
     def untraced(self) -> list[tuple[Key, int]]:
         """What the accounts have that no span tells: for calls that left none, their charge (what they used, once
@@ -93,7 +111,7 @@ class Charges:
                         stands = charged if row.corrected_at is None else row.used_nano
                         # A batch's span is made when it has ended, and tells what it used.
                         ended = stands if row.corrected_at is not None else 0
-                        traced = {"died": 0, "batch": ended}.get(row.reason, charged)
+                        traced = {"died": 0, store.LOST: 0, "batch": ended}.get(row.reason, charged)
                         found.append(((account, window, unit), stands - traced))
         return found
 
@@ -102,11 +120,7 @@ class Charges:
         charge, or it was corrected before."""
         now = self._clock()
         with self._ledger.turn(), self._control.write() as connection:
-            wanted = (
-                uncertain_charges.c.id == charge_id,
-                uncertain_charges.c.machine == self._ledger.machine,  # another's table is out of reach
-                uncertain_charges.c.corrected_at.is_(None),
-            )
+            wanted = (uncertain_charges.c.id == charge_id, *self._in_reach(connection))
             found = _charges(connection, *wanted)
             if not found:
                 raise NotFound(f"no charge {charge_id!r} waits for a correction", remedy="lockgate budgets charges")
@@ -115,12 +129,16 @@ class Charges:
                 .where(*wanted)
                 .values(corrected_at=now, used_nano=used.nano, used_tokens=used.tokens)
             )
+            machine = found[0].machine
             for key, charged in found[0].parts:
                 amount = {"usd": used.nano, "tokens": used.tokens}.get(key[2])
                 if amount is None:
                     continue
-                self._table.adjust(key, amount - charged)
-                store.adjust(connection, key, self._ledger.machine, amount - charged)
+                store.adjust(connection, key, machine, amount - charged)
+                if machine == self._ledger.machine:
+                    self._table.adjust(key, amount - charged)
+                else:
+                    store.end_lease(connection, key, machine)
 
     def correct_all(self, figure: Callable[[Charge], Used | None]) -> int:
         """Ask for each what it used, and correct those of which that is known. Returns how many were."""
@@ -152,6 +170,6 @@ def _charges(connection: Connection, *conditions: object) -> list[Charge]:
         select(uncertain_charges).where(*conditions).order_by(uncertain_charges.c.at)  # type: ignore[arg-type]
     ).all()
     return [
-        Charge(row.id, row.at, row.reason, tuple(((a, w, u), n) for a, w, u, n in row.parts), row.tokens)  # type: ignore[attr-defined]
+        Charge(row.id, row.at, row.reason, tuple(((a, w, u), n) for a, w, u, n in row.parts), row.tokens, row.machine)  # type: ignore[attr-defined]
         for row in rows
     ]

@@ -17,7 +17,7 @@ from lockgate.clock import Clock, system
 from lockgate.errors import LimitExceeded, Unavailable
 from lockgate.limits import store
 from lockgate.limits.holdtable import HoldTable
-from lockgate.limits.model import Account, Key
+from lockgate.limits.model import Account, Balance, Key
 from lockgate.limits.refusals import lease_refused
 from lockgate.limits.service import Ledger
 from lockgate.limits.store import Kept
@@ -25,6 +25,9 @@ from lockgate.storage.engine import Database
 
 ALIVE_SECONDS = 10.0
 """A machine that was seen so lately is counted among those that rates are divided between."""
+
+IDLE_SECONDS = 60.0
+"""A slice that nobody used for so long goes back."""
 
 _SLICE = 20  # a slice is at most a twentieth of the cap
 _SHARE = 4  # and at most a quarter of what is left
@@ -65,6 +68,7 @@ class Leases:
     def _lease(self, account: Account, needed: int, now: float) -> int:
         cap = account.cap or 0
         with self._control.write() as connection:
+            store.see_machine(connection, self._ledger.machine, now)
             store.serialise(connection, account.key)
             rows = store.of_account(connection, account.key)
             own = next((_granted(row) for row in rows if row.machine == self._ledger.machine), 0)
@@ -90,39 +94,55 @@ class Leases:
                 self.machines = max(1, len(store.living_machines(connection, now - ALIVE_SECONDS)))
 
     def tick(self) -> int:
-        """Say that this machine lives, and give back what is not used of caps that are nearly used up.
+        """Say that this machine lives, and give back what is not used of what it has leased.
 
-        Returns the number of grants that were lowered. Call it every second, in one process of the machine.
+        Returns the number of grants that were changed. Call it every second, in one process of the machine.
         """
         now = self._clock()
         machine = self._ledger.machine
-        lowered: dict[Key, int] = {}
         with self._ledger.turn():
             with self._control.write() as connection:
                 store.see_machine(connection, machine, now)
                 self.machines = max(1, len(store.living_machines(connection, now - ALIVE_SECONDS)))
-            balances = {balance.key: balance for balance in self._table.balances() if balance.granted is not None}
+            if not self._table.restored:
+                return 0
+            balances = {balance.key: balance for balance in self._table.balances()}
             with self._control.read() as connection:
                 kept = store.in_windows(connection, now)
             leased: dict[Key, int] = {}
             for row in kept:
                 leased[row.key] = leased.get(row.key, 0) + _granted(row)
-            for row in kept:
-                balance = balances.get(row.key)
-                if row.machine != machine or row.granted is None or balance is None or balance.cap is None:
-                    continue
-                recent = balance.settled - self._last.get(row.key, balance.settled)
-                self._last[row.key] = balance.settled
-                granted = min(row.granted, balance.granted or 0)  # a process may have died between the two
-                if leased[row.key] > balance.cap - balance.cap // _NEAR:
-                    granted = self._table.lower_grant(row.key, balance.settled + balance.held + 2 * recent)
-                if granted < row.granted:
-                    lowered[row.key] = granted
-            if lowered:
+            own = [row for row in kept if row.machine == machine and row.granted is not None and row.key in balances]
+            changed = {row.key: self._keep(row, balances[row.key], leased[row.key], now) for row in own}
+            changed = {row.key: changed[row.key] for row in own if changed[row.key] != row.granted}
+            returned = [row.key for row in own if row.settled > balances[row.key].settled]
+            self._last = {row.key: balances[row.key].settled for row in own}
+            if changed or returned:
                 with self._control.write() as connection:
-                    for key, granted in lowered.items():
+                    for key in returned:  # it was taken for lost, and charged with all that it had leased
+                        store.withdraw_slice(connection, key, machine, balances[key].settled)
+                    for key, granted in changed.items():
                         store.set_grant(connection, key, machine, granted, at=now)
-        return len(lowered)
+        return len(changed)
+
+    def _keep(self, row: Kept, balance: Balance, leased: int, now: float) -> int:
+        """Lower this machine's grant to what it has use for; gives what it is then.
+
+        With plenty left to lease that is a slice, for as long as calls come; near the cap what the last second needed.
+        So a machine that is lost takes little with it.
+        """
+        granted = row.granted or 0
+        if balance.granted is None:
+            return 0  # a new table: nothing can be spent by it before it has leased again
+        if balance.cap is None:
+            return granted
+        used, slice = balance.settled + balance.held, balance.cap // _SLICE
+        keep = used + slice if now - balance.touched_at < IDLE_SECONDS else used
+        if leased > balance.cap - balance.cap // _NEAR:
+            keep = used + 2 * (balance.settled - self._last.get(row.key, balance.settled))
+        elif granted <= keep + slice and keep > used:
+            keep = granted  # not worth a change
+        return self._table.lower_grant(row.key, min(granted, keep))
 
 
 def _granted(row: Kept) -> int:

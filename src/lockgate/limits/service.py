@@ -79,11 +79,20 @@ class Ledger:
     def restore(self, table: HoldTable) -> None:
         """Give a new table, or one that lived through a restart of the machine, at least the totals kept here.
 
-        What it had leased counts as spent: how much of that it was is not known before a reconciliation.
+        What it had leased counts as spent: how much of that it was is not known, and is written down as uncertain.
         """
-        with self._control.read() as connection:
-            kept = store.in_windows(connection, self._clock(), self.machine)
-        table.restore([row.balance(max(row.settled, row.granted or 0)) for row in kept])
+        now = self._clock()
+        with self.turn():
+            if table.restored:
+                return  # another process of this machine was first, and may have leased since
+            with self._control.read() as connection:
+                kept = store.in_windows(connection, now, self.machine)
+            unsure = [row for row in kept if row.unused]
+            if unsure:
+                with self._control.write() as connection:
+                    for row in unsure:
+                        store.charge_slice(connection, row.key, self.machine, at=now)
+            table.restore([row.balance(max(row.settled, row.granted or 0)) for row in kept])
 
     def reopen_run(self, table: HoldTable, run_id: str) -> None:
         """Before a run goes on after a long wait: bring its totals back to the table."""

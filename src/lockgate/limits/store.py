@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
@@ -10,9 +11,14 @@ from sqlalchemy import Connection, and_, case, delete, func, or_, select, update
 
 from lockgate.limits.model import Balance, Key, Unit
 from lockgate.limits.windows import seconds_left, window_of
-from lockgate.storage.schema import deployments, ledger, machines, runs
+from lockgate.storage.schema import deployments, ledger, machines, runs, uncertain_charges
 from lockgate.storage.upsert import insert_into
 from lockgate.versions.model import AgentSettings
+
+LOST = "lost"
+"""Why a charge is uncertain: the machine that had leased so much was lost."""
+LOST_SECONDS = 600.0
+"""A machine that was not seen for so long is lost."""
 
 _MANY = 500  # values in one statement
 
@@ -84,6 +90,46 @@ def set_grant(connection: Connection, key: Key, machine: str, granted: int, *, a
     connection.execute(statement, [_row(key, machine, at, granted=granted)])
 
 
+def charge_slice(connection: Connection, key: Key, machine: str, *, at: float) -> bool:
+    """Count all that a machine has leased of an account as spent, and write down how much of that is not known.
+
+    False when there is nothing that it did not spend.
+    """
+    serialise(connection, key)
+    row = next((row for row in of_account(connection, key) if row.machine == machine), None)
+    if row is None or row.unused <= 0:
+        return False
+    connection.execute(update(ledger).where(*_is(key, machine)).values(settled=row.granted))
+    charge = {
+        "id": secrets.token_hex(8),
+        "machine": machine,
+        "at": at,
+        "reason": LOST,
+        "parts": [[*key, row.unused]],
+        "tokens": row.unused if key[2] == "tokens" else 0,
+    }
+    connection.execute(insert_into(connection, uncertain_charges).values(charge))
+    return True
+
+
+def withdraw_slice(connection: Connection, key: Key, machine: str, settled: int) -> None:
+    """Undo :func:`charge_slice`: the machine is there after all, and has ``settled`` so much."""
+    connection.execute(update(ledger).where(*_is(key, machine)).values(settled=settled))
+    lost = (uncertain_charges.c.machine == machine, uncertain_charges.c.reason == LOST)
+    for row in connection.execute(
+        select(uncertain_charges.c.id, uncertain_charges.c.parts).where(
+            *lost, uncertain_charges.c.corrected_at.is_(None)
+        )
+    ).all():
+        if tuple(row.parts[0][:3]) == key:
+            connection.execute(delete(uncertain_charges).where(uncertain_charges.c.id == row.id))
+
+
+def end_lease(connection: Connection, key: Key, machine: str) -> None:
+    """Let a machine have leased no more of an account than it has spent."""
+    connection.execute(update(ledger).where(*_is(key, machine)).values(granted=ledger.c.settled))
+
+
 def see_machine(connection: Connection, machine: str, now: float) -> None:
     """Note that the machine lives."""
     statement = insert_into(connection, machines).values(name=machine, joined_at=now, seen_at=now)
@@ -131,6 +177,11 @@ class Kept(NamedTuple):
     burn: float
     created_at: float
     updated_at: float
+
+    @property
+    def unused(self) -> int:
+        """What is leased and, as far as is known here, not spent."""
+        return max(0, (self.granted or 0) - self.settled)
 
     def balance(self, settled: int | None = None) -> Balance:
         """As a balance, of which caps and holds are not known."""

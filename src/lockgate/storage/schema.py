@@ -565,7 +565,7 @@ uncertain_charges = Table(  # calls that were charged at their bound, because wh
     Column("id", String, primary_key=True),  # the span's id, 16 hex, else a random one
     Column("machine", String, nullable=False),
     Column("at", Double, nullable=False),
-    Column("reason", String, nullable=False),  # died | no_usage | batch
+    Column("reason", String, nullable=False),  # died | no_usage | batch | lost
     Column("parts", JSON, nullable=False),  # [account, window, unit, charged]
     Column("tokens", BigInteger, nullable=False),  # held
     Column("corrected_at", Double),
@@ -589,6 +589,20 @@ provider_files = Table(  # OpenAI files that went through the gateway: whose the
     Column("batch_id", String),  # the batch that made it
     PrimaryKeyConstraint("environment", "provider", "id"),
     Index("provider_files_by_tenant", "environment", "tenant", "created_at"),
+)
+
+provider_uploads = Table(  # OpenAI files that come in parts, until they are whole
+    "provider_uploads",
+    control,
+    Column("environment", String, nullable=False),
+    Column("provider", String, nullable=False),
+    Column("id", String, nullable=False),  # the provider's own
+    Column("tenant", String, nullable=False),
+    Column("key_id", String, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("purpose", String, nullable=False),
+    PrimaryKeyConstraint("environment", "provider", "id"),
+    Index("provider_uploads_by_tenant", "environment", "tenant", "created_at"),
 )
 
 provider_batches = Table(

@@ -11,7 +11,7 @@ import pytest
 
 from lockgate.errors import LimitExceeded, Unavailable
 from lockgate.limits.holdtable import HoldTable
-from lockgate.limits.leases import Leases
+from lockgate.limits.leases import IDLE_SECONDS, Leases
 from lockgate.limits.model import Account, Hold, LeaseNeeded
 from lockgate.limits.service import Ledger
 from lockgate.storage.engine import Database
@@ -117,11 +117,26 @@ def test_unused_slices_go_back_when_the_cap_is_near(machine: Callable[[str], Mac
     one.table.settle(one.hold(8_000), 10)  # a dear bound, a cheap call
     with pytest.raises(LimitExceeded):
         other.hold(5_000)
-    assert one.leases.tick() == 0  # there is enough left to lease: 10,000 - 8,500
-    other.hold(1_000)
-    one.leases.tick()
-    other.hold(5_000)
-    assert one.spent() + other.spent() == 6_010
+    assert one.leases.tick() == 1  # a slice is enough to go on
+    other.hold(8_900)
+    with pytest.raises(LimitExceeded):
+        other.hold(1_090)
+    assert one.leases.tick() == 1
+    other.hold(1_090)
+    assert one.spent() + other.spent() == CAP
+
+
+def test_a_slice_is_kept_while_calls_come_and_goes_back_when_none_did_for_a_minute(
+    machine: Callable[[str], Machine],
+) -> None:
+    one, other = machine("a"), machine("b")
+    one.table.settle(one.hold(100), 100)
+    one.clock.advance(IDLE_SECONDS - 1)
+    assert one.leases.tick() == 0
+    one.clock.advance(2)
+    assert one.leases.tick() == 1
+    assert one.leases.tick() == 0
+    other.hold(CAP - 100)
 
 
 def test_what_is_held_is_not_given_back(machine: Callable[[str], Machine]) -> None:

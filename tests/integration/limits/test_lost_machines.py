@@ -1,19 +1,21 @@
-"""What a machine that is lost had leased goes back, as far as the spans say that it was not spent."""
+"""A machine that is lost is charged with all that it had leased, until somebody can tell what it spent."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from lockgate.errors import LimitExceeded
-from lockgate.limits.accounting import LOST_SECONDS, Accounting
-from lockgate.limits.charges import Charges
+from lockgate.limits.accounting import Accounting
+from lockgate.limits.charges import Charges, Used
 from lockgate.limits.holdtable import HoldTable
 from lockgate.limits.leases import Leases
 from lockgate.limits.model import Account, Hold, LeaseNeeded
 from lockgate.limits.service import Ledger
+from lockgate.limits.store import LOST_SECONDS
 from lockgate.storage.engine import Database
 from lockgate.telemetry.context import new_span_id, new_trace_id
 from lockgate.telemetry.model import CLIENT, Span
@@ -32,11 +34,11 @@ class Machine:
 
     def __init__(self, folder: Path, name: str, control: Database, traces: Database, clock: FakeClock) -> None:
         self.table = HoldTable(folder / f"{name}.table")
-        self.table.restore([])
         self.ledger = Ledger(control, clock, machine=name, lock=folder / f"{name}.lock")
+        self.ledger.restore(self.table)
         self.leases = Leases(control, self.ledger, self.table, clock)
-        charges = Charges(control, self.ledger, self.table, clock)
-        self.accounting = Accounting(control, traces, self.ledger, self.table, charges, clock)
+        self.charges = Charges(control, self.ledger, self.table, clock)
+        self.accounting = Accounting(control, traces, self.ledger, self.table, self.charges, clock)
         self.spans = SpanWriter(traces)
         self.clock = clock
 
@@ -83,54 +85,108 @@ def machine(tmp_path: Path, control: Database, traces: Database) -> Iterator[Cal
         one.table.close()
 
 
-def test_what_the_spans_say_was_not_spent_goes_back(machine: Callable[[str], Machine]) -> None:
+def settled(one: Machine) -> int:
+    """Over all machines, as the store has it."""
+    return sum(balance.settled for balance in one.ledger.balances(None))
+
+
+def lose(lost: Machine, other: Machine) -> None:
+    """``lost`` is not seen any more; the others go on."""
+    other.clock.advance(LOST_SECONDS + 60)
+    other.leases.tick()
+
+
+def test_calls_that_were_under_way_on_a_lost_machine_cannot_pass_the_cap(machine: Callable[[str], Machine]) -> None:
+    lost, other = machine("a"), machine("b")
+    lost.call(100)
+    lost.write_down()
+    lost.table.mark_sent(lost.hold(400))  # it is lost now, and its provider bills this: nobody here heard of it
+    assert lost.spans.flush()
+    other.call(50)
+    lose(lost, other)
+    assert other.agrees()
+    spent = 0
+    with contextlib.suppress(LimitExceeded):
+        while spent < CAP:
+            other.call(100)
+            spent += 100
+    assert spent > CAP - 2_000  # one slice, and what is left of another
+    assert 100 + 400 + 50 + spent <= CAP
+
+
+def test_what_it_really_spent_is_put_right_to_the_last_cent(machine: Callable[[str], Machine]) -> None:
     lost, other = machine("a"), machine("b")
     lost.call(100)
     lost.write_down()
     lost.call(200)  # it is lost before this is written down
     assert lost.spans.flush()
     other.call(50)
-    with pytest.raises(LimitExceeded, match="leased to machines"):
-        other.hold(CAP - 350)
-    other.clock.advance(LOST_SECONDS + 60)
-    other.leases.tick()
+    lose(lost, other)
     assert other.agrees()
+    (charge,) = other.charges.open()
+    assert (charge.reason, charge.machine) == ("lost", "a")
+    other.charges.correct(charge.id, Used(200, 0))  # as the provider's bill has it
+    assert other.charges.open() == []
+    assert other.agrees()
+    assert settled(other) == 350
     with pytest.raises(LimitExceeded):
         other.hold(CAP - 350 + 1)
-    other.table.release(other.hold(CAP - 350))  # to the last cent, and no further
+    other.table.release(other.hold(CAP - 350))
 
 
-def test_taking_back_twice_changes_nothing(machine: Callable[[str], Machine]) -> None:
+def test_it_is_charged_once(machine: Callable[[str], Machine]) -> None:
     lost, other = machine("a"), machine("b")
     lost.call(300)
+    lost.write_down()
     assert lost.spans.flush()
-    other.clock.advance(LOST_SECONDS + 60)
-    other.leases.tick()
+    lose(lost, other)
     assert other.agrees()
     assert other.agrees()
-    other.hold(CAP - 300)
+    assert len(other.charges.open()) == 1
+    leased = sum(balance.granted or 0 for balance in lost.table.balances())
+    assert settled(other) == leased
 
 
-def test_a_machine_that_was_just_seen_keeps_its_slice(machine: Callable[[str], Machine]) -> None:
+def test_a_machine_that_was_just_seen_is_not_lost(machine: Callable[[str], Machine]) -> None:
     silent, other = machine("a"), machine("b")
     silent.call(100)
     granted = sum(balance.granted or 0 for balance in silent.table.balances())
     other.clock.advance(LOST_SECONDS - 60)
     other.leases.tick()
     other.agrees()
+    assert other.charges.open() == []
     with pytest.raises(LimitExceeded):
         other.hold(CAP - granted + 1)
 
 
-def test_a_lost_machine_that_comes_back_counts_what_it_spent(machine: Callable[[str], Machine], tmp_path: Path) -> None:
+def test_a_machine_that_was_only_out_of_reach_says_what_it_spent(machine: Callable[[str], Machine]) -> None:
+    away, other = machine("a"), machine("b")
+    away.call(300)
+    away.write_down()
+    lose(away, other)
+    assert other.agrees()
+    away.call(100)  # it served on, from what it had leased
+    assert len(other.charges.open()) == 1
+    away.write_down()
+    away.leases.tick()  # and is seen again
+    assert away.charges.open() == other.charges.open() == []
+    assert settled(other) == 400
+    assert away.agrees()
+    assert other.agrees()
+
+
+def test_one_that_comes_back_without_its_table_is_charged_and_can_be_corrected(
+    machine: Callable[[str], Machine], tmp_path: Path
+) -> None:
     lost, other = machine("a"), machine("b")
     lost.call(300)
     lost.write_down()
-    assert lost.spans.flush()
-    other.clock.advance(LOST_SECONDS + 60)
-    other.leases.tick()
-    assert other.agrees()
-    again = HoldTable(tmp_path / "again.table")
-    lost.ledger.restore(again)
-    assert [balance.settled for balance in again.balances()] == [300]
-    again.close()
+    leased = sum(balance.granted or 0 for balance in lost.table.balances())
+    lost.table.path.unlink()
+    again = machine("a")
+    assert [balance.settled for balance in again.table.balances()] == [leased]
+    (charge,) = again.charges.open()
+    again.charges.correct(charge.id, Used(0, 0))
+    again.leases.tick()
+    assert settled(other) == 300
+    other.table.release(other.hold(CAP - 300))
