@@ -119,8 +119,7 @@ class Keys:
                     return
                 raise NotFound(f"no key {key_id!r}", remedy="lockgate keys list shows their ids")
             record(connection, at=now, actor=actor, action="key.revoke", subject=key_id)
-        for key_hash in [known for known, entry in list(self._known.items()) if entry.key.id == key_id]:
-            self._known.pop(key_hash, None)
+        self._forget([known for known, entry in list(self._known.items()) if entry.key.id == key_id])
 
     def rotate(self, key_id: str, *, grace: float = GRACE, actor: str = "cli") -> tuple[str, ApiKey]:
         """A new secret for a key, which keeps its id, its limits and what it has spent. The old secret is good for
@@ -172,7 +171,7 @@ class Keys:
             raise Unavailable("the key cannot be checked: the store does not answer") from failure
         self._away = False
         if key is None or not _good(key, now):
-            self._known.pop(key_hash, None)
+            self._forget([key_hash])
             why = "is unknown" if key is None else "was revoked" if key.revoked_at is not None else "has expired"
             raise Unauthenticated(f"the API key {why}", remedy="lockgate keys create makes a new one")
         if len(self._known) >= _MAX_KNOWN:
@@ -196,7 +195,7 @@ class Keys:
                     if key is not None and _good(key, now):
                         self._known[key_hash] = _Known(key, key.identity(), now)
                     else:
-                        self._known.pop(key_hash, None)
+                        self._forget([key_hash])
         except (SQLAlchemyError, Unavailable):
             self._away = True
             raise

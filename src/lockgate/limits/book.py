@@ -53,7 +53,7 @@ class Book:
         self.shared = shared
         self._spec = spec
         self._machines = machines
-        self._found = lru_cache(maxsize=4096)(self._look_up)
+        self._found = lru_cache(maxsize=1024)(self._look_up)
 
     def limits(self, caller: Caller, now: float) -> tuple[tuple[Account, ...], tuple[Rate, ...]]:
         """The accounts and rates that limit the caller's calls now, each name and window once."""

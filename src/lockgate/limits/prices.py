@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MILLION = 1_000_000
+_FOUND = 1000  # prices that are kept at hand: where every model has one, callers name as many as they like
 
 INPUT_OVERHEAD = 512
 """Input tokens a provider may add of its own (chat template, tool preamble) beyond one a byte of the request."""
@@ -126,6 +127,8 @@ class Prices:
                     f"no price is known for the model {model!r} of the provider {provider_name!r}",
                     remedy=f"add it to {where} (USD per million tokens): {row}",
                 )
+            if len(known) >= _FOUND:
+                known.clear()
             known[key] = price  # of what was in force when it was looked up
         return price
 

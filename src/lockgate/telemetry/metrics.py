@@ -23,6 +23,11 @@ DURATION_BUCKETS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 
 TOKEN_BUCKETS = tuple(float(4**power) for power in range(14))
 """Tokens, as the conventions advise: 1 … 67,108,864."""
 
+MOST_SERIES = 1000
+"""Combinations of labels that a counter or histogram keeps apart. Callers name models: more of them must not cost more memory."""
+OVERFLOW = "other"
+"""What the labels of every further combination are."""
+
 Kind = Literal["counter", "gauge", "histogram"]
 Labels = tuple[str, ...]
 
@@ -50,6 +55,11 @@ class Metric:
         if cell is None:
             if len(labels) != len(self._family.labels):
                 raise TypeError(f"{self._family.name} has the labels {self._family.labels}, not {labels}")
+            if len(self._family.values) >= MOST_SERIES and self._family.kind != "gauge":
+                labels = (OVERFLOW,) * len(labels)
+                cell = self._family.values.get(labels)
+                if cell is not None:
+                    return cell
             size = len(self._family.buckets) + 3 if self._family.kind == "histogram" else 1
             cell = self._family.values[labels] = [0.0] * size
         return cell

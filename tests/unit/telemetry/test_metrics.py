@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lockgate.telemetry.metrics import GenAI, Registry, render
+from lockgate.telemetry.metrics import MOST_SERIES, GenAI, Registry, render
 
 
 def test_a_counter_shows_each_set_of_labels() -> None:
@@ -68,3 +68,15 @@ def test_a_name_is_defined_once_and_labels_must_fit() -> None:
         registry.gauge("c_total", "C.")
     with pytest.raises(TypeError, match="labels"):
         counter.add(1)
+
+
+def test_callers_that_name_ever_more_models_do_not_fill_the_memory() -> None:
+    registry = Registry()
+    calls = registry.counter("calls_total", "Calls.", ["environment", "model"])
+    for number in range(MOST_SERIES + 50):
+        calls.add(1, "prod", f"model-{number}")
+    calls.add(5, "prod", "model-7")
+    shown = registry.render().splitlines()
+    assert len(shown) == 2 + MOST_SERIES + 1
+    assert 'calls_total{environment="other",model="other"} 50' in shown
+    assert 'calls_total{environment="prod",model="model-7"} 6' in shown

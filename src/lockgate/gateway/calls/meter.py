@@ -41,7 +41,7 @@ MAX_LABELS = 8
 PAYER = "payer"
 """Where a call's notes keep what :meth:`Budgets.admit` found."""
 
-_KNOWN = 4096  # callers of which that is kept
+_KNOWN = 1024  # callers of which that is kept
 _NOTHING_SAID = RunAllowance()
 
 
@@ -133,10 +133,10 @@ class Budgets:
             hold = self._holds.hold(accounts, bound, now=now, tokens=tokens, rates=rates, tag=tag)
         except LimitExceeded as refused:
             if rates:
-                call.headers += _refused_headers(refused, rates)
+                call.headers += refused_headers(refused, rates)
             raise
         if hold.standings:
-            call.headers += _headers(hold.standings)
+            call.headers += standing_headers(hold.standings)
         return hold
 
     def hold_amount(
@@ -148,14 +148,14 @@ class Budgets:
         accounts = [one for one in self._accounts(identity, payer, payer.caller)[0] if one.unit == "usd"]
         return self._holds.hold(accounts, amount, now=self._clock(), tag=_tag(span_id))
 
-    def accounts_of(
+    def limits_of(
         self, exchange: Exchange, identity: Identity, model: str, attributes: dict[str, Any]
-    ) -> Sequence[Account]:
-        """Every account that a call of this caller's to the model (``provider/name``) counts on; what else it counts
+    ) -> tuple[Sequence[Account], Sequence[Rate]]:
+        """Every account and rate that a call of this caller's to the model (``provider/name``) counts on; what else it counts
         for is added to ``attributes``."""
         payer = self._payer_of(exchange, identity, model, attributes, {})
         attributes["lockgate.agent"] = payer.caller.agent
-        return self._accounts(identity, payer, payer.caller)[0]
+        return self._accounts(identity, payer, payer.caller)
 
     async def lease(self, needed: LeaseNeeded) -> None:
         """Ask the store for a larger slice of the caps that :meth:`hold` found too little leased of."""
@@ -332,7 +332,7 @@ def _number(headers: object, header: str) -> int | None:
     return int(value)
 
 
-def _headers(standings: Sequence[Standing]) -> list[tuple[str, str]]:
+def standing_headers(standings: Sequence[Standing]) -> list[tuple[str, str]]:
     """``x-ratelimit-*`` of the tightest rate of each unit."""
     found: dict[str, Standing] = {}
     for one in standings:
@@ -342,7 +342,8 @@ def _headers(standings: Sequence[Standing]) -> list[tuple[str, str]]:
     return [header for one in found.values() for header in _three(one.unit, one.limit, one.remaining, one.reset)]
 
 
-def _refused_headers(refused: LimitExceeded, rates: Sequence[Rate]) -> list[tuple[str, str]]:
+def refused_headers(refused: LimitExceeded, rates: Sequence[Rate]) -> list[tuple[str, str]]:
+    """``x-ratelimit-*`` of the rate that refused the call, if one did."""
     if refused.retry_after is None:
         return []
     hit = [rate for rate in rates if rate.name == refused.limit]
