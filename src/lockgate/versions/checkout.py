@@ -1,4 +1,4 @@
-"""Writes a version's code into a folder, whole or not at all, and nowhere else."""
+"""Writes a version's files into a folder, whole or not at all, and nowhere else."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def write(code: Mapping[str, bytes], folder: Path) -> None:
     """
     for path in code:
         if not safe_title(path):
-            raise Corrupt(f"a code file has the unsafe path {path!r}", remedy="do not run this version")
+            raise Corrupt(f"a file has the unsafe path {path!r}", remedy="do not run this version")
     if _holds(folder, code):
         return
     folder.parent.mkdir(parents=True, exist_ok=True)

@@ -64,7 +64,7 @@ def push(
 def pull(
     where: Annotated[str, typer.Argument(help="oci://HOST/REPOSITORY:TAG[@sha256:…] or …@sha256:….")],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Also write its code into this folder, which must be new.")
+        Path | None, typer.Option("--output", "-o", help="Also write its files into this folder, which must be new.")
     ] = None,
     username: Username = None,
     plain_http: Plain = False,
@@ -72,10 +72,15 @@ def pull(
 ) -> None:
     """Bring a version and its verdicts from an OCI registry; deploy it by its digest.
 
+    With --output it also becomes a project of its own: agent file, prompt, schema, tools, code, to look at and lock.
+
     Example: lockgate pull oci://registry.example/agents/refund-triage:v3
     """
+    import msgspec
+
     from lockgate.bootstrap import open_app
     from lockgate.errors import Conflict
+    from lockgate.versions.model import AgentSettings
     from lockgate.versions.registry.reference import parse
     from lockgate.versions.registry.service import pull_version
 
@@ -84,16 +89,25 @@ def pull(
         raise Conflict(f"{str(output)!r} is there already", remedy="name a folder that is not")
     versions = open_app().versions
     got = pull_version(versions, place, credentials=_login(username), plain_http=plain_http)
+    missing: list[str] = []
     if output is not None:
-        versions.materialise(got.version, output)
+        from lockgate.versions import checkout
+        from lockgate.versions.written import written
+
+        settings = msgspec.json.decode(got.settings_data, type=AgentSettings)
+        out = written(got.version, settings, versions.blobs.get, versions.project, number=got.file_version)
+        checkout.write(out.files, output)
+        missing = out.missing
 
     def draw() -> None:
+        for one in missing:
+            console(stderr=True).print(f"not in {output}: {one}", markup=False, soft_wrap=True)
         short = got.digest.removeprefix("sha256:")[:12]
         console().print(f"{got.version.agent}@{got.digest}", markup=False)
         console().print(f"{len(got.envelopes)} verdicts; next: lockgate attest verify {short} --env prod", markup=False)
 
     data = {"agent": got.version.agent, "digest": got.digest, "commit": got.commit, "verdicts": len(got.envelopes)}
-    emit(data, json, draw)
+    emit(data if output is None else {**data, "missing": missing}, json, draw)
 
 
 def _login(username: str | None) -> Credentials | None:
