@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from lockgate.settings.service import Follower, Settings
     from lockgate.storage.blobs import BlobStore
     from lockgate.storage.engine import Database
+    from lockgate.telemetry.metrics import GenAI
     from lockgate.telemetry.writer import SpanWriter
     from lockgate.tools.service import Approvals
     from lockgate.versions.model import AgentSettings, AgentVersion, VersionRef, Yardstick
@@ -385,7 +386,7 @@ class App:
 
         return open_embeddings(self, named, environment)
 
-    def settling(self, asking: Asking) -> Settling:
+    def settling(self, asking: Asking, metrics: GenAI | None = None) -> Settling:
         """What settles batches, in the gateway and in the control plane; ``asking`` is the way to their providers."""
         from lockgate.gateway.batches.settling import Settling
 
@@ -397,6 +398,7 @@ class App:
             prices=self.prices,
             emit=self.spans.emit,
             clock=self.clock,
+            metrics=metrics,
         )
 
     def permit(self, model: str, environment: str) -> None:

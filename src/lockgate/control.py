@@ -31,6 +31,7 @@ from lockgate.rollouts.api import gitops_routes, rollout_routes
 from lockgate.rollouts.leader import Leadership
 from lockgate.runs import control_socket
 from lockgate.settings.api import settings_routes
+from lockgate.telemetry.metrics import GenAI, Registry
 from lockgate.ticks import Loop, loops
 from lockgate.versions.registry.shelf import Shelf
 
@@ -135,8 +136,9 @@ async def serve(app: App, stop: asyncio.Event | None = None, ready: asyncio.Even
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stop.set)
     lead = Leadership(app.control, app.clock, name="control", holder=f"{socket.gethostname()}:{os.getpid()}")
-    background = loops(app, lead)
-    metrics = _metrics(app)
+    registry = Registry()
+    background = loops(app, lead, GenAI(registry))
+    metrics = _metrics(app, registry)
     desk = Desk(app)
     server = Server(make_api(app), uds=path, interface=Interfaces.ASGI, websockets=False, log_enabled=False)
     serving = asyncio.create_task(server.serve())
@@ -163,12 +165,11 @@ async def serve(app: App, stop: asyncio.Event | None = None, ready: asyncio.Even
         await asyncio.to_thread(_end, background, metrics, lead, path)
 
 
-def _metrics(app: App) -> SharedMetrics:
+def _metrics(app: App, registry: Registry) -> SharedMetrics:
     """The control plane's own metrics, left where a gateway that is asked for metrics adds them up."""
     from lockgate.rollouts.gitops_metrics import GitOpsMetrics
-    from lockgate.telemetry.metrics import Registry
 
-    registry, folder = Registry(), app.home / "run" / "metrics"
+    folder = app.home / "run" / "metrics"
     if app.project.config.gitops is None:
         return SharedMetrics(registry, folder, "control")
     return SharedMetrics(registry, folder, "control", refresh=GitOpsMetrics(registry, app.gitops).refresh)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from lockgate.fleet.fallbacks import Fallbacks
     from lockgate.fleet.upgrades import Upgrades
     from lockgate.gateway.batches.watching import Watching
+    from lockgate.telemetry.metrics import GenAI
 
 _log = logging.getLogger(__name__)
 
@@ -85,8 +86,8 @@ class Loop:
             self._stop.wait(pace)
 
 
-def loops(app: App, lead: Leadership) -> list[Loop]:
-    """All background work of one control plane."""
+def loops(app: App, lead: Leadership, metrics: GenAI) -> list[Loop]:
+    """All background work of one control plane; what it costs is added to ``metrics``."""
     from lockgate.rollouts.controller import Controller
     from lockgate.rollouts.scoring import LiveScoring
     from lockgate.runtime import service as runs
@@ -118,7 +119,7 @@ def loops(app: App, lead: Leadership) -> list[Loop]:
         Loop("settings", [Tick("settings", 0.5, following.tick, leader_only=False)], leads),
         Loop("gitops", [Tick("gitops", 0.5, follow)], leads),
         Loop("fallbacks", [Tick("fallback slices", 5.0, backups.tick)], leads),
-        Loop("batches", [Tick("batches", 1.0, batches(app).tick, leader_only=False)], leads),
+        Loop("batches", [Tick("batches", 1.0, batches(app, metrics).tick, leader_only=False)], leads),
         Loop(
             "rollouts",
             [
@@ -233,7 +234,7 @@ def fallbacks(app: App) -> Fallbacks:
     return Fallbacks(app.control, app.clock, app.alerts, app.project.root)
 
 
-def batches(app: App) -> Watching:
+def batches(app: App, metrics: GenAI | None = None) -> Watching:
     """The watch over batches at providers; see :mod:`lockgate.gateway.batches.watching`."""
     from lockgate.gateway.batches.watching import Watching
     from lockgate.gateway.providers import Providers
@@ -243,7 +244,7 @@ def batches(app: App) -> Watching:
         clock=app.clock,
         machine=app.ledger.machine,
         providers=lambda: Providers(app.project, app.clock, deployed=app.versions.providers_as_deployed),
-        settling=app.settling,
+        settling=lambda asking: app.settling(asking, metrics),
     )
 
 

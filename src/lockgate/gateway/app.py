@@ -142,7 +142,7 @@ class Gateway:
         path = exchange.path
         if exchange.method == "POST" and path.startswith("/api/v1/agents/") and path.endswith("/runs"):
             return self._run_agent
-        if self._batches is not None and path.startswith(("/v1/files", "/v1/batches")):
+        if self._batches is not None and path.startswith(("/v1/files", "/v1/uploads", "/v1/batches")):
             return self._serve_batches
         if path.startswith("/v1/"):
             methods = [method for method, known in self._paths if known == path]

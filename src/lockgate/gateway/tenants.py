@@ -21,6 +21,11 @@ class Tenants:
         tenants = self._project.config.tenants
         return (tenants.get(name) or tenants.get("*")) if tenants else None
 
+    def keeps_nothing(self, identity: Identity) -> bool:
+        """Whether nothing of the caller's is to be stored."""
+        tenant = self.of(identity.tenant)
+        return tenant is not None and tenant.no_store
+
     def check_region(self, identity: Identity, model: str) -> None:
         """:class:`Refused` for a provider outside of the tenant's regions. One without a region is outside of any."""
         tenant = self.of(identity.tenant)

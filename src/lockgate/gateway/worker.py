@@ -6,7 +6,7 @@ python -m lockgate.gateway.worker --fd 5 --index 0 --parent 4711
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from lockgate.process import die_with_parent
@@ -15,11 +15,13 @@ from lockgate.telemetry import logs
 if TYPE_CHECKING:
     from lockgate.bootstrap import App
     from lockgate.gateway.app import Gateway, Handler, Identify
+    from lockgate.gateway.batches.asking import Asking
+    from lockgate.gateway.batches.desk import Desk
     from lockgate.gateway.batches.service import Batches
     from lockgate.gateway.calls.call import Call
     from lockgate.gateway.model import Identity, RunClaims
     from lockgate.gateway.protocols.model import Request
-    from lockgate.gateway.providers import Providers
+    from lockgate.telemetry.metrics import GenAI
     from lockgate.versions.model import AgentVersion
 
 
@@ -30,6 +32,8 @@ class Worker:
         from lockgate.gateway import switches
         from lockgate.gateway.access import Access
         from lockgate.gateway.agents import Agents
+        from lockgate.gateway.batches.asking import Asking
+        from lockgate.gateway.batches.desk import Desk
         from lockgate.gateway.cache.service import AnswerCache, CacheMetrics
         from lockgate.gateway.cache.store import Answers
         from lockgate.gateway.calls.meter import Budgets
@@ -115,7 +119,15 @@ class Worker:
             fallbacks_of=self._fallbacks,
         )
         guards.ask = cache.ask = router.ask = self._ask
-        self._batches = self._make_batches(providers, permit, lambda identity: bool(guards.policy_of(identity)))
+        desk = Desk(
+            control=app.control,
+            clock=app.clock,
+            permit=permit,
+            is_guarded=lambda identity: bool(guards.policy_of(identity)),
+            keeps_nothing=tenants.keeps_nothing,
+            providers=providers,
+        )
+        self._batches = self._make_batches(desk, Asking(self._upstream, providers), metrics)
         self._agents = Agents(
             home=app.home,
             directory=self._directory,
@@ -179,20 +191,15 @@ class Worker:
         )
         return self._gateway
 
-    def _make_batches(
-        self, providers: Providers, permit: Callable[[Identity, str], None], is_guarded: Callable[[Identity], bool]
-    ) -> Batches:
+    def _make_batches(self, desk: Desk, asking: Asking, metrics: GenAI) -> Batches:
         """OpenAI's files and batches."""
-        from lockgate.gateway.batches.asking import Asking
-        from lockgate.gateway.batches.desk import Desk
         from lockgate.gateway.batches.service import Batches
 
         app = self._app
-        asking = Asking(self._upstream, providers)
         return Batches(
-            desk=Desk(control=app.control, clock=app.clock, permit=permit, is_guarded=is_guarded, providers=providers),
+            desk=desk,
             asking=asking,
-            settling=app.settling(asking),
+            settling=app.settling(asking, metrics),
             meter=self._meter,
             holds=app.holds,
             charges=app.charges,

@@ -1,4 +1,4 @@
-"""OpenAI's files and batches, as the fake model server has them. A batch ends with :meth:`FakeBatches.finish`.
+"""OpenAI's files, uploads and batches, as the fake model server has them. A batch ends with :meth:`FakeBatches.finish`.
 
 https://platform.openai.com/docs/api-reference/batch
 """
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from lockgate.testing.protocols import WIRES
 from lockgate.testing.replies import ModelRequest, Reply, error_of
 
-PATHS = ("/v1/files", "/v1/batches")
+PATHS = ("/v1/files", "/v1/uploads", "/v1/batches")
 ENDPOINTS = ("/v1/responses", "/v1/chat/completions", "/v1/embeddings", "/v1/completions")
 
 
@@ -41,6 +41,7 @@ class FakeBatches:
     def __init__(self, answer: Callable[[ModelRequest], Reply]) -> None:
         self.files: dict[str, dict[str, Any]] = {}
         self.contents: dict[str, bytes] = {}
+        self.uploads: dict[str, dict[str, Any]] = {}
         self.batches: dict[str, dict[str, Any]] = {}
         self.asked: list[tuple[str, str]] = []
         """Method and path of each request, oldest first."""
@@ -96,6 +97,14 @@ class FakeBatches:
                 self._file(id)
                 del self.files[id], self.contents[id]
                 return {"id": id, "object": "file", "deleted": True}
+            case "POST", ["uploads"]:
+                return self._begin(json.loads(body))
+            case "POST", ["uploads", id, "parts"]:
+                return self._add_part(self._open(id), headers, body)
+            case "POST", ["uploads", id, "complete"]:
+                return self._complete(self._open(id), json.loads(body)["part_ids"])
+            case "POST", ["uploads", id, "cancel"]:
+                return {**self._open(id), "status": "cancelled"}
             case "POST", ["batches"]:
                 return self._create(json.loads(body))
             case "GET", ["batches"]:
@@ -110,16 +119,40 @@ class FakeBatches:
                 raise _Problem(404, f"no {method} {path}")
 
     def _upload(self, headers: dict[str, str], body: bytes) -> dict[str, Any]:
-        form = BytesParser(policy=HTTP).parsebytes(
-            b"content-type: %s\r\n\r\n" % headers["content-type"].encode() + body
-        )
-        given = {part.get_param("name", header="content-disposition"): part for part in form.iter_parts()}
+        given = _form(headers, body)
         if not {"file", "purpose"} <= set(given):
             raise _Problem(400, "'file' and 'purpose' are required")
         content, purpose = (given[name].get_payload(decode=True) for name in ("file", "purpose"))
         assert isinstance(content, bytes)
         assert isinstance(purpose, bytes)
         return self._keep(given["file"].get_filename() or "upload", purpose.decode(), content)
+
+    def _begin(self, asked: dict[str, Any]) -> dict[str, Any]:
+        id = f"upload_{next(self._numbers):04}"
+        given = {name: asked[name] for name in ("filename", "purpose", "bytes")}
+        now = int(time.time())
+        self.uploads[id] = {
+            "id": id, "object": "upload", "created_at": now, "expires_at": now + 3600, "status": "pending", **given
+        }  # fmt: skip
+        return self.uploads[id]
+
+    def _add_part(self, upload: dict[str, Any], headers: dict[str, str], body: bytes) -> dict[str, Any]:
+        id = f"part_{next(self._numbers):04}"
+        self.contents[id] = _form(headers, body)["data"].get_payload(decode=True)
+        return {"id": id, "object": "upload.part", "created_at": int(time.time()), "upload_id": upload["id"]}
+
+    def _complete(self, upload: dict[str, Any], part_ids: list[str]) -> dict[str, Any]:
+        content = b"".join(self.contents.pop(id) for id in part_ids)
+        if len(content) != upload["bytes"]:
+            raise _Problem(400, f"{len(content)} bytes came, and {upload['bytes']} were told")
+        file = self._keep(upload["filename"], upload["purpose"], content)
+        self.uploads[upload["id"]]["status"] = "completed"
+        return {**self.uploads[upload["id"]], "file": file}
+
+    def _open(self, id: str) -> dict[str, Any]:
+        if self.uploads.get(id, {}).get("status") != "pending":
+            raise _Problem(404, f"no upload {id} is open")
+        return self.uploads[id]
 
     def _keep(self, filename: str, purpose: str, content: bytes) -> dict[str, Any]:
         id = f"file-{next(self._numbers):04}"
@@ -156,3 +189,9 @@ class FakeBatches:
         if id not in self.batches:
             raise _Problem(404, f"No batch found with id '{id}'.")
         return self.batches[id]
+
+
+def _form(headers: dict[str, str], body: bytes) -> dict[Any, Any]:
+    """A form's parts by name."""
+    form = BytesParser(policy=HTTP).parsebytes(b"content-type: %s\r\n\r\n" % headers["content-type"].encode() + body)
+    return {part.get_param("name", header="content-disposition"): part for part in form.iter_parts()}

@@ -341,6 +341,70 @@ def test_a_tenant_with_guardrails_makes_no_batches_that_nobody_looks_into(
         batch_of(client(), lines(1))
 
 
+def test_a_tenant_of_which_nothing_is_stored_has_no_files_at_providers(
+    gateway: RunningGateway, model: FakeModelServer, client: Client
+) -> None:
+    gateway.tenants(acme=TenantSpec(no_store=True))
+    mine = client()
+    with pytest.raises(openai.PermissionDeniedError, match="a provider keeps files"):
+        mine.files.create(file=("in.jsonl", lines(1)), purpose="batch")
+    with pytest.raises(openai.PermissionDeniedError, match="a provider keeps files"):
+        mine.uploads.create(filename="a", bytes=1, mime_type="text/plain", purpose="user_data")
+    assert model.batches.asked == []
+
+
+def test_a_batch_is_one_request_of_a_rate_whatever_its_lines(gateway: RunningGateway, client: Client) -> None:
+    mine = client(limits={"requests_per_minute": 2})
+    file = mine.files.create(file=("in.jsonl", lines(9)), purpose="batch")
+    make = mine.batches.with_raw_response.create
+    asked: Any = {"input_file_id": file.id, "endpoint": "/v1/chat/completions", "completion_window": "24h"}
+    assert [make(**asked).headers["x-ratelimit-remaining-requests"] for _ in range(2)] == ["1", "0"]
+    with pytest.raises(openai.RateLimitError) as refused:
+        make(**asked)
+    assert 0 < int(refused.value.response.headers["retry-after"]) <= 30
+    assert refused.value.response.headers["x-ratelimit-remaining-requests"] == "0"
+
+
+def test_what_a_settled_batch_cost_is_in_the_metrics(
+    gateway: RunningGateway, model: FakeModelServer, client: Client
+) -> None:
+    model.respond = lambda _: Reply(text="good day", usage=USED)
+    mine = client()
+    batch = batch_of(mine, lines(3))
+    model.batches.finish(batch.id)
+    mine.batches.retrieve(batch.id)
+    wait_until(lambda: settled(gateway) == 3 * COST)
+    told = 'lockgate_cost_usd_total{environment="dev",agent="",gen_ai_request_model="fake/fake-model"} 0.006'
+    assert told in gateway.metrics()
+
+
+def test_a_large_file_comes_in_parts_and_is_the_tenants_own(
+    gateway: RunningGateway, model: FakeModelServer, client: Client
+) -> None:
+    mine, other = client(), client(tenant="other")
+    first, second = bytes(range(256)) * 300, b"\r\n--end"
+    upload = mine.uploads.create(
+        filename="a.bin", bytes=len(first + second), mime_type="application/octet-stream", purpose="user_data"
+    )
+    parts = [mine.uploads.parts.create(upload.id, data=data).id for data in (first, second)]
+    for wrong in (other.uploads.cancel, lambda id: other.uploads.complete(id, part_ids=parts)):
+        with pytest.raises(openai.NotFoundError, match="is open"):
+            wrong(upload.id)
+    whole = mine.uploads.complete(upload.id, part_ids=parts)
+    assert whole.file is not None
+    assert mine.files.content(whole.file.id).read() == first + second == model.batches.contents[whole.file.id]
+    assert [one.id for one in mine.files.list()] == [whole.file.id]
+    assert list(other.files.list()) == []
+    with pytest.raises(openai.BadRequestError, match="cannot be told beforehand"):  # nobody looked into its lines
+        mine.batches.create(input_file_id=whole.file.id, endpoint="/v1/responses", completion_window="24h")
+    dropped = mine.uploads.create(filename="b", bytes=1, mime_type="text/plain", purpose="user_data")
+    assert mine.uploads.cancel(dropped.id).status == "cancelled"
+    with pytest.raises(openai.NotFoundError):
+        mine.uploads.parts.create(dropped.id, data=b"x")
+    with pytest.raises(openai.BadRequestError, match="up to 512 MB"):
+        mine.uploads.create(filename="b", bytes=1, mime_type="text/plain", purpose="batch")
+
+
 def test_what_is_known_of_files_and_batches_is_a_tenants_own_in_an_environment(control: Database) -> None:
     def file(tenant: str, number: int, environment: str = "dev") -> File:
         return File(

@@ -25,7 +25,8 @@ _ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 
 class Desk:
     """``permit`` raises for a model, or a caller, that is switched off or kept to other regions; ``is_guarded`` says of
-    a caller that what it sends to models, or gets of them, is to be looked at."""
+    a caller that what it sends to models, or gets of them, is to be looked at; ``keeps_nothing`` that no provider is to
+    keep anything of it."""
 
     def __init__(
         self,
@@ -34,12 +35,14 @@ class Desk:
         clock: Clock,
         permit: Callable[[Identity, str], None],
         is_guarded: Callable[[Identity], bool],
+        keeps_nothing: Callable[[Identity], bool],
         providers: Providers,
     ) -> None:
         self.control = control
         self.clock = clock
         self.permit = permit
         self._is_guarded = is_guarded
+        self._keeps_nothing = keeps_nothing
         self._providers = providers
 
     def checks(self, who: Identity) -> Check:
@@ -66,6 +69,14 @@ class Desk:
             raise Refused(
                 "guardrails apply to this caller, and they cannot look into batches",
                 remedy="make the calls one by one, or use a key of a tenant without guardrails",
+            )
+
+    def check_keeping(self, who: Identity) -> None:
+        """:class:`Refused` for a tenant of which no provider is to keep anything: a file is kept."""
+        if self._keeps_nothing(who):
+            raise Refused(
+                f"nothing of the tenant {who.tenant!r} is to be stored, and a provider keeps files and batches",
+                remedy="make the calls one by one, or take `no_store` from the tenant in lockgate.yaml",
             )
 
     async def read(self, find: Callable[..., Any], *arguments: Any, **options: Any) -> Any:

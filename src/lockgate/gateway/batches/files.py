@@ -11,7 +11,7 @@ from lockgate.gateway.batches import store
 from lockgate.gateway.batches.asking import MAX_ANSWER, Asking, Reply, pass_on
 from lockgate.gateway.batches.desk import Desk, parameters, whole_number
 from lockgate.gateway.batches.store import File
-from lockgate.gateway.batches.upload import Upload
+from lockgate.gateway.batches.upload import BATCH, Upload
 from lockgate.gateway.calls.stream import passed_headers
 from lockgate.gateway.exchange import Exchange
 from lockgate.gateway.model import Identity
@@ -29,8 +29,11 @@ class Files:
     async def upload(self, exchange: Exchange, who: Identity) -> None:
         """``POST /v1/files``: passed through as it comes. A batch's lines are checked and counted on the way."""
         desk = self._desk
+        desk.check_keeping(who)
         upload = Upload(exchange, who.environment, self._asking, desk.checks(who))
         await upload.begin()
+        if upload.purpose == BATCH:
+            desk.check_guards(who)
         desk.permit(who, f"{upload.provider}/")
         target = await self._asking.target(who.environment, upload.provider)
         try:

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from lockgate.errors import InputError, LockgateError, NotFound, UpstreamError
+from lockgate.errors import InputError, LimitExceeded, LockgateError, NotFound, UpstreamError
 from lockgate.gateway.access import check_tools
 from lockgate.gateway.batches import store
 from lockgate.gateway.batches.asking import Asking, Reply, pass_on
@@ -18,14 +18,15 @@ from lockgate.gateway.batches.files import Files, listed
 from lockgate.gateway.batches.lines import Counted
 from lockgate.gateway.batches.settling import SOONEST, Settling
 from lockgate.gateway.batches.store import Batch, File
+from lockgate.gateway.batches.uploads import Uploads
 from lockgate.gateway.calls.call import lease_and_hold
-from lockgate.gateway.calls.meter import Budgets
+from lockgate.gateway.calls.meter import Budgets, refused_headers, standing_headers
 from lockgate.gateway.exchange import Exchange, Headers
 from lockgate.gateway.model import Identity
 from lockgate.gateway.protocols import fields as f
 from lockgate.limits.charges import Charge, Charges
 from lockgate.limits.holdtable import HoldTable
-from lockgate.limits.model import Account, Hold, LeaseNeeded
+from lockgate.limits.model import Account, Hold, LeaseNeeded, Rate
 from lockgate.limits.prices import Prices
 from lockgate.money import Nano, to_usd
 from lockgate.telemetry.context import new_span_id
@@ -40,7 +41,7 @@ _HELD = ("usd", "tokens", "calls")
 
 
 class Batches:
-    """Serves ``/v1/files`` and ``/v1/batches``. One per worker."""
+    """Serves ``/v1/files``, ``/v1/uploads`` and ``/v1/batches``. One per worker."""
 
     def __init__(
         self,
@@ -58,6 +59,7 @@ class Batches:
         self._asking = asking
         self._settling = settling
         self._files = Files(desk, asking)
+        self._uploads = Uploads(desk, asking)
         self._meter = meter
         self._holds = holds
         self._charges = charges
@@ -66,8 +68,8 @@ class Batches:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def serve(self, exchange: Exchange, who: Identity) -> None:
-        """Serve one request to a path below either."""
-        files = self._files
+        """Serve one request to a path below one of them."""
+        files, uploads = self._files, self._uploads
         match exchange.method, exchange.path.removeprefix("/v1/").split("/"):
             case "POST", ["files"]:
                 await files.upload(exchange, who)
@@ -79,6 +81,14 @@ class Batches:
                 await files.content(exchange, who, id)
             case "DELETE", ["files", id] if is_id(id):
                 await files.delete(exchange, who, id)
+            case "POST", ["uploads"]:
+                await uploads.create(exchange, who)
+            case "POST", ["uploads", id, "parts"] if is_id(id):
+                await uploads.add_part(exchange, who, id)
+            case "POST", ["uploads", id, "complete"] if is_id(id):
+                await uploads.complete(exchange, who, id)
+            case "POST", ["uploads", id, "cancel"] if is_id(id):
+                await uploads.cancel(exchange, who, id)
             case "POST", ["batches"]:
                 await self._create(exchange, who)
             case "GET", ["batches"]:
@@ -113,6 +123,7 @@ class Batches:
         self._desk.checks(who)(model, None)
         check_tools(who, counted.tools)  # another key may have uploaded it
         self._desk.check_guards(who)
+        self._desk.check_keeping(who)
         target = await self._asking.target(who.environment, file.provider)
         span_id = new_span_id()
         attributes: dict[str, Any] = {
@@ -121,7 +132,7 @@ class Batches:
             "lockgate.key": who.key_id,
             "lockgate.request_id": exchange.request_id,
         }
-        found = self._meter.accounts_of(exchange, who, model, attributes)
+        found, rates = self._meter.limits_of(exchange, who, model, attributes)
         accounts = [account for account in found if account.unit in _HELD]
         if counted.unbounded is not None and any(one.unit == "usd" and one.cap is not None for one in accounts):
             raise InputError(
@@ -129,7 +140,7 @@ class Batches:
                 remedy="leave it out of the file's lines",
             )
         price = self._prices.batch_price(target.provider.kind, file.provider, counted.model)
-        hold = await self._reserve(accounts, counted.bound(price), counted, span_id)
+        hold = await self._reserve(exchange, accounts, rates, counted.bound(price), counted, span_id)
         self._holds.mark_sent(hold)
         parts = tuple((one.key, hold.amount if one.unit == "usd" else hold.tokens) for one in accounts
                       if one.unit != "calls")  # fmt: skip
@@ -187,17 +198,31 @@ class Batches:
             )
         return file, msgspec.convert(file.counted, Counted)
 
-    async def _reserve(self, accounts: Sequence[Account], amount: Nano, counted: Counted, span_id: bytes) -> Hold:
-        """Hold the most it can cost, and count its calls."""
+    async def _reserve(
+        self,
+        exchange: Exchange,
+        accounts: Sequence[Account],
+        rates: Sequence[Rate],
+        amount: Nano,
+        counted: Counted,
+        span_id: bytes,
+    ) -> Hold:
+        """Hold the most it can cost, and count its calls. In rates, making it is one request; when its lines are
+        carried out is the provider's to say."""
+        rates = [rate for rate in rates if rate.unit == "requests"]
         now, tag = self._desk.clock(), int.from_bytes(span_id, "big", signed=True)
 
         def reserve() -> Hold:
-            return self._holds.hold(accounts, amount, now=now, tokens=counted.estimate, tag=tag)
+            return self._holds.hold(accounts, amount, now=now, tokens=counted.estimate, rates=rates, tag=tag)
 
         try:
             hold = reserve()
         except LeaseNeeded as needed:
             hold = await lease_and_hold(self._meter.lease, needed, reserve)
+        except LimitExceeded as refused:
+            exchange.reply_headers += refused_headers(refused, rates)
+            raise
+        exchange.reply_headers += standing_headers(hold.standings)
         taken: list[Account] = []
         try:
             for account in accounts:

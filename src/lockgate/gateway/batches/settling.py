@@ -25,6 +25,7 @@ from lockgate.limits.charges import Charges
 from lockgate.limits.prices import Prices
 from lockgate.money import Nano, to_usd
 from lockgate.storage.engine import Database
+from lockgate.telemetry.metrics import GenAI
 from lockgate.telemetry.model import CLIENT, ERROR, OK, Span
 
 log = logging.getLogger(__name__)
@@ -50,6 +51,7 @@ class Settling:
         prices: Prices,
         emit: Callable[[Span], None],
         clock: Clock,
+        metrics: GenAI | None = None,
     ) -> None:
         self._asking = asking
         self._control = control
@@ -58,6 +60,7 @@ class Settling:
         self._prices = prices
         self._emit = emit
         self._clock = clock
+        self._metrics = metrics
 
     async def look(self, batch: Batch) -> None:
         """Ask the provider how the batch stands, and settle it when it has ended."""
@@ -135,6 +138,9 @@ class Settling:
             ended = store.end_batch(connection, batch, status, cost)
         if ended:
             self._emit(_span(batch, status, cost, used, self._clock()))
+            if self._metrics is not None:
+                model = f"{batch.provider}/{batch.model}"
+                self._metrics.cost_usd.add(to_usd(cost), batch.environment, batch.agent or "", model)
 
 
 async def look_at(settling: Settling, batches: list[Batch]) -> None:

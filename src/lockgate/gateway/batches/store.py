@@ -11,8 +11,11 @@ from sqlalchemy import Connection, Row, and_, delete, or_, select, update
 from lockgate.gateway.model import Identity
 from lockgate.storage.schema import provider_batches as batches
 from lockgate.storage.schema import provider_files as files
+from lockgate.storage.schema import provider_uploads as uploads
 from lockgate.storage.upsert import insert_into
 
+UPLOAD_SECONDS = 86_400.0
+"""How long an upload may take; providers give it up after an hour."""
 OPEN, SETTLED, UNKNOWN = "open", "settled", "unknown"
 """What is known of a batch's cost: not yet; its answers told; nobody can tell, it stays charged in full."""
 
@@ -30,6 +33,18 @@ class File(msgspec.Struct, frozen=True, kw_only=True):
     object: dict[str, Any]
     counted: dict[str, Any] | None = None
     batch_id: str | None = None
+
+
+class PartedUpload(msgspec.Struct, frozen=True, kw_only=True):
+    """A file that comes in parts, and is not whole yet."""
+
+    environment: str
+    provider: str
+    id: str
+    tenant: str
+    key_id: str
+    created_at: float
+    purpose: str
 
 
 class Batch(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,6 +84,12 @@ def find_batch(connection: Connection, who: Identity, id: str) -> Batch | None:
     return None if found is None else _batch(found)
 
 
+def find_upload(connection: Connection, who: Identity, id: str) -> PartedUpload | None:
+    wanted = select(uploads).where(_whose(uploads, who), uploads.c.id == id)
+    found = connection.execute(wanted.order_by(uploads.c.created_at.desc())).first()
+    return None if found is None else PartedUpload(**found._mapping)
+
+
 def list_files(
     connection: Connection, who: Identity, *, purpose: str | None, after: str | None, limit: int, ascending: bool
 ) -> list[File]:
@@ -89,6 +110,16 @@ def keep_file(connection: Connection, file: File) -> None:
 
 def keep_batch(connection: Connection, batch: Batch) -> None:
     connection.execute(insert_into(connection, batches).values(msgspec.structs.asdict(batch)).on_conflict_do_nothing())
+
+
+def keep_upload(connection: Connection, upload: PartedUpload) -> None:
+    """Write it down, and forget those that nobody ended."""
+    connection.execute(delete(uploads).where(uploads.c.created_at < upload.created_at - UPLOAD_SECONDS))
+    connection.execute(insert_into(connection, uploads).values(msgspec.structs.asdict(upload)).on_conflict_do_nothing())
+
+
+def forget_upload(connection: Connection, upload: PartedUpload) -> None:
+    connection.execute(delete(uploads).where(_this(uploads, upload)))
 
 
 def forget_file(connection: Connection, file: File) -> None:
@@ -128,7 +159,7 @@ def _whose(table: Any, who: Identity | File) -> Any:
     return and_(table.c.environment == who.environment, table.c.tenant == who.tenant)
 
 
-def _this(table: Any, one: File | Batch) -> Any:
+def _this(table: Any, one: File | Batch | PartedUpload) -> Any:
     return and_(
         table.c.environment == one.environment, table.c.provider == one.provider, table.c.id == one.id
     )  # fmt: skip

@@ -151,8 +151,8 @@ class Budgets:
     def limits_of(
         self, exchange: Exchange, identity: Identity, model: str, attributes: dict[str, Any]
     ) -> tuple[Sequence[Account], Sequence[Rate]]:
-        """Every account and rate that a call of this caller's to the model (``provider/name``) counts on; what else it counts
-        for is added to ``attributes``."""
+        """Every account and rate that a call of this caller's to the model (``provider/name``) counts on; what else it
+        counts for is added to ``attributes``."""
         payer = self._payer_of(exchange, identity, model, attributes, {})
         attributes["lockgate.agent"] = payer.caller.agent
         return self._accounts(identity, payer, payer.caller)
