@@ -15,7 +15,7 @@ from lockgate.evals.reports.inspect_log import write_log
 from lockgate.results import RunResult, ToolUse, Usage
 
 PYTHON = Path(__file__).parents[3] / ".venv-peers" / "inspect" / "bin" / "python"
-pytestmark = [pytest.mark.integration_only, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.integration_only, pytest.mark.timeout(600)]
 
 READ = """
 import json, sys

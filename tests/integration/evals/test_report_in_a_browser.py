@@ -27,7 +27,7 @@ from lockgate.evals.reports.cases import CaseView, TrialView, view
 from lockgate.evals.reports.html import html
 from lockgate.results import RunResult, ToolUse
 
-pytestmark = [pytest.mark.integration_only, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.integration_only, pytest.mark.timeout(400)]
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",

@@ -25,7 +25,7 @@ from lockgate.testing import FakeModelServer
 from lockgate.testing.replies import ModelRequest
 
 PEERS = Path(__file__).parents[4] / ".venv-peers"
-pytestmark = [pytest.mark.integration_only, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration_only, pytest.mark.timeout(900)]
 
 ANSWERS = {
     "right": RunResult(
@@ -106,7 +106,11 @@ def evaluated(app: App, thresholds: dict[str, Any], **settings: Any) -> Scorecar
 
     candidate = Contender("cat", "cat@1", "sha256:cat", "sha256:cat", lambda: ready(subject))
     settings_of_judge = rubric.judge
-    assert isinstance(settings_of_judge, JudgeSettings)
+
+    def ask() -> Any:
+        assert isinstance(settings_of_judge, JudgeSettings)
+        return app.judge(settings_of_judge, "dev")
+
     return asyncio.run(
         app.evals.evaluate(
             candidate,
@@ -114,7 +118,7 @@ def evaluated(app: App, thresholds: dict[str, Any], **settings: Any) -> Scorecar
             GoldenSet("golden.jsonl", CASES),
             root=app.project.root,
             environment="dev",
-            open_judge=lambda: app.judge(settings_of_judge, "dev"),
+            open_judge=ask if settings_of_judge else None,
         )
     )
 
@@ -216,6 +220,10 @@ def test_promptfoo_holds_an_answer_against_the_assertions_of_its_own_case(
     found = values(app, card)["promptfoo:assertions"]
     assert found == {"right": pytest.approx((3 * 1 + 0.5) / 4), "near": pytest.approx((3 * 0 + 0.5) / 4)}
     assert len(server.requests) == 2
+    plain = [msgspec.structs.replace(case, metadata={"assert": own[:1]}) for case in CASES]
+    monkeypatch.setattr(sys.modules[__name__], "CASES", plain)
+    found = values(app, evaluated(app, {"promptfoo:assertions": {"min": 0.5}}, judge=None))["promptfoo:assertions"]
+    assert found == {"right": 1, "near": 0}
     starts = [msgspec.structs.replace(case, metadata={"assert": [{"type": "python", "value": "1"}]}) for case in CASES]
     monkeypatch.setattr(sys.modules[__name__], "CASES", starts)
     found = values(app, evaluated(app, {"promptfoo:assertions": {"min": 0.5}}))["promptfoo:assertions"]

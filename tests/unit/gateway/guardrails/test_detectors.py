@@ -104,7 +104,7 @@ HOSTILE = [
 ]  # fmt: skip
 
 
-@pytest.mark.timeout(20)
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("number", range(len(HOSTILE)))
 def test_hostile_text_takes_time_in_proportion(number: int) -> None:
     """A pattern that backtracks would take minutes, or years, for one of these."""
