@@ -136,9 +136,15 @@ def _field_metric(metric: Metric, field: str) -> Metric:
     )
 
 
-def needs_judge(rubric: Rubric) -> list[str]:
-    """The names of the metrics that a judge scores."""
-    return [metric.name for metric in rubric.metrics if SCORERS[metric.scorer].runs == "judge"]
+def needs_judge(rubric: Rubric, cases: Sequence[Case] | None = None) -> list[str]:
+    """The names of the metrics that a judge scores; of those that depend on the cases, where these need one."""
+    judged = [metric for metric in rubric.metrics if SCORERS[metric.scorer].runs == "judge"]
+    if judged and cases is not None:
+        from lockgate.evals.peers.catalogue import ASSERTIONS, asks_model
+
+        if not any(asks_model(case.metadata.get("assert")) for case in cases):
+            judged = [metric for metric in judged if metric.scorer != ASSERTIONS]
+    return [metric.name for metric in judged]
 
 
 def _canonical(name: str) -> str:

@@ -122,7 +122,7 @@ class Evals:
         check_decides(rubric)
         buys = within_trials(rubric, len(dataset.cases), buy_trials)
         check_inputs(rubric, dataset.cases, lambda metric: make_scorer(metric, root))
-        judged = needs_judge(rubric)
+        judged = needs_judge(rubric, dataset.cases)
         if judged and open_judge is None:
             raise no_judge(judged)
         calibrations = self._calibrations(rubric, judged, candidate.agent)

@@ -13,7 +13,8 @@ Needs = Literal["expected_output", "contexts", "expected_tools", "metadata", "ju
 
 
 class PeerMetric(NamedTuple):
-    """One metric: ``symbol`` is what its package calls it, ``needs`` what it cannot do without."""
+    """One metric: ``symbol`` is what its package calls it, ``needs`` what it cannot do without (a judge, for
+    :data:`ASSERTIONS`, only where one of the cases' asks one)."""
 
     peer: Peer
     name: str
@@ -95,38 +96,54 @@ def _deepeval() -> dict[str, PeerMetric]:
     return {name: PeerMetric("deepeval", name, symbol, needs) for name, symbol, needs in rows}
 
 
+ASSERTIONS = "promptfoo:assertions"
+"""Holds an answer against the case's own assertions, of which some may ask a model."""
+_PLAIN = (
+    "equals",
+    "contains",
+    "icontains",
+    "contains-any",
+    "contains-all",
+    "icontains-any",
+    "icontains-all",
+    "starts-with",
+    "regex",
+    "is-json",
+    "contains-json",
+    "is-html",
+    "contains-html",
+    "is-sql",
+    "contains-sql",
+    "is-xml",
+    "contains-xml",
+    "is-valid-openai-tools-call",
+    "is-valid-function-call",
+    "javascript",
+    "levenshtein",
+    "rouge-n",
+    "bleu",
+    "gleu",
+    "meteor",
+    "is-refusal",
+    "word-count",
+    "latency",
+    "cost",
+)
+_RUN_BY_NONE = ("python", "ruby", "webhook")
+
+
+def asks_model(assertions: object) -> bool:
+    """Whether one of a case's own promptfoo assertions, or of a set among them, asks a model for its opinion."""
+    return isinstance(assertions, list) and any(
+        asks_model(one.get("assert"))
+        if one.get("type") == "assert-set"
+        else str(one.get("type")).removeprefix("not-") not in (*_PLAIN, *_RUN_BY_NONE, "similar")
+        for one in assertions
+        if isinstance(one, dict)
+    )
+
+
 def _promptfoo() -> dict[str, PeerMetric]:
-    plain = [
-        "equals",
-        "contains",
-        "icontains",
-        "contains-any",
-        "contains-all",
-        "icontains-any",
-        "icontains-all",
-        "starts-with",
-        "regex",
-        "is-json",
-        "contains-json",
-        "is-html",
-        "contains-html",
-        "is-sql",
-        "contains-sql",
-        "is-xml",
-        "contains-xml",
-        "is-valid-openai-tools-call",
-        "is-valid-function-call",
-        "javascript",
-        "levenshtein",
-        "rouge-n",
-        "bleu",
-        "gleu",
-        "meteor",
-        "is-refusal",
-        "word-count",
-        "latency",
-        "cost",
-    ]
     judged = [
         "llm-rubric",
         "model-graded-closedqa",
@@ -136,7 +153,7 @@ def _promptfoo() -> dict[str, PeerMetric]:
         "context-relevance",
         "context-faithfulness",
     ]
-    found = {name: PeerMetric("promptfoo", name, name) for name in plain}
+    found = {name: PeerMetric("promptfoo", name, name) for name in _PLAIN}
     found |= {name: PeerMetric("promptfoo", name, name, JUDGED) for name in judged}
     found["similar"] = PeerMetric("promptfoo", "similar", "similar", ("embeddings",))
     found["answer-relevance"] = PeerMetric("promptfoo", "answer-relevance", "answer-relevance", ("judge", "embeddings"))

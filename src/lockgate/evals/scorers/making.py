@@ -44,7 +44,7 @@ def make_scorer(
     kind = SCORERS[metric.scorer]
     options = dict(metric.options)
     if kind.runs == "judge":
-        if ask is None:
+        if ask is None and kind.family != "peer":  # whose metrics may find in the case that they need no model
             return lambda sample: skip("no judge was given")
         options |= {"ask": ask, "prompt": judge.prompt if judge else None}
     if metric.scorer in ("embedding_similarity", "final_state"):

@@ -14,7 +14,7 @@ from lockgate.evals.model import Case, Metric
 from lockgate.evals.peers import environments, running, scorer
 from lockgate.evals.peers.environments import command
 from lockgate.evals.peers.worker import Worker, WorkerFailed
-from lockgate.evals.rubric import parse_rubric
+from lockgate.evals.rubric import needs_judge, parse_rubric
 from lockgate.evals.scorers import SCORERS
 from lockgate.evals.scorers.judge import JudgeReply
 from lockgate.evals.scorers.making import make_scorer
@@ -98,6 +98,18 @@ def test_a_peer_is_where_the_project_or_the_machine_says(tmp_path: Path) -> None
         command("ragas", tmp_path, {"ragas": "elsewhere"}, {})
     with pytest.raises(InputError, match=r"no node_modules/promptfoo in tools(.|\n)*npm install --prefix tools"):
         command("promptfoo", tmp_path, {"promptfoo": "tools"}, {})
+
+
+def test_a_case_says_whether_its_own_assertions_need_a_judge() -> None:
+    rubric = parse_rubric({"thresholds": {"promptfoo:assertions": 1, "helpfulness": 0.5}}, Path())
+
+    def case(*types: str) -> Case:
+        inner = [{"type": "assert-set", "assert": [{"type": one} for one in types]}]
+        return msgspec.structs.replace(CASE, metadata={"assert": inner})
+
+    assert needs_judge(rubric, [CASE, case("not-contains", "is-json", "similar")]) == ["helpfulness"]
+    assert needs_judge(rubric, [CASE, case("contains", "not-llm-rubric")]) == ["promptfoo:assertions", "helpfulness"]
+    assert needs_judge(rubric, [case("something-new")]) == ["promptfoo:assertions", "helpfulness"]
 
 
 async def test_values_skips_and_unusable_judgements_become_marks(replies: list[Any]) -> None:
