@@ -7,6 +7,7 @@ leave, the provider fails in every way there is, and workers are killed.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import re
@@ -120,6 +121,9 @@ class Machine:
     def lose(self) -> None:
         """The whole machine at once, with its disk."""
         self._process.kill()
+        for pid in self._living():  # left alone they would let the calls under way end
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         self._process.wait(60)
         wait_until(lambda: not self._living())  # who still writes would put back what is removed
         shutil.rmtree(self.app.home)
