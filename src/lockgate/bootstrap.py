@@ -394,7 +394,6 @@ class App:
             asking=asking,
             control=self.control,
             charges=self.charges,
-            machine=self.ledger.machine,
             prices=self.prices,
             emit=self.spans.emit,
             clock=self.clock,

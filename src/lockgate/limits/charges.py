@@ -91,10 +91,18 @@ class Charges:
                 found.append(((account, window, unit), charged if row.corrected_at is None else row.used_nano))
         return found
 
+    def reaches(self, machine: str) -> bool:
+        """Whether a batch that ``machine`` made is this one's to settle: its own, and what a lost one left."""
+        if machine == self._ledger.machine:
+            return True
+        with self._control.read() as connection:
+            return machine not in store.living_machines(connection, self._clock() - store.LOST_SECONDS)
+
     def _in_reach(self, connection: Connection) -> list[ColumnElement[bool]]:
         """Which charges can be corrected here: a living machine's table is out of others' reach."""
         living = store.living_machines(connection, self._clock() - store.LOST_SECONDS)
-        lost = and_(uncertain_charges.c.reason == store.LOST, uncertain_charges.c.machine.not_in(living))
+        outlives = uncertain_charges.c.reason.in_((store.LOST, store.BATCH))
+        lost = and_(outlives, uncertain_charges.c.machine.not_in(living))
         return [
             or_(uncertain_charges.c.machine == self._ledger.machine, lost),
             uncertain_charges.c.corrected_at.is_(None),
@@ -111,7 +119,7 @@ class Charges:
                         stands = charged if row.corrected_at is None else row.used_nano
                         # A batch's span is made when it has ended, and tells what it used.
                         ended = stands if row.corrected_at is not None else 0
-                        traced = {"died": 0, store.LOST: 0, "batch": ended}.get(row.reason, charged)
+                        traced = {"died": 0, store.LOST: 0, store.BATCH: ended}.get(row.reason, charged)
                         found.append(((account, window, unit), stands - traced))
         return found
 

@@ -160,7 +160,10 @@ class Ledger:
         day: Callable[[str], str] | None = None,
     ) -> list[Balance]:
         """Every budget of a window that has not ended: the table's view, from the ledger what it has not (other
-        machines' spending too), and what deployed agents and ``capped`` may spend and have not begun to."""
+        machines' spending too), and what deployed agents and ``capped`` may spend and have not begun to.
+
+        What is charged for batches that have not ended is held, as whoever looks understands it.
+        """
         now = self._clock()
         with self._control.read() as connection:
             kept = store.in_windows(connection, now)
@@ -169,6 +172,7 @@ class Ledger:
                 (environment, agent, as_set(settings, known, environment, agent))
                 for environment, agent, settings in store.deployed(connection)
             ]
+            batches = store.open_batches(connection)
         found: dict[Key, Balance] = {}
         for balance in () if table is None else table.balances():
             if not balance.window.startswith(SAME) and balance.unit != "concurrent":
@@ -180,6 +184,11 @@ class Ledger:
             before = found.get(row.key)
             total = row.settled + (0 if before is None else before.settled)
             found[row.key] = row.balance(total) if before is None else msgspec.structs.replace(before, settled=total)
+        for key, charged in batches:
+            if key in found:
+                one = found[key]
+                amount = min(charged, one.settled)
+                found[key] = msgspec.structs.replace(one, settled=one.settled - amount, held=one.held + amount)
         for account in (*daily_caps(deployed, day or (lambda _: day_of(now))), *capped):
             balance = found.get(account.key) or Balance(
                 account=account.name, window=account.window, cap=None, settled=0, held=0, unit=account.unit

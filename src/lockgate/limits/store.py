@@ -15,6 +15,8 @@ from lockgate.storage.schema import deployments, ledger, machines, runs, uncerta
 from lockgate.storage.upsert import insert_into
 from lockgate.versions.model import AgentSettings
 
+BATCH = "batch"
+"""Why a charge is uncertain: it is of a batch that has not ended."""
 LOST = "lost"
 """Why a charge is uncertain: the machine that had leased so much was lost."""
 LOST_SECONDS = 600.0
@@ -128,6 +130,13 @@ def withdraw_slice(connection: Connection, key: Key, machine: str, settled: int)
 def end_lease(connection: Connection, key: Key, machine: str) -> None:
     """Let a machine have leased no more of an account than it has spent."""
     connection.execute(update(ledger).where(*_is(key, machine)).values(granted=ledger.c.settled))
+
+
+def open_batches(connection: Connection) -> list[tuple[Key, int]]:
+    """What stands on accounts for batches that have not ended."""
+    open_ones = (uncertain_charges.c.reason == BATCH, uncertain_charges.c.corrected_at.is_(None))
+    found = connection.execute(select(uncertain_charges.c.parts).where(*open_ones)).scalars()
+    return [((account, window, unit), amount) for parts in found for account, window, unit, amount in parts]
 
 
 def see_machine(connection: Connection, machine: str, now: float) -> None:

@@ -613,7 +613,7 @@ provider_batches = Table(
     Column("id", String, nullable=False),  # the provider's own
     Column("tenant", String, nullable=False),
     Column("key_id", String, nullable=False),
-    Column("machine", String, nullable=False),  # that holds for it, and settles it
+    Column("machine", String, nullable=False),  # that made it, and settles it while it lives
     Column("agent", String),
     Column("run_id", String),
     Column("model", String, nullable=False),  # as the provider names it

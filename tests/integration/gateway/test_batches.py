@@ -17,10 +17,11 @@ from sqlalchemy import update
 from lockgate.gateway.batches import store
 from lockgate.gateway.batches.store import File
 from lockgate.gateway.model import Identity
+from lockgate.limits.store import LOST_SECONDS, see_machine
 from lockgate.project.guards import GuardSpec, TenantSpec
 from lockgate.results import Usage
 from lockgate.storage.engine import Database
-from lockgate.storage.schema import provider_batches
+from lockgate.storage.schema import provider_batches, uncertain_charges
 from lockgate.testing import FakeModelServer, Reply, failing
 from lockgate.ticks import batches as watch
 
@@ -130,6 +131,45 @@ def test_the_control_plane_settles_what_no_client_asks_for_any_more(
     assert look(gateway) == 1
     assert settled(gateway) == 2 * COST
     assert look(gateway) == 0
+
+
+def test_what_a_lost_machine_left_open_another_one_settles(
+    gateway: RunningGateway, model: FakeModelServer, client: Client
+) -> None:
+    model.respond = lambda _: Reply(text="good day", usage=USED)
+    batch = batch_of(client(), lines(2))
+    model.batches.finish(batch.id)
+
+    def made_by(machine: str, seen_at: float) -> None:
+        with gateway.app.control.write() as connection:
+            connection.execute(update(provider_batches).values(machine=machine))
+            connection.execute(update(uncertain_charges).values(machine=machine))
+            see_machine(connection, machine, seen_at)
+
+    made_by("living", gateway.app.clock())
+    assert look(gateway) == 0
+    made_by("lost", gateway.app.clock() - 2 * LOST_SECONDS)
+    assert look(gateway) == 1
+    assert gateway.app.charges.open() == []
+    span = next(one for one in gateway.spans() if one.name == "batch fake-model")
+    assert span.cost_nano == 2 * COST
+
+
+def test_what_is_charged_for_an_open_batch_is_shown_as_held(
+    gateway: RunningGateway, model: FakeModelServer, client: Client
+) -> None:
+    model.respond = lambda _: Reply(text="good day", usage=USED)
+    batch = batch_of(client(), lines(2))
+    charged = settled(gateway)
+
+    def shown() -> tuple[int, int]:
+        found = [one for one in gateway.app.ledger.balances(gateway.app.holds, "tenant:dev:acme") if one.unit == "usd"]
+        return found[0].settled, found[0].held
+
+    assert shown() == (0, charged)
+    model.batches.finish(batch.id)
+    look(gateway)
+    assert shown() == (2 * COST, 0)
 
 
 def test_requests_that_failed_cost_nothing_and_those_of_an_expired_batch_what_was_done(

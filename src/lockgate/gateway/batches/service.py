@@ -28,6 +28,7 @@ from lockgate.limits.charges import Charge, Charges
 from lockgate.limits.holdtable import HoldTable
 from lockgate.limits.model import Account, Hold, LeaseNeeded, Rate
 from lockgate.limits.prices import Prices
+from lockgate.limits.store import BATCH
 from lockgate.money import Nano, to_usd
 from lockgate.telemetry.context import new_span_id
 
@@ -183,7 +184,7 @@ class Batches:
                 object=told,
                 due_at=now + SOONEST,
             )
-            await self._desk.write(self._keep, batch, charge._replace(reason="batch"))
+            await self._desk.write(self._keep, batch, charge._replace(reason=BATCH))
             self._holds.settle(hold, hold.amount)
         pass_on(exchange, target, reply, [("x-lockgate-held-usd", f"{to_usd(hold.amount):.9f}")])
 

@@ -47,7 +47,6 @@ class Settling:
         asking: Asking,
         control: Database,
         charges: Charges,
-        machine: str,
         prices: Prices,
         emit: Callable[[Span], None],
         clock: Clock,
@@ -56,7 +55,6 @@ class Settling:
         self._asking = asking
         self._control = control
         self._charges = charges
-        self._machine = machine
         self._prices = prices
         self._emit = emit
         self._clock = clock
@@ -93,8 +91,10 @@ class Settling:
             store.see_batch(connection, batch, told, batch.due_at)
 
     async def settle(self, batch: Batch, told: dict[str, Any], target: Target) -> None:
-        """Charge what the batch used, if it has ended and is this machine's to settle."""
-        if told.get("status") not in ENDED or batch.status != store.OPEN or batch.machine != self._machine:
+        """Charge what the batch used, if it has ended and is this machine's to settle: its own, or a lost one's."""
+        if told.get("status") not in ENDED or batch.status != store.OPEN:
+            return
+        if not await asyncio.to_thread(self._charges.reaches, batch.machine):
             return
         price = self._prices.batch_price(target.provider.kind, batch.provider, batch.model)
         output = BatchOutput(batch.endpoint, target.provider.kind, price)

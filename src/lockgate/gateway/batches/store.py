@@ -141,9 +141,10 @@ def end_batch(connection: Connection, batch: Batch, status: str, cost_nano: int)
     return bool(connection.execute(ended.values(status=status, cost_nano=cost_nano)).rowcount)
 
 
-def due(connection: Connection, machine: str, now: float) -> list[Batch]:
-    """This machine's open batches whose provider is to be asked."""
-    wanted = (batches.c.status == OPEN, batches.c.machine == machine, batches.c.due_at <= now)
+def due(connection: Connection, machine: str, living: Sequence[str], now: float) -> list[Batch]:
+    """The open batches whose provider is to be asked: this machine's, and those of machines that are not ``living``."""
+    mine = or_(batches.c.machine == machine, batches.c.machine.not_in(living))
+    wanted = (batches.c.status == OPEN, mine, batches.c.due_at <= now)
     return [_batch(row) for row in connection.execute(select(batches).where(*wanted).order_by(batches.c.due_at))]
 
 

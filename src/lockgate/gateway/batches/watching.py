@@ -12,11 +12,15 @@ from lockgate.gateway.batches.settling import Settling, look_at
 from lockgate.gateway.batches.store import Batch
 from lockgate.gateway.providers import Providers
 from lockgate.gateway.upstream import Upstream
+from lockgate.limits.store import LOST_SECONDS, living_machines
 from lockgate.storage.engine import Database
 
 
 class Watching:
-    """Looks at this machine's open batches that are due. ``settling`` makes what settles them, of a way to ask."""
+    """Looks at the open batches that are due, of this machine and of lost ones.
+
+    ``settling`` makes what settles them, of a way to ask.
+    """
 
     def __init__(
         self,
@@ -36,7 +40,8 @@ class Watching:
     def tick(self) -> int:
         """Look at what is due. Returns how many there were."""
         with self._control.read() as connection:
-            due = store.due(connection, self._machine, self._clock())
+            living = living_machines(connection, self._clock() - LOST_SECONDS)
+            due = store.due(connection, self._machine, living, self._clock())
         if due:
             asyncio.run(self._look(due))
         return len(due)
