@@ -1,7 +1,7 @@
 """Agents whose runs keep failing are left alone for a while, and another agent answers: ``breaker:`` in the agent file.
 
-State is this worker's own, as with upstreams. Only runs of the stable version count: a candidate that fails is the
-rollout's to judge.
+State is this worker's own, and what it hears from the others. Only runs of the stable version count: a candidate that
+fails is the rollout's to judge.
 """
 
 from __future__ import annotations
@@ -73,6 +73,10 @@ class AgentBreakers:
                 self._tell(route.environment, route.agent, None, False)
         else:
             breaker.forgot()
+
+    def heard(self, environment: str, agent: str, is_open: bool, at: float) -> None:
+        """Another worker's breaker of this agent opened, or closed."""
+        self._breakers.setdefault((environment, agent), Breaker()).heard(is_open, at)
 
     def _breaker(self, route: Route) -> Breaker:
         key, settings = (route.environment, route.agent), route.settings.breaker

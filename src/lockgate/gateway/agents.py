@@ -114,7 +114,7 @@ class Agents:
         self._metrics = metrics
         self._clock = clock
         self._hosts: dict[str, Upstream] = {}
-        self._breakers = AgentBreakers(tell)
+        self.breakers = AgentBreakers(tell)
         self._mirrors_of = mirrors_of
         self._can_be_shadowed = can_be_shadowed
 
@@ -151,7 +151,7 @@ class Agents:
             raise
         finally:
             result = ran.result if ran is not None else None
-            self._breakers.ended(route, ran.request.arm if ran is not None else arm, result, error, time.monotonic())
+            self.breakers.ended(route, ran.request.arm if ran is not None else arm, result, error, time.monotonic())
             self._record(identity, asked, run_id, span_id, start_ns, ran, error)
 
     def _route(self, identity: Identity, agent: str) -> Route:
@@ -162,7 +162,7 @@ class Agents:
             switches.check(self._directory.settings, identity, agent=name)
             return self._directory.route(identity.environment, name)
 
-        return self._breakers.stand_in(route, find, time.monotonic())
+        return self.breakers.stand_in(route, find, time.monotonic())
 
     @property
     def shadows_dropped(self) -> int:

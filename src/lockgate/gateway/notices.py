@@ -1,4 +1,5 @@
-"""Tells people of breakers that opened, and of their return: alerts, written in a thread so that no call waits."""
+"""Tells people of breakers that opened, and of their return: alerts, written in a thread so that no call waits. And
+the other workers, at once."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from typing import Any
 from sqlalchemy.exc import SQLAlchemyError
 
 from lockgate.errors import LockgateError
+from lockgate.gateway.siblings import What
 
 log = logging.getLogger(__name__)
 
@@ -17,22 +19,32 @@ KIND = "breaker_open"
 
 
 class Notices:
-    """``raise_alert(key, kind, severity, subject, message)`` and ``resolve(key)`` are the fleet's."""
+    """``raise_alert(key, kind, severity, subject, message)`` and ``resolve(key)`` are the fleet's;
+    ``tell(what, is_open)`` tells the workers."""
 
     def __init__(
-        self, raise_alert: Callable[[str, str, Any, str, str], object], resolve: Callable[[str], object]
+        self,
+        raise_alert: Callable[[str, str, Any, str, str], object],
+        resolve: Callable[[str], object],
+        tell: Callable[[What, bool], object],
     ) -> None:
         self._raise = raise_alert
         self._resolve = resolve
+        self._tell = tell
         self._thread = ThreadPoolExecutor(1, "alerts")
 
-    def upstream(self, provider: str, upstream: str, is_open: bool) -> None:
+    def upstream(self, environment: str, provider: str, upstream: str, is_open: bool) -> None:
         """A provider's upstream keeps failing, or is back."""
-        message = f"provider {provider!r} at {upstream} keeps failing: calls go elsewhere, or are refused"
-        self._thread.submit(self._write, f"breaker:{provider}:{upstream}", provider, message if is_open else None)
+        self._tell(("upstream", environment, provider, upstream), is_open)
+        message = (
+            f"provider {provider!r} at {upstream} keeps failing in {environment!r}: calls go elsewhere, or are refused"
+        )
+        key = f"breaker:{environment}:{provider}:{upstream}"
+        self._thread.submit(self._write, key, provider, message if is_open else None)
 
     def agent(self, environment: str, agent: str, fallback: str | None, is_open: bool) -> None:
         """An agent's runs keep failing, or it is back."""
+        self._tell(("agent", environment, agent), is_open)
         instead = f"{fallback!r} answers meanwhile" if fallback else "its runs are refused meanwhile"
         message = f"the runs of {agent!r} in {environment!r} keep failing: {instead}"
         self._thread.submit(self._write, f"breaker:agent:{environment}:{agent}", agent, message if is_open else None)

@@ -9,6 +9,7 @@ import asyncio
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
@@ -21,11 +22,14 @@ from lockgate.clock import Clock
 from lockgate.errors import InputError, Unavailable
 from lockgate.gateway.supervisor import WORKERS_VARIABLE
 from lockgate.gateway.upstream import DEFAULT_HEADERS
-from lockgate.gateway.upstreams.pool import Pool, Tell
+from lockgate.gateway.upstreams.pool import Pool
 from lockgate.project.model import Project, ProjectConfig, ResolvedProvider
 from lockgate.project.secrets import header_value, is_at_hand, is_reference, resolve_secret
 from lockgate.project.secrets.masking import without
 from lockgate.project.service import provider_names, resolve_provider
+
+TellUpstream = Callable[[str, str, str, bool], None]
+"""``tell(environment, provider, upstream, is_open)``: a breaker opened or closed."""
 
 ANTHROPIC_VERSION = "2023-06-01"
 """For clients that name none."""
@@ -111,7 +115,7 @@ class Providers:
         self,
         project: Project,
         clock: Clock,
-        tell: Tell = lambda provider, upstream, is_open: None,
+        tell: TellUpstream = lambda environment, provider, upstream, is_open: None,
         deployed: Callable[[str], Mapping[str, ResolvedProvider]] = lambda effective: {},
     ) -> None:
         """``tell`` hears of an upstream that is left alone because it keeps failing, and of its return.
@@ -177,10 +181,17 @@ class Providers:
         key = (environment, name, base)
         pool = self._pools.get(key)
         if pool is None:
-            pool = self._pools[key] = Pool(provider, list(targets), self._tell, workers=workers())
+            tell = partial(self._tell, environment)
+            pool = self._pools[key] = Pool(provider, list(targets), tell, workers=workers())
         else:
             pool.configure(provider, list(targets))
         return Group(provider, targets, pool)
+
+    def heard(self, environment: str, name: str, upstream: str, is_open: bool, at: float) -> None:
+        """Another worker's breaker of a provider's upstream opened, or closed."""
+        for (place, provider, _), pool in list(self._pools.items()):
+            if (place, provider) == (environment, name):
+                pool.heard(upstream, is_open, at)
 
     def of(self, environment: str, name: str, agent: str | None = None, version: str | None = None) -> ResolvedProvider:
         """What the provider is to ``agent``'s runs, or to plain callers: as :meth:`group` goes by.

@@ -48,6 +48,7 @@ class Worker:
         from lockgate.gateway.providers import Providers
         from lockgate.gateway.routing.service import RouteMetrics, Router
         from lockgate.gateway.shared_metrics import SharedMetrics
+        from lockgate.gateway.siblings import Siblings
         from lockgate.gateway.tenants import Tenants
         from lockgate.gateway.upstream import Upstream
         from lockgate.project.service import mirrors_of
@@ -57,7 +58,14 @@ class Worker:
         metrics = GenAI(registry)
         self._app = app
         self._upstream = Upstream()
-        self._directory = Directory(app.control, app.keys, app.clock, files=app.follow_files, told=app.take_settings)
+        self._siblings = Siblings(app.home / "run" / "breakers", index, self._heard)
+        self._directory = Directory(
+            app.control,
+            app.keys,
+            app.clock,
+            files=(*app.follow_files, self._siblings.look),
+            told=app.take_settings,
+        )
         memory = Memory()
 
         def refresh() -> None:  # once a second, in a thread of its own
@@ -72,8 +80,10 @@ class Worker:
         )
         self._unpacked: dict[str, AgentVersion] = {}
         self._fallbacks_of: dict[str, dict[str, list[str]]] = {}
-        self._notices = Notices(app.alerts.raise_alert, app.alerts.resolve)
-        providers = Providers(app.project, app.clock, self._notices.upstream, app.versions.providers_as_deployed)
+        self._notices = Notices(app.alerts.raise_alert, app.alerts.resolve, self._siblings.tell)
+        self._providers = providers = Providers(
+            app.project, app.clock, self._notices.upstream, app.versions.providers_as_deployed
+        )
         tenants = Tenants(app.project, providers)
         guards = Guardrails(
             version_of=self._version, tenant_of=tenants.of, secret=app.secret, metrics=GuardMetrics(registry)
@@ -171,6 +181,14 @@ class Worker:
 
     async def _ask(self, call: Call, model: str, request: Request) -> dict[str, Any]:
         return await self._proxy.ask(call, model, request)
+
+    def _heard(self, what: tuple[str, ...], is_open: bool, at: float) -> None:
+        """Another worker's breaker opened, or closed."""
+        match what:
+            case "upstream", environment, provider, upstream:
+                self._providers.heard(environment, provider, upstream, is_open, at)
+            case "agent", environment, agent:
+                self._agents.breakers.heard(environment, agent, is_open, at)
 
     def start(self) -> Gateway:
         """Read the store once, begin to follow it, and give the application to serve."""

@@ -19,6 +19,7 @@ import pytest
 from sqlalchemy import select
 
 from lockgate.gateway.model import RunClaims
+from lockgate.gateway.siblings import Siblings
 from lockgate.gateway.tokens import sign
 from lockgate.results import RunResult, Usage
 from lockgate.storage.schema import alerts
@@ -357,6 +358,22 @@ def test_a_breaker_opens_alerts_and_closes_when_a_probe_succeeds(
     assert _open_alerts(gateway, 0) == []
 
 
+def test_an_upstream_that_another_worker_found_failing_is_left_alone_until_one_finds_it_well(
+    gateway: RunningGateway, model: FakeModelServer
+) -> None:
+    assert text(ask(gateway, "fragile/fake-model")) == "from the first"
+    another = Siblings(gateway.app.home / "run" / "breakers", 7, lambda what, is_open, at: None)
+    upstream = ("upstream", "dev", "fragile", model.base_url)
+    another.tell(upstream, True)
+    gateway.refresh()
+    with pytest.raises(openai.InternalServerError, match="keeps failing"):
+        ask(gateway, "fragile/fake-model")
+    assert len(model.requests) == 1
+    another.tell(upstream, False)
+    gateway.refresh()
+    assert text(ask(gateway, "fragile/fake-model")) == "from the first"
+
+
 def test_a_client_that_leaves_does_not_count_against_the_upstream(
     gateway: RunningGateway, model: FakeModelServer
 ) -> None:
@@ -400,3 +417,7 @@ def test_the_fallback_agent_answers_while_an_agents_runs_keep_failing(
     assert len(failing_host.requests) == 2
     assert human.requests[0].agent == "human"
     assert _open_alerts(gateway, 1) == ["breaker_open"]
+    failing_host.respond = lambda _: RunResult(status="completed", output="well again")
+    Siblings(gateway.app.home / "run" / "breakers", 7, lambda *_: None).tell(("agent", "dev", "triage"), False)
+    gateway.refresh()
+    assert text(ask(gateway, "agent:triage")) == "well again"

@@ -71,6 +71,15 @@ class Breaker:
         self._opened_at, self._probing_since = now, None
         return True
 
+    def heard(self, is_open: bool, at: float) -> None:
+        """Another worker's opened, or closed, ``at`` that time."""
+        if is_open and (self._opened_at is None or at > self._opened_at):
+            self.failures, self._probing_since = max(self.failures, self.threshold), None
+            self._opened_at = at
+        elif not is_open and self._opened_at is not None and at > self._opened_at:
+            self.failures = 0
+            self._opened_at = self._probing_since = None
+
     def forgot(self) -> None:
         """A probe ended without an answer to learn from (its client left, say): the next call may be one."""
         self._probing_since = None

@@ -1,12 +1,13 @@
 """A provider's upstreams as one worker sees them: who is asked next, who is left alone, who waits.
 
-State is this worker's own: what it learns from its calls it needs no lock to use, and each worker learns it within a
-few calls of its own.
+State is this worker's own: what it learns from its calls it needs no lock to use. Of breakers it hears from the other
+workers too.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -16,6 +17,8 @@ from lockgate.errors import UpstreamError
 from lockgate.gateway.upstreams.balance import Load, Quota, choose, eject
 from lockgate.gateway.upstreams.breaker import Breaker
 from lockgate.project.model import ResolvedProvider
+
+log = logging.getLogger(__name__)
 
 RETRY_AFTER = 1.0
 """Seconds that a caller who found the queue full is asked to wait."""
@@ -121,10 +124,20 @@ class Pool:
         now = time.monotonic()
         endpoint.load.failed(now)
         if len(self.endpoints) > 1:
-            eject(self._loads, now)
+            for index in eject(self._loads, now):
+                left_out = self.endpoints[index]
+                seconds = left_out.load.ejected_until - now
+                log.warning("provider %r: %s fails more often than the others, and is left out for %.0f s",
+                            self._name, left_out.id, seconds)  # fmt: skip
         was_closed = endpoint.breaker.state(now) == "closed"
         if endpoint.breaker.failed(now) and was_closed:
             self._tell(self._name, endpoint.id, True)
+
+    def heard(self, id: str, is_open: bool, at: float) -> None:
+        """Another worker's breaker of this upstream opened, or closed."""
+        for endpoint in self.endpoints:
+            if endpoint.id == id:
+                endpoint.breaker.heard(is_open, at)
 
     def refused(self, endpoint: Endpoint) -> None:
         """It is alive, and takes no more for now: another one may."""

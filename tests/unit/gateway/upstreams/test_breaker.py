@@ -30,6 +30,19 @@ def test_a_failed_probe_opens_it_for_another_reset() -> None:
     assert breaker.allows(21.0)
 
 
+def test_what_another_worker_found_counts_unless_it_is_older_than_what_is_known() -> None:
+    breaker = Breaker(threshold=2, reset=10.0)
+    breaker.heard(True, 5.0)
+    assert not breaker.allows(14.9)
+    assert breaker.allows(15.0)
+    assert breaker.failed(16.0)
+    breaker.heard(False, 15.5)
+    assert breaker.state(17.0) == "open"
+    breaker.heard(False, 18.0)
+    assert (breaker.state(19.0), breaker.failures) == ("closed", 0)
+    assert not breaker.failed(20.0)
+
+
 def test_a_success_in_between_starts_the_count_anew() -> None:
     breaker = Breaker(threshold=3)
     for _ in range(10):
