@@ -50,7 +50,7 @@ FACTS = {"type": "object", "properties": {"order_id": {"type": "string"}}, "requ
 def tools(approval: bool) -> tuple[ToolContract, ...]:
     return (
         ToolContract(name="read_order", effect="read", python="tools/code.py:read_order"),
-        ToolContract(name="refund", effect="write", python="tools/code.py:refund", approval=approval, timeout=20.0),
+        ToolContract(name="refund", effect="write", python="tools/code.py:refund", approval=approval, timeout=60.0),
         ToolContract(name="decide", effect="pure", python="tools/code.py:decide"),
     )
 
@@ -68,7 +68,7 @@ class Shop:
         notes = self.folder / "calls.txt"
         return notes.read_text().splitlines() if notes.exists() else []
 
-    async def until(self, line: str, seconds: float = 20.0) -> None:
+    async def until(self, line: str, seconds: float = 60.0) -> None:
         """Wait until a call was noted."""
         async with asyncio.timeout(seconds):
             while line not in self.calls:  # noqa: ASYNC110 - another process writes it
@@ -91,7 +91,7 @@ def make_version(*, approval: bool = True, **fields: Any) -> AgentVersion:
             "tools": tools(approval),
             "handler": "decide",
             "guardrails": Guardrails(output_schema=FACTS),
-            "limits": ActionLimits(max_seconds=30.0),
+            "limits": ActionLimits(max_seconds=120.0),
             "policy_digest": "sha256:" + "c" * 64,
         }
         | fields

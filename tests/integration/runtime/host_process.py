@@ -24,7 +24,7 @@ class Setup(msgspec.Struct):
     code: str
     gateway: str
     parent: int
-    drain: float = 5.0
+    drain: float = 60.0
 
 
 def main(setup: Setup) -> None:

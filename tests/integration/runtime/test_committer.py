@@ -41,7 +41,7 @@ def held(committer: Committer) -> threading.Event:
 
 
 def test_what_is_confirmed_can_be_read(control: Database, committer: Committer) -> None:
-    assert committer.submit(adding("a")).result(10) == "a"
+    assert committer.submit(adding("a")).result(60) == "a"
     assert names(control) == ["a"]
 
 
@@ -49,7 +49,7 @@ def test_many_writes_share_a_transaction_and_each_gets_its_answer(control: Datab
     go = held(committer)
     futures = [committer.submit(adding(f"n{number:02}")) for number in range(20)]
     go.set()
-    assert [future.result(10) for future in futures] == names(control)
+    assert [future.result(60) for future in futures] == names(control)
 
 
 def test_one_that_refuses_leaves_the_others_alone(control: Database, committer: Committer) -> None:
@@ -59,8 +59,8 @@ def test_one_that_refuses_leaves_the_others_alone(control: Database, committer: 
     go = held(committer)
     futures = [committer.submit(work) for work in (adding("a"), refusing, adding("b"))]
     go.set()
-    assert isinstance(futures[1].exception(10), Conflict)
-    assert (futures[0].result(10), futures[2].result(10), names(control)) == ("a", "b", ["a", "b"])
+    assert isinstance(futures[1].exception(60), Conflict)
+    assert (futures[0].result(60), futures[2].result(60), names(control)) == ("a", "b", ["a", "b"])
 
 
 def test_one_that_breaks_the_transaction_leaves_the_others_alone(control: Database, committer: Committer) -> None:
@@ -68,9 +68,9 @@ def test_one_that_breaks_the_transaction_leaves_the_others_alone(control: Databa
     broken = [lambda connection: connection.execute(text("select no_such_column")), lambda connection: 1 // 0]
     futures = [committer.submit(work) for work in (adding("a"), *broken, adding("b"))]
     go.set()
-    assert isinstance(futures[1].exception(10), Unavailable)
-    assert isinstance(futures[2].exception(10), ZeroDivisionError)
-    assert (futures[0].result(10), futures[3].result(10), names(control)) == ("a", "b", ["a", "b"])
+    assert isinstance(futures[1].exception(60), Unavailable)
+    assert isinstance(futures[2].exception(60), ZeroDivisionError)
+    assert (futures[0].result(60), futures[3].result(60), names(control)) == ("a", "b", ["a", "b"])
 
 
 def test_a_write_is_made_even_when_its_caller_no_longer_waits(control: Database, committer: Committer) -> None:
@@ -78,7 +78,7 @@ def test_a_write_is_made_even_when_its_caller_no_longer_waits(control: Database,
     future = committer.submit(adding("a"))
     assert future.cancel() is False
     go.set()
-    future.result(10)
+    future.result(60)
     assert names(control) == ["a"]
 
 
@@ -88,4 +88,4 @@ def test_closing_writes_what_is_queued_and_then_refuses(control: Database) -> No
     committer.close()
     assert len(names(control)) == 5
     assert all(future.done() for future in futures)
-    assert isinstance(committer.submit(adding("late")).exception(1), Unavailable)
+    assert isinstance(committer.submit(adding("late")).exception(60), Unavailable)

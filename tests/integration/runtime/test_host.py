@@ -35,7 +35,7 @@ SCRIPT = Path(__file__).with_name("host_process.py")
 @asynccontextmanager
 async def connected(socket: Path) -> AsyncIterator[aiohttp.ClientSession]:
     async with aiohttp.ClientSession(
-        "http://host", connector=aiohttp.UnixConnector(str(socket)), timeout=aiohttp.ClientTimeout(total=30)
+        "http://host", connector=aiohttp.UnixConnector(str(socket)), timeout=aiohttp.ClientTimeout(total=120)
     ) as session:
         yield session
 
@@ -47,7 +47,7 @@ async def post_run(session: aiohttp.ClientSession, request: RunRequest) -> RunRe
         return msgspec.json.decode(body, type=RunResult)
 
 
-async def until(check: Callable[[], Any], seconds: float = 20.0) -> Any:
+async def until(check: Callable[[], Any], seconds: float = 60.0) -> Any:
     async with asyncio.timeout(seconds):
         while not (found := check()):  # noqa: ASYNC110 - another process makes it true
             await asyncio.sleep(0.01)
@@ -70,7 +70,7 @@ async def serve(open_service: Any, tmp_path: Path) -> AsyncIterator[Callable[...
     """Start a host; gives it and its socket."""
     started: list[Host] = []
 
-    async def serve(model: Any = None, *, drain: float = 5.0, most_runs: int = 10, **fields: Any) -> Host:
+    async def serve(model: Any = None, *, drain: float = 60.0, most_runs: int = 10, **fields: Any) -> Host:
         host = Host(open_service(model, **fields), host_socket(tmp_path, EFFECTIVE), drain=drain, most_runs=most_runs)
         await host.start()
         started.append(host)
@@ -132,12 +132,22 @@ async def test_a_full_host_says_so_before_it_takes_the_run(serve: Any, ask: Ask,
 
 
 async def test_a_stopped_host_ends_its_runs_and_deregisters(serve: Any, ask: Ask, control: Database) -> None:
-    host = await serve(FakeModel(lambda request: {"order_id": "A-1"}, latency=0.1), approval=False)
+    go = asyncio.Event()
+
+    class Held(FakeModel):
+        async def complete(self, *arguments: Any, **rest: Any) -> Any:
+            await go.wait()
+            return await super().complete(*arguments, **rest)
+
+    host = await serve(Held(lambda request: {"order_id": "A-1"}), approval=False, drain=60.0)
     async with connected(host.socket) as session:
         asking = asyncio.create_task(post_run(session, ask()))
         await until(lambda: runs.list_runs(control, status="running"))
         assert _hosts(control) == 1
-        await host.stop()
+        stopping = asyncio.create_task(host.stop())
+        await until(lambda: host._draining)
+        go.set()
+        await stopping
         assert (await asking).status == "completed"
     assert _hosts(control) == 0
     assert not host.socket.exists()
@@ -309,14 +319,15 @@ async def test_a_suspended_run_survives_its_host(hosts: Hosts, control: Database
 async def test_a_host_told_to_stop_finishes_its_run(
     hosts: Hosts, control: Database, ask: Ask, shop: Any, model_server: FakeModelServer
 ) -> None:
-    model_server.latency = 0.3
+    model_server.pause()
     process = await hosts.start()
     async with connected(host_socket(hosts.home, EFFECTIVE)) as session:
         asking = asyncio.create_task(post_run(session, ask()))
         await until(lambda: runs.list_runs(control, status="running"))
         process.send_signal(signal.SIGTERM)
+        model_server.resume()
         assert (await asking).status == "suspended"
-    assert await asyncio.to_thread(process.wait, 20) == 0
+    assert await asyncio.to_thread(process.wait, 60) == 0
     assert _hosts(control) == 0
 
 

@@ -186,7 +186,7 @@ async def test_a_resumed_run_that_asks_for_something_else_stops_before_the_write
 async def test_the_runs_of_a_dead_host_are_ended(
     control: Database, open_service: Open, ask: Ask, clock: FakeClock
 ) -> None:
-    service, request = open_service(FakeModel("late", latency=30.0)), ask()
+    service, request = open_service(FakeModel("late", latency=600.0)), ask()
     await service.heartbeat("socket", 1)
     running = asyncio.create_task(service.run(request))
     await _until(lambda: runs.list_runs(control, status="running"))
@@ -242,7 +242,7 @@ async def test_a_resumed_run_of_a_dead_host_is_resumed_again(
 
 
 async def test_cancelling_is_recorded(control: Database, open_service: Open, ask: Ask) -> None:
-    service, request = open_service(FakeModel("late", latency=30.0)), ask()
+    service, request = open_service(FakeModel("late", latency=600.0)), ask()
     running = asyncio.create_task(service.run(request))
     await _until(lambda: runs.list_runs(control, status="running"))
     running.cancel()
@@ -316,7 +316,7 @@ async def test_many_runs_at_once_are_all_recorded(control: Database, open_servic
     assert len(runs.list_runs(control, status="completed", limit=100)) == 50
 
 
-async def _until(check: Callable[[], Any], seconds: float = 10.0) -> None:
+async def _until(check: Callable[[], Any], seconds: float = 60.0) -> None:
     async with asyncio.timeout(seconds):
         while not check():  # noqa: ASYNC110 - the database says it
             await asyncio.sleep(0.01)
