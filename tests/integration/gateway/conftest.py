@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 import pytest
+import uvloop
 from aiohttp import web
 from sqlalchemy import insert, select
 
@@ -40,6 +41,11 @@ azure: {fake-model: {input: 1.0, output: 2.0}}
 """
 
 
+def pytest_asyncio_loop_factories(config: object, item: object) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """The loop that a worker runs on."""
+    return {"uvloop": uvloop.new_event_loop}
+
+
 class RunningGateway:
     """A worker's application served from a thread."""
 
@@ -61,7 +67,7 @@ class RunningGateway:
         """Every run's; the versions here are not locked."""
         self._ready = threading.Event()
         self._stop: Callable[[], object] = lambda: None
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._main()), daemon=True)
+        self._thread = threading.Thread(target=lambda: uvloop.run(self._main()), daemon=True)
         self._thread.start()
         assert self._ready.wait(60)  # the first one of a process imports a gateway
 
