@@ -245,7 +245,8 @@ class App:
     def evals(self) -> Evals:
         from lockgate.evals.service import Evals
 
-        return Evals(self.control, self.clock, open_embeddings=self.embeddings)
+        folder = self.project.home / "run" / "trials"
+        return Evals(self.control, self.clock, open_embeddings=self.embeddings, folder=folder)
 
     @cached_property
     def annotations(self) -> Annotations:

@@ -39,7 +39,7 @@ _LOG = logging.getLogger(__name__)
 GRACE = 5.0
 """Seconds that a cancelled trial has to end; then it is left behind."""
 BATCH_SECONDS = 0.05
-"""Between two writes: what a kill may cost."""
+"""Between two writes to the database."""
 TRIES = 8
 """Times a trial is begun anew because of a provider's rate limit, before it is left for another evaluation."""
 BACKLOG = 2000
@@ -154,6 +154,7 @@ class Trials:
         self.saver = ThreadPoolExecutor(1, thread_name_prefix="eval-store")
         reporter = asyncio.create_task(_report(self, self.watch)) if self.watch else None
         try:
+            await asyncio.to_thread(self.store.recover)
             await self._take_stored(rows, trials)
             if self.pending:
                 async with open_subject() as subject, Watchdog(self.timeout + GRACE) as self.watchdog:
@@ -302,6 +303,7 @@ class Trials:
         meter = Meter(self.spend, self.pace, self.caps)
         meter.recorded = self.kept_calls.pop((self.digests[row], trial), {})
         meter.stored = bool(meter.recorded)
+        meter.note = lambda *call: self.store.note(CallRecord(self.digests[row], trial, *call))
         self.under_way[row, trial] = meter
         METER.set(meter)
         began = time.monotonic()
@@ -394,7 +396,7 @@ class Trials:
         self.ended[row, trial] = True
         self.outcome.costs[row, trial], self.outcome.seconds[row, trial] = result.cost_nano / 1e9, result.seconds
         if not stored and self.asks:  # paid for: kept even if a judge, or the process, fails before it is scored
-            self.unsaved.append(TrialRecord(self.digests[row], case.id, trial, result, self.clock(), []))
+            self._keep(TrialRecord(self.digests[row], case.id, trial, result, self.clock(), []))
             stored = True
         rows: list[tuple[str, float | None, str, str]] = []
         for scoring in self.scorings:
@@ -416,11 +418,16 @@ class Trials:
             if value is not None:
                 grid.values[row, trial] = value
         kept = None if stored else result
-        self.unsaved.append(TrialRecord(self.digests[row], case.id, trial, kept, self.clock(), rows))
+        self._keep(TrialRecord(self.digests[row], case.id, trial, kept, self.clock(), rows))
         if len(self.unsaved) >= BACKLOG:
             self.room.clear()
 
     # --- storing ----------------------------------------------------------------------------------------------
+
+    def _keep(self, record: TrialRecord) -> None:
+        self.unsaved.append(record)
+        if record.result is not None or record.scores:
+            self.store.note(record)
 
     async def _keep_saving(self) -> None:
         while True:
@@ -431,10 +438,12 @@ class Trials:
         batch, self.unsaved = self.unsaved, []
         calls = self._paid_calls()
         if batch or calls:
+            saved = self.store.turn()
             try:
                 await asyncio.get_running_loop().run_in_executor(self.saver, self.store.save, batch, calls)
             except Exception as failure:  # whatever the driver raises: a full disk, a lost server
                 raise _cannot_store(failure) from failure
+            saved()
         self.room.set()
 
     def _paid_calls(self) -> list[CallRecord]:
@@ -452,10 +461,13 @@ class Trials:
         batch, self.unsaved = self.unsaved, []
         calls = self._paid_calls()
         if batch or calls:
+            saved = self.store.turn()
             try:
                 self.store.save(batch, calls)
             except Exception as failure:  # as above
                 raise _cannot_store(failure) from failure
+            saved()
+        self.store.close()
 
 
 def _cannot_store(failure: Exception) -> Unavailable:

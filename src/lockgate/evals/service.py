@@ -85,11 +85,20 @@ Watch = Callable[[str, Progress], None]
 class Evals:
     """Runs evaluations and remembers them."""
 
-    def __init__(self, control: Database, clock: Clock, *, open_embeddings: OpenEmbeddings | None = None) -> None:
-        """``open_embeddings`` gives the embeddings of a provider's model, for metrics that name one."""
+    def __init__(
+        self,
+        control: Database,
+        clock: Clock,
+        *,
+        open_embeddings: OpenEmbeddings | None = None,
+        folder: Path | None = None,
+    ) -> None:
+        """``open_embeddings`` gives the embeddings of a provider's model, for metrics that name one; ``folder`` is
+        where trials are kept safe from a kill until the database has them."""
         self._control = control
         self._clock = clock
         self._open_embeddings = open_embeddings
+        self._folder = folder
 
     async def evaluate(
         self,
@@ -157,7 +166,7 @@ class Evals:
                     scorings,
                     concurrency=rubric.concurrency,
                     timeout=rubric.timeout,
-                    store=TrialStore(self._control, effective),
+                    store=TrialStore(self._control, effective, self._folder),
                     spend=spend,
                     caps=_caps(rubric),
                     progress=None if watch is None else lambda progress: watch(contender.label, progress),

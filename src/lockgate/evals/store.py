@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence, Set
+import hashlib
+from collections.abc import Callable, Iterable, Sequence, Set
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 from sqlalchemy import Connection, Insert, Table, bindparam, func, select, update
 
 from lockgate.evals.model import Scorecard
+from lockgate.evals.running.paid import PaidFile
 from lockgate.results import RunResult
 from lockgate.storage.engine import Database
 from lockgate.storage.schema import eval_runs, eval_tables, trial_calls, trial_scores, trials
@@ -42,10 +45,35 @@ class CallRecord(NamedTuple):
 class TrialStore:
     """Trials of one version (its effective digest). Writing one twice keeps the first."""
 
-    def __init__(self, control: Database, effective_digest: str) -> None:
+    def __init__(self, control: Database, effective_digest: str, folder: Path | None = None) -> None:
+        """``folder``: where what is not in the database yet is kept safe from a kill."""
         self._control = control
         self._effective = effective_digest
         self._keeps_calls = True
+        name = hashlib.sha256(effective_digest.encode()).hexdigest()[:16]
+        self._paid = None if folder is None else PaidFile(folder, name)
+
+    def note(self, record: TrialRecord | CallRecord) -> None:
+        """Keep a record safe until it is saved."""
+        if self._paid is not None:
+            self._paid.note(msgspec.json.encode(record))
+
+    def turn(self) -> Callable[[], None]:
+        """What was noted so far is about to be saved; call what this gives when it is."""
+        return (lambda: None) if self._paid is None else self._paid.turn()
+
+    def close(self) -> None:
+        """Nothing more is noted for now."""
+        if self._paid is not None:
+            self._paid.close()
+
+    def recover(self) -> None:
+        """Save what evaluations that were killed had noted."""
+        for lines in () if self._paid is None else self._paid.left_behind():
+            records = [msgspec.json.decode(line, type=TrialRecord) for line in lines if line.startswith(b"{")]
+            calls = [msgspec.json.decode(line, type=CallRecord) for line in lines if line.startswith(b"[")]
+            if records or calls:
+                self.save(records, calls)
 
     def results(self, case_digests: Sequence[str]) -> dict[tuple[str, int], RunResult]:
         """What is there already, by case digest and trial."""

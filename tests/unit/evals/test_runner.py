@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
@@ -107,6 +108,40 @@ async def test_a_new_label_scores_the_same_trial_again_without_running_it(databa
     relabelled = [msgspec.structs.replace(case, expected_output="other") for case in CASES]
     found = await run(database, opened, cases=relabelled)
     assert (found.ran, found.grids["exact_match"].values.max()) == (0, 0.0)
+
+
+async def test_what_a_kill_kept_from_the_database_is_found_in_a_file(database: Database, tmp_path: Path) -> None:
+    result = RunResult(status="completed", output="hello")
+    killed = TrialStore(database, "sha256:e", tmp_path / "paid")
+    killed.note(TrialRecord(CASES[0].digest, "c0", 0, result, 1.0, []))
+    killed.turn()
+    killed.note(CallRecord(CASES[1].digest, 0, "asked", 0, {"answer": 1}))
+    assert killed._paid is not None
+    other = TrialStore(database, "sha256:e", tmp_path / "paid")
+    other.recover()
+    assert other.results([CASES[0].digest]) == {}  # its process lives, and saves it itself
+    first, second = killed._paid._files
+    os.write(second, b'["torn')
+    for file in (first, second):
+        os.close(file)  # as the end of a process does
+    other.recover()
+    assert other.results([CASES[0].digest]) == {(CASES[0].digest, 0): result}
+    assert other.calls() == {(CASES[1].digest, 0): {"asked": [{"answer": 1}]}}
+    assert list((tmp_path / "paid").iterdir()) == []
+
+
+async def test_what_is_saved_leaves_the_file_and_what_came_meanwhile_stays(database: Database, tmp_path: Path) -> None:
+    store = TrialStore(database, "sha256:e", tmp_path / "paid")
+    store.note(CallRecord("sha256:c", 0, "first", 0, {}))
+    saved = store.turn()
+    store.note(CallRecord("sha256:c", 0, "second", 0, {}))
+    saved()
+    (kept,) = (path.read_text() for path in (tmp_path / "paid").iterdir() if path.stat().st_size)
+    assert "second" in kept
+    assert "first" not in kept
+    opened = Opened()
+    assert (await run(database, opened, store=TrialStore(database, "sha256:f", tmp_path / "paid"))).ran == 6
+    assert len(list((tmp_path / "paid").iterdir())) == 2  # the other version's; its own are gone
 
 
 async def test_a_subject_that_never_returns_is_a_failed_trial(database: Database) -> None:

@@ -119,6 +119,8 @@ class Meter:
         self.asked: dict[str, int] = {}
         self.fresh: list[tuple[str, int, Any]] = []
         """Calls that were paid for and are not stored yet: what was asked, how many times before, the answer."""
+        self.note: Callable[[str, int, Any], None] | None = None
+        """Told of each as it comes."""
         self.stored = False
         self.refused = False  # with 429, which the pace knows of
         self.replayed_nano = 0
@@ -142,7 +144,10 @@ class Meter:
 
     def keep(self, key: str, answer: Any) -> None:
         """Note a fresh answer, to be stored while the trial is still under way."""
-        self.fresh.append((key, self.asked[key] - 1, answer))
+        call = (key, self.asked[key] - 1, answer)
+        self.fresh.append(call)
+        if self.note is not None:
+            self.note(*call)
 
     async def call(
         self, send: Callable[[], Awaitable[Any]], *, bound: Callable[[], int], timeout: float, judge: bool = False
