@@ -30,6 +30,16 @@ def init(
         for path in written:
             console().print(f"  {path}", markup=False)
         lockgate = invocation(target)
-        console().print(f"\nNext: cd {target} && {lockgate} lock && {lockgate} eval", markup=False)
+        steps = [f"cd {target}", f"{lockgate} lock", f"{lockgate} eval"]
+        if _needs_more(target / "requirements.txt"):
+            pip = "pip" if lockgate == "lockgate" else lockgate.removesuffix("lockgate") + "python -m pip"
+            steps.insert(1, f"{pip} install -r requirements.txt")
+        console().print(f"\nNext: {' && '.join(steps)}", markup=False, soft_wrap=True)
 
     emit({"folder": str(target), "files": [str(path) for path in written]}, json, draw)
+
+
+def _needs_more(requirements: Path) -> bool:
+    """Whether the agent's code needs packages that do not come with Lockgate."""
+    lines = requirements.read_text("utf-8").splitlines()
+    return any(line and not line.startswith(("#", "lockgate")) for line in lines)
