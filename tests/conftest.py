@@ -85,7 +85,7 @@ def _keep_nothing(server: str) -> None:
 
     with psycopg.connect(server, autocommit=True) as connection:
         for setting in ("fsync", "full_page_writes", "synchronous_commit"):
-            connection.execute(f"alter system set {setting} = off")  # type: ignore[arg-type]
+            connection.execute(f"alter system set {setting} = off")
         connection.execute("select pg_reload_conf()")
 
 

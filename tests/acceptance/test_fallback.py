@@ -84,9 +84,9 @@ def test_the_backup_model_is_asked_anew_each_time_and_its_verdict_is_nobody_else
 
 def test_the_control_planes_process_says_the_verdict_by_its_exit_code(project: Path, models: Backup) -> None:
     one = Slice("prod", "support", "support@3")
-    assert subprocess.run(fallback_command(one), capture_output=True, timeout=60).returncode == 0
+    assert subprocess.run(fallback_command(one), capture_output=True, timeout=120).returncode == 0
     models.in_order = False
-    assert subprocess.run(fallback_command(one), capture_output=True, timeout=60).returncode == 1
+    assert subprocess.run(fallback_command(one), capture_output=True, timeout=120).returncode == 1
 
 
 def test_the_control_plane_runs_the_slice_of_what_serves_and_keeps_one_alert(project: Path, models: Backup) -> None:

@@ -14,14 +14,14 @@ import subprocess, sys, time
 child = subprocess.Popen([sys.executable, "-c", {child!r}], stdout=subprocess.PIPE, text=True)
 child.stdout.readline()
 print(child.pid, flush=True)
-time.sleep(60)
+time.sleep(600)
 """
 CHILD = """
 import os, time
 from lockgate.process import die_with_parent
 die_with_parent(parent=os.getppid())
 print("ready", flush=True)
-time.sleep(60)
+time.sleep(600)
 """
 WITHOUT_THE_KERNEL = CHILD.replace("import os, time", "import os, sys, time\nsys.platform = 'other'")
 
@@ -35,7 +35,7 @@ def test_a_child_ends_when_its_parent_is_killed(child: str) -> None:
         assert alive(pid)
         parent.kill()
         parent.wait()
-    assert _gone(pid, 10.0)
+    assert _gone(pid, 60.0)
 
 
 def test_a_child_whose_parent_died_before_it_could_watch_ends_too() -> None:

@@ -71,9 +71,9 @@ class Watched:
     def until_done(self) -> list[str]:
         """Start what is due and wait for it; the open alerts' messages."""
         self.fallbacks.tick()
-        for _ in range(500):
-            if self.fallbacks._running is None:
-                break
+        deadline = time.monotonic() + 60
+        while self.fallbacks._running is not None:
+            assert time.monotonic() < deadline
             time.sleep(0.02)
             self.fallbacks.tick()
         return [alert.message for alert in self.alerts.list()]

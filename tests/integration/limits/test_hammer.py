@@ -104,7 +104,7 @@ class Machine:
         worker = self.workers.pop(number % len(self.workers))
         assert worker.poll() is None, worker.stderr.read().decode() if worker.stderr else ""
         worker.send_signal(signal.SIGKILL)
-        worker.communicate(timeout=10)
+        worker.communicate(timeout=60)
 
     def tick(self) -> None:
         self.charges.reap()
@@ -128,7 +128,7 @@ def storm(folder: Path, machines: list[Machine], workers: int, at_once: int, sec
             seed += 1
             machine.start(seed, at_once, cap)
     record = folder / "used.jsonl"
-    begun = time.monotonic() + 60.0
+    begun = time.monotonic() + 120.0
     while not record.exists() or record.stat().st_size < 500:  # processes take a moment to begin
         assert time.monotonic() < begun
         time.sleep(0.05)
@@ -167,11 +167,11 @@ def test_no_cap_is_passed_and_in_the_end_only_what_was_used_is_spent(
         machines = [Machine(tmp_path, "a", "", control)]
     cap = size[3]
     seen = storm(tmp_path, machines, *size)
-    ended = time.monotonic()
+    until = time.monotonic() + 60
     while any(machine.table.open_holds() for machine in machines):
         for machine in machines:
             machine.tick()
-        assert time.monotonic() - ended < 5.0, "holds of the dead were not ended in five seconds"
+        assert time.monotonic() < until, "holds of the dead were not ended"
     assert max(seen) <= cap
     for machine in machines:
         assert not any(machine.totals("held").values())

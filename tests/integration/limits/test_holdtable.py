@@ -30,7 +30,7 @@ def table(tmp_path: Path) -> Iterator[HoldTable]:
     opened.close()
 
 
-def python(script: str, path: Path, *, timeout: float = 60.0) -> str:
+def python(script: str, path: Path, *, timeout: float = 120.0) -> str:
     """Run a script in a process of its own; it finds the table's path in ``sys.argv[1]``."""
     done = subprocess.run(
         [sys.executable, "-c", script, str(path)], capture_output=True, text=True, timeout=timeout, check=False
@@ -96,7 +96,7 @@ with table._file:
         os.kill(os.getppid(), signal.SIGKILL)  # the parent dies with the lock
         table.hold([AGENT], 300, now=NOW)
         os._exit(0)
-    time.sleep(30)
+    time.sleep(600)
 """
     with subprocess.Popen([sys.executable, "-c", PREAMBLE + script, str(table.path)], stderr=subprocess.PIPE) as parent:
         assert parent.stderr is not None
@@ -169,9 +169,9 @@ def start(seed):
 
 chance = random.Random(int(sys.argv[2]) if len(sys.argv) > 2 else 1)
 children = [start(seed) for seed in range(4)]
-kills, violations, crashed, seed = 0, [], 0, 100
-until = time.monotonic() + 2.0
-while time.monotonic() < until:
+kills, violations, crashed, seed, spent = 0, [], 0, 100, 0
+until, last = time.monotonic() + 2.0, time.monotonic() + 60.0
+while time.monotonic() < until or (time.monotonic() < last and not (kills > 20 and spent > 0)):
     time.sleep(chance.random() * 0.02)
     victim = children.pop(chance.randrange(len(children)))
     os.kill(victim, signal.SIGKILL)
@@ -182,6 +182,7 @@ while time.monotonic() < until:
     children.append(start(seed))
     table.reap(NOW)
     for balance in table.balances("agent:"):
+        spent = balance.settled
         if balance.settled + balance.held > CAP:
             violations.append(balance.settled)
 for child in children:

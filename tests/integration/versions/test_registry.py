@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import re
 import shutil
-import socket
 import subprocess
 import sys
 import threading
@@ -35,25 +35,23 @@ class Server:
     """A registry of this test's own."""
 
     def __init__(self, folder: Path, extra: str = "") -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.host = f"127.0.0.1:{probe.getsockname()[1]}"
         self.folder = folder / "registry"
         config = folder / "registry.yml"
         config.write_text(
             f"version: 0.1\nstorage: {{filesystem: {{rootdirectory: {self.folder}}}}}\n"
-            f"http: {{addr: '{self.host}'}}\n{extra}"
+            f"http: {{addr: '127.0.0.1:0'}}\n{extra}"
         )
         assert BINARY is not None, "these tests need Debian's docker-registry and apache2-utils: .ci/run installs them"
         with open(folder / "registry.log", "wb") as log:
             self.process = subprocess.Popen([BINARY, "serve", str(config)], stdout=log, stderr=log)
         give_up = time.monotonic() + 60
-        while time.monotonic() < give_up:
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", int(self.host.partition(":")[2]))) == 0:
-                    return
+        while True:
+            said = (folder / "registry.log").read_text()
+            if found := re.search(r"listening on (127\.0\.0\.1:\d+)", said):
+                self.host = found[1]
+                return
+            assert time.monotonic() < give_up, said
             time.sleep(0.05)
-        raise AssertionError("the registry did not start")
 
     def stop(self) -> None:
         self.process.terminate()
