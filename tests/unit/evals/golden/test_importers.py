@@ -25,17 +25,18 @@ def imported(folder: Path, name: str, content: Any, **options: Any) -> list[Case
 
 
 def test_a_table_with_other_column_names_is_mapped_and_keeps_the_rest(tmp_path: Path) -> None:
-    text = 'utterance,gold,tags,colour\n"Hello,\nthere",hi,a;b,red\nBye,,,\n'
+    text = 'utterance,gold,tags,colour\n"Hello,\nthere",hi,a;b,red\nBye,,"c, d",\n'
     first, second = imported(tmp_path, "t.csv", text, columns={"utterance": "input", "gold": "expected_output"})
     assert (first.input, first.expected_output, first.tags) == ("Hello,\nthere", "hi", ["a", "b"])
     assert first.metadata == {"colour": "red"}
-    assert (second.input, second.expected_output) == ("Bye", None)
+    assert (second.input, second.expected_output, second.tags) == ("Bye", None, ["c", "d"])
 
 
 @pytest.mark.parametrize(
     ("name", "text", "line", "said"),
     [
         ("t.csv", 'input,answer\n"a\nb",x\nc\n', 4, "1 cells"),
+        ("t.csv", "id,utterance\n1,a\n", 2, "no column is the input; there is 'id', 'utterance'"),
         ("t.csv", "input,input\na,b\n", 1, "'input' stands twice"),
         ("t.jsonl", '{"input": "a"}\n' * 0 + "".join(f'{{"input": "{n}"}}\n' for n in range(40)) + '{"inp', 41, "JSON"),
         ("t.json", '[\n{"input": "a"},\n{"input": }]', 3, "not valid JSON"),

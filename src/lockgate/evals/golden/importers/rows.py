@@ -6,6 +6,7 @@ import ast
 import csv
 import io
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -115,8 +116,9 @@ def csv_rows(file: Text, *, delimiter: str = ",") -> Iterator[Row]:
         file.wrong(begins, f"not valid CSV: {failure}", "quote cells that hold commas, quotes or line breaks")
 
 
-def listed(value: Any, separator: str = ";") -> Any:
-    """A list in a cell: JSON, as Python prints one, or parts between ``;``. What is no text stays as it is."""
+def listed(value: Any, separators: str = ";") -> Any:
+    """A list in a cell: JSON, as Python prints one, or parts between ``separators``. What is no text stays as it
+    is."""
     if not isinstance(value, str):
         return value
     text = value.strip()
@@ -129,7 +131,7 @@ def listed(value: Any, separator: str = ";") -> Any:
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             return [value]
         return found if isinstance(found, list) else [value]
-    return [part.strip() for part in text.split(separator) if part.strip()]
+    return [part.strip() for part in re.split(f"[{re.escape(separators)}]", text) if part.strip()]
 
 
 def structured(value: Any) -> Any:

@@ -8,12 +8,16 @@ from typing import Any
 from lockgate.evals.golden.importers.rows import Row, Text, listed, rows, structured
 from lockgate.evals.golden.jsonl import ALIASES, FIELDS, RECORDED
 
-LISTS = ("contexts", "reference_contexts", "must_not", "tags", "expected_tools")
+LISTS = {"contexts": ";", "reference_contexts": ";", "must_not": ";", "tags": ";,", "expected_tools": ";,"}
+"""Fields that are lists, and what stands between the parts in a cell: names have no commas, texts do."""
 
 
 def read(file: Text, columns: Mapping[str, str]) -> Iterator[Row]:
     """Columns of our names or the aliases; the others go to ``metadata``."""
     for row in rows(file, inside=("cases", "data", "examples", "rows", "samples", "tests")):
+        if "input" not in {ALIASES.get(name, name) for name in (columns.get(key, key) for key in row.data)}:
+            there = ", ".join(map(repr, row.data)) or "nothing"
+            file.wrong(row.line, f"no column is the input; there is {there}", "name it with --map COLUMN=input")
         yield Row(row.line, own_fields(row.data, columns))
 
 
@@ -27,7 +31,7 @@ def own_fields(data: Mapping[str, Any], columns: Mapping[str, str] = {}) -> dict
         if own in RECORDED or own not in FIELDS:
             rest[name] = structured(value)
         elif own in LISTS:
-            found[name] = listed(value)
+            found[name] = listed(value, LISTS[own])
         elif own == "weight":
             found[name] = _number(value)
         elif own in ("input", "expected_output", "labels", "metadata"):
