@@ -49,6 +49,17 @@ class Code:
         module, _, name = reference.partition(":")
         return self._attribute(module, name, reference)
 
+    def missing_package(self, reference: str) -> str | None:
+        """The package that what ``reference`` names imports, is not its own, and is not installed here."""
+        try:
+            self.tool(reference) if ".py:" in reference else self.entrypoint(reference)
+        except RunFailed as failure:
+            name = failure.__cause__.name if isinstance(failure.__cause__, ModuleNotFoundError) else None
+            package = (name or self._package).partition(".")[0]
+            own = (self.folder / package, self.folder / f"{package}.py")
+            return None if package == self._package or any(path.exists() for path in own) else package
+        return None
+
     def close(self) -> None:
         """Forget the modules."""
         sys.meta_path.remove(self._finder)

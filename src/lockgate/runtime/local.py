@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lockgate import clock as clocks
-from lockgate.errors import InputError, NotFound, RunFailed
+from lockgate.errors import InputError, NotFound, RunFailed, Unavailable
 from lockgate.results import RunResult
 from lockgate.runtime.calling import call_function
 from lockgate.runtime.context import MODEL_TIMEOUT, RunContext
@@ -27,7 +27,8 @@ class LocalRunner:
     """One version, ready to run many times at once.
 
     ``code`` is the folder with the version's materialised code. Reads and pure tools are carried out; a write, or a
-    call that would need an approval, is recorded as an intention and answered with a stub, or with a fixture.
+    call that would need an approval, is recorded as an intention and answered with a stub, or with a fixture. Raises
+    :class:`Unavailable` when a package that the code imports is not installed.
     """
 
     def __init__(
@@ -49,6 +50,17 @@ class LocalRunner:
         self._emit = emit
         self._clock = clock
         self._model_timeout = model_timeout
+        self._check_packages()
+
+    def _check_packages(self) -> None:
+        """A package that is not here is this machine's lack: no failure of the version's, to be kept as one."""
+        code = (self.version.framework.entrypoint, *(tool.python for tool in self.version.tools))
+        for reference in filter(None, code):
+            if (package := self._code.missing_package(reference)) is not None:
+                raise Unavailable(
+                    f"{reference!r} needs the package {package!r}, which is not installed here",
+                    remedy="install what the agent's code needs: pip install -r requirements.txt",
+                )
 
     async def run(
         self,

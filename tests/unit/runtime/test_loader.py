@@ -106,3 +106,18 @@ def test_closing_forgets_the_modules(tmp_path: Path) -> None:
     assert name in sys.modules
     code.close()
     assert name not in sys.modules
+
+
+def test_a_package_that_is_not_installed_is_told_from_other_trouble(tmp_path: Path) -> None:
+    code = write(
+        tmp_path,
+        {
+            "app/graph.py": "import no_such_framework.graph\n",
+            "app/typo.py": "import app.grahp\n",
+            "app/broken.py": "1 / 0\n",
+            "tools/t.py": "from json import loads as f\n",
+        },
+    )
+    assert code.missing_package("app.graph:app") == "no_such_framework"
+    for well in ("app.typo:app", "app.broken:app", "app.absent:app", "tools/t.py:f", "tools/t.py:g"):
+        assert code.missing_package(well) is None

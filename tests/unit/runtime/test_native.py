@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lockgate.errors import LimitExceeded, Refused, UpstreamError
+from lockgate.errors import LimitExceeded, Refused, Unavailable, UpstreamError
 from lockgate.results import RunResult, Usage
 from lockgate.runtime.local import LocalRunner
 from lockgate.runtime.native import read_answer
@@ -359,3 +359,9 @@ def _raw(messages: list[Any]) -> Any:
             return Completion(message=messages[len(self.requests) - 1])
 
     return Raw(lambda request: "unused")
+
+
+async def test_a_package_that_is_not_installed_is_no_failure_of_the_version(workshop: Any, run: Any) -> None:
+    (workshop.folder / "tools" / "code.py").write_text("import no_such_package\n")
+    with pytest.raises(Unavailable, match="the package 'no_such_package', which is not installed here"):
+        await run("ok")
