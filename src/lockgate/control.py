@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import socket
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -40,6 +41,7 @@ _log = logging.getLogger(__name__)
 LARGEST_BODY = 1 << 18
 """Bytes a request to the control plane may have."""
 STOP_SECONDS = 10.0
+LISTEN_SECONDS = 60.0
 _FORM = "application/x-www-form-urlencoded"
 _OBJECT: dict[str, Any] = {"schema": {"type": "object"}}
 PROBLEM = {"description": "A problem (RFC 9457).", "content": {"application/problem+json": _OBJECT}}
@@ -198,12 +200,24 @@ def _claim(path: Path) -> None:
     raise Conflict(f"a control plane listens on {str(path)!r} already", remedy="stop it, or set LOCKGATE_HOME")
 
 
+def _listens(path: Path) -> bool:
+    """Whether one may connect: the path is there a moment before."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(2.0)
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+    return True
+
+
 async def _until_listening(path: Path, serving: asyncio.Task[Any]) -> None:
-    for _ in range(500):
+    until = time.monotonic() + LISTEN_SECONDS
+    while time.monotonic() < until:
         if serving.done():
             serving.result()
             break
-        if await asyncio.to_thread(path.exists):
+        if await asyncio.to_thread(_listens, path):
             return
         await asyncio.sleep(0.02)
     raise Conflict(f"the control plane could not listen on {str(path)!r}", remedy="see its log above")

@@ -12,7 +12,7 @@ import logging
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -132,6 +132,7 @@ class Trials:
         self.ended = np.empty(shape, dtype=np.bool_)
         self.asks = any(SCORERS[scoring.metric.scorer].runs != "inline" for scoring in scorings)
         self.unsaved: list[TrialRecord] = []
+        self.saving: tuple[Future[None], Callable[[], None]] | None = None
         self.room = asyncio.Event()
         self.room.set()
 
@@ -435,16 +436,28 @@ class Trials:
             await self._save()
 
     async def _save(self) -> None:
+        """Write what waits. Who stops waiting for it does not stop the writing: the next one, or the end, does it."""
+        await self._written()
         batch, self.unsaved = self.unsaved, []
         calls = self._paid_calls()
         if batch or calls:
-            saved = self.store.turn()
+            self.saving = self.saver.submit(self.store.save, batch, calls), self.store.turn()
+            await self._written()
+        self.room.set()
+
+    async def _written(self) -> None:
+        if self.saving is not None:
+            await asyncio.wait((asyncio.wrap_future(self.saving[0]),))
+            self._saved()
+
+    def _saved(self) -> None:
+        if self.saving is not None:
+            (saving, saved), self.saving = self.saving, None
             try:
-                await asyncio.get_running_loop().run_in_executor(self.saver, self.store.save, batch, calls)
+                saving.result()
             except Exception as failure:  # whatever the driver raises: a full disk, a lost server
                 raise _cannot_store(failure) from failure
             saved()
-        self.room.set()
 
     def _paid_calls(self) -> list[CallRecord]:
         """What trials under way have paid for since the last save: an attempt cut off goes on from there."""
@@ -458,6 +471,7 @@ class Trials:
     def _close(self) -> None:
         """Store what is left, also when the evaluation was interrupted."""
         self.saver.shutdown(wait=True)
+        self._saved()
         batch, self.unsaved = self.unsaved, []
         calls = self._paid_calls()
         if batch or calls:

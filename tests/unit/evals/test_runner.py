@@ -6,7 +6,9 @@ import asyncio
 import math
 import os
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -249,6 +251,26 @@ async def test_an_interrupted_evaluation_keeps_what_it_finished(database: Databa
     opened = Opened()
     found = await run(database, opened)
     assert (found.cached, sorted(opened.asked)) == (3, [("c3", 0), ("c4", 0), ("c5", 0)])
+
+
+class LateThread(ThreadPoolExecutor):
+    """What it is given first waits until all trials have ended."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.submit(time.sleep, 0.3)
+
+
+async def test_what_is_about_to_be_stored_when_the_last_trial_ends_is_stored(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def last_is_slow(case: Case, trial: int) -> RunResult:
+        await asyncio.sleep(0.1 if case.id == "c5" else 0.0)
+        return await echo(case, trial)
+
+    monkeypatch.setattr("lockgate.evals.runner.ThreadPoolExecutor", LateThread)
+    await run(database, Opened(last_is_slow))
+    assert (await run(database, Opened())).cached == 6
 
 
 class FullDisk(TrialStore):
