@@ -134,12 +134,11 @@ async def open_models(
 
     Raises :class:`~lockgate.errors.Killed` while the agent, its model or the environment is switched off.
     """
-    import aiohttp
-
     from lockgate.offswitch import OffSwitch, Switched
     from lockgate.runtime.direct import DirectClient
     from lockgate.runtime.metered import MeteredClient
     from lockgate.runtime.model import wire_name
+    from lockgate.tls import aiohttp
 
     switch = switch or OffSwitch(app, environment, version.agent)
     switch.check(wire_name(version.model))  # before anything is started
@@ -191,13 +190,12 @@ async def open_judge(app: App, settings: JudgeSettings, environment: str) -> Asy
 @asynccontextmanager
 async def _open_member(app: App, settings: JudgeSettings, named: str, environment: str) -> AsyncIterator[Ask]:
     """One judge's model, ready to be asked."""
-    import aiohttp
-
     from lockgate.evals.running.meter import METER
     from lockgate.evals.scorers.judge import JudgeReply
     from lockgate.offswitch import OffSwitch, Switched
     from lockgate.project.secrets.masking import without
     from lockgate.runtime.direct import DirectClient
+    from lockgate.tls import aiohttp
 
     provider, _, name = named.partition(":")
     model = ModelRef(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, NamedTuple
 
 from lockgate.evals.model import Metric
-from lockgate.evals.statistics import Floats
+
+if TYPE_CHECKING:  # else numpy would be imported before the first trial: see lockgate.evals.runner
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from lockgate.evals.statistics import Floats
 
 MISSING, SCORED, SKIPPED, UNSCORED, ERROR = range(5)
 """What became of one metric on one trial, in :class:`Grid`."""
@@ -27,6 +29,8 @@ def case_means(metric: Metric, grid: Grid, *, complete: bool = True) -> Floats:
     ``complete``: a missing trial counts as the worst value, where there is one. Not so for the baseline's, where that
     would flatter the candidate.
     """
+    import numpy as np
+
     values = grid.values
     if complete and metric.worst is not None:
         values = np.where(grid.status == MISSING, metric.worst, values)
@@ -51,6 +55,8 @@ def _passed(metric: Metric, values: Floats) -> Floats:
     pass@k = 1 − C(n − c, k)/C(n, k) (Chen et al. 2021, arXiv 2107.03374). Where less is better, one minus that: the
     share of cases where not all, or none, of k trials are as they should be. NaN for fewer than k trials.
     """
+    import numpy as np
+
     count = attempts(metric)
     present = ~np.isnan(values)
     trials = present.sum(axis=1)

@@ -1,21 +1,25 @@
-"""Runs trials look by look, and stops as soon as the verdict is settled."""
+"""Runs trials look by look, and stops as soon as the verdict is settled.
+
+What decides (and numpy with it) is imported where it is used: by then, trials have run.
+"""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
-import numpy as np
 
 from lockgate.errors import InputError
-from lockgate.evals.gate import Decision, decide
 from lockgate.evals.grid import Grid, attempts
-from lockgate.evals.measuring import Labels
 from lockgate.evals.model import Case, Look, MetricCard, Rubric, Subject
 from lockgate.evals.running.outcome import Outcome
 from lockgate.evals.sequential import Stage, design, in_order
+
+if TYPE_CHECKING:
+    from lockgate.evals.gate import Decision
+    from lockgate.evals.measuring import Labels
 
 Run = Callable[[Sequence[int], int], Awaitable[Outcome]]
 """Runs the cases of these rows so many times each."""
@@ -76,18 +80,22 @@ async def until_settled(
     A part that ``max_usd`` cuts short is no look: the last whole one stands. The first is taken as it is, and what did
     not run counts against it.
     """
-    places = np.array(in_order([_cluster(case) for case in cases]), dtype=np.int64)
-    clusters = int(places.max()) + 1 if len(places) else 0
+    places = in_order([_cluster(case) for case in cases])
+    clusters = max(places, default=-1) + 1
     seen: Seen | None = None
     looks: list[Look] = []
     ran = 0
     for stage in stages:
         count = max(1, round(stage.share * clusters))
-        rows: Sequence[int] = range(len(cases)) if count >= clusters else np.flatnonzero(places < count).tolist()
+        rows: Sequence[int] = range(len(cases))
+        if count < clusters:
+            rows = [row for row, place in enumerate(places) if place < count]
         outcome = await run(rows, stage.trials)
         if looks and outcome.stopped:
             break
         check(outcome)
+        from lockgate.evals.gate import decide
+
         other = None if run_baseline is None else await run_baseline(rows, stage.trials)
         if looks and other is not None and other.stopped:
             break
@@ -122,6 +130,8 @@ def part(outcome: Outcome, rows: Sequence[int], trials: int) -> Outcome:
     """The same trials, of these rows alone, and only the first so many."""
     if len(rows) == len(outcome.costs) and outcome.costs.shape[1] == trials:
         return outcome
+    import numpy as np
+
     index = np.fromiter(rows, dtype=np.int64, count=len(rows))
     return msgspec.structs.replace(
         outcome,

@@ -3,31 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
-import numpy as np
 
 from lockgate.errors import InputError, LockgateError, Unavailable
 from lockgate.evals import golden
-from lockgate.evals.judges.calibration import Calibration
-from lockgate.evals.judges.correction import FEWEST
-from lockgate.evals.measuring import Labels
 from lockgate.evals.model import Case, MetricCard, Rubric
 from lockgate.evals.running.meter import Spend
 from lockgate.evals.running.outcome import Outcome
 from lockgate.money import show_usd
 
+if TYPE_CHECKING:
+    from lockgate.evals.judges.calibration import Calibration
+    from lockgate.evals.measuring import Labels
+
 COULD_NOT = 0.5
 """From this share of trials lost to a failing provider on, there is no verdict at all."""
 
 
-Calibrations = dict[str, Calibration | None]
+Calibrations: TypeAlias = "dict[str, Calibration | None]"
 """The newest calibration of the judge on each metric that it scores."""
 
 
 def labels_of(calibrations: Calibrations, agent: str) -> dict[str, Labels]:
     """What people said of answers that the judge has scored too, by metric: enough of it, of this very judge, and of
     this agent's answers. What a judge is off by on another's says nothing of what it is off by here."""
+    if not calibrations:
+        return {}
+    import numpy as np
+
+    from lockgate.evals.judges.correction import FEWEST
+    from lockgate.evals.measuring import Labels
+
     return {
         name: Labels(
             judge=np.array([pair[0] for pair in found.pairs]),

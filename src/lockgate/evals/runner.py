@@ -3,6 +3,9 @@
 Results are scored as they come, stored in batches off the hot path, and dropped: memory holds numbers only. What is
 stored is found again under (version, case, trial), so a crash resumes where it was and a grown golden set runs only its
 new cases.
+
+While the first answers are waited for there is nothing to do: what comes after the trials is made ready then
+(``meanwhile``). So nothing here imports numpy, and the first call is a twentieth of a second earlier.
 """
 
 from __future__ import annotations
@@ -17,14 +20,13 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from lockgate import clock as clocks
 from lockgate.errors import InputError, Killed, LockgateError, Unavailable
-from lockgate.evals.grid import ERROR, MISSING, SCORED, SKIPPED, UNSCORED, Grid
+from lockgate.evals.grid import ERROR, SCORED, SKIPPED, UNSCORED
 from lockgate.evals.model import Case, Status, Subject, score_key
 from lockgate.evals.running.meter import METER, Caps, Meter, Spend
-from lockgate.evals.running.outcome import NOT_THE_AGENT, Outcome, Progress, Trouble
+from lockgate.evals.running.outcome import NOT_THE_AGENT, Cells, Outcome, Progress, Tally, Trouble
 from lockgate.evals.running.pace import Pace
 from lockgate.evals.running.scoring import Scoring, score_trial
 from lockgate.evals.running.watchdog import Stuck, Watchdog
@@ -44,6 +46,9 @@ TRIES = 8
 """Times a trial is begun anew because of a provider's rate limit, before it is left for another evaluation."""
 BACKLOG = 2000
 """Finished trials that may wait to be stored; past it, no new ones start."""
+
+FIRST_CALLS_SECONDS = 0.05
+"""In which the first calls have left."""
 
 _CODES: dict[Status, int] = {"scored": SCORED, "skipped": SKIPPED, "unscored": UNSCORED, "error": ERROR}
 
@@ -99,8 +104,10 @@ class Trials:
         progress: Callable[[Progress], None] | None = None,
         clock: clocks.Clock = clocks.system,
         most: int = 0,
+        meanwhile: Callable[[], object] | None = None,
     ) -> None:
-        """``most``: trials that may be run in all, for showing how far this is."""
+        """``most``: trials that may be run in all, for showing how far this is; ``meanwhile`` is called once, when the
+        first trials are under way."""
         self.cases = cases
         self.most = most
         self.scorings = scorings
@@ -122,14 +129,11 @@ class Trials:
             self.expectations.append(case.expectation_digest)
         self.started = time.monotonic()
         self.pending: deque[int] = deque()  # row + trial × cases: a number is a quarter of a pair
-        shape = (len(cases), 0)
-        self.outcome = Outcome(
-            grids={scoring.metric.name: Grid(np.empty(shape), np.empty(shape, np.uint8)) for scoring in scorings},
-            total=0,
-            costs=np.empty(shape),
-            seconds=np.empty(shape),
-        )
-        self.ended = np.empty(shape, dtype=np.bool_)
+        self.tally = Tally()
+        self.cells = {scoring.metric.name: Cells(len(cases)) for scoring in scorings}
+        self.costs, self.seconds = Cells(len(cases)), Cells(len(cases))
+        self.ended: list[bytearray] = []  # by trial, then row
+        self.meanwhile = meanwhile
         self.asks = any(SCORERS[scoring.metric.scorer].runs != "inline" for scoring in scorings)
         self.unsaved: list[TrialRecord] = []
         self.saving: tuple[Future[None], Callable[[], None]] | None = None
@@ -148,10 +152,10 @@ class Trials:
         run at all.
         """
         self._widen(trials)
-        outcome = self.outcome
-        outcome.total = len(rows) * trials
-        for kind in NOT_THE_AGENT & set(outcome.failures):
-            del outcome.failures[kind]  # these are tried again
+        tally = self.tally
+        tally.total = len(rows) * trials
+        for kind in NOT_THE_AGENT & set(tally.failures):
+            del tally.failures[kind]  # these are tried again
         self.saver = ThreadPoolExecutor(1, thread_name_prefix="eval-store")
         reporter = asyncio.create_task(_report(self, self.watch)) if self.watch else None
         try:
@@ -160,35 +164,33 @@ class Trials:
             if self.pending:
                 async with open_subject() as subject, Watchdog(self.timeout + GRACE) as self.watchdog:
                     await self._run_pending(subject)
-            outcome.stopped = outcome.stopped or self.spend.refused > 0  # also where only a judge was not asked
+            tally.stopped = tally.stopped or self.spend.refused > 0  # also where only a judge was not asked
         finally:
             self._close()
             if reporter is not None:
                 reporter.cancel()
             if self.watch is not None:
                 self.watch(self.progress())
-        return outcome
+        return Outcome(
+            **msgspec.structs.asdict(tally),
+            grids={name: cells.grid() for name, cells in self.cells.items()},
+            costs=self.costs.grid().values,
+            seconds=self.seconds.grid().values,
+        )
 
     def _widen(self, trials: int) -> None:
-        more = trials - self.ended.shape[1]
-        if more <= 0:
-            return
-        shape = (len(self.cases), more)
-        nothing = np.full(shape, np.nan)
-        self.ended = np.hstack([self.ended, np.zeros(shape, dtype=np.bool_)])
-        outcome = self.outcome
-        outcome.costs, outcome.seconds = np.hstack([outcome.costs, nothing]), np.hstack([outcome.seconds, nothing])
-        for name, grid in outcome.grids.items():
-            status = np.full(shape, MISSING, dtype=np.uint8)
-            outcome.grids[name] = Grid(np.hstack([grid.values, nothing]), np.hstack([grid.status, status]))
+        while len(self.ended) < trials:
+            self.ended.append(bytearray(len(self.cases)))
+        for cells in (self.costs, self.seconds, *self.cells.values()):
+            cells.widen(trials)
 
     def progress(self) -> Progress:
-        outcome = self.outcome
+        tally = self.tally
         return Progress(
-            done=outcome.cached + outcome.ran,
-            total=max(self.most, outcome.total),
-            cached=outcome.cached,
-            failed=outcome.failed,
+            done=tally.cached + tally.ran,
+            total=max(self.most, tally.total),
+            cached=tally.cached,
+            failed=tally.failed,
             cost_nano=self.spend.total,
             seconds=time.monotonic() - self.started,
         )
@@ -199,7 +201,7 @@ class Trials:
         slow = [scoring for scoring in self.scorings if SCORERS[scoring.metric.scorer].runs != "inline"]
         missing: list[int] = []
         stale: list[tuple[str, int]] = []
-        new = [row for row in rows if not self.ended[row, :trials].all()]
+        new = [row for row in rows if not all(ended[row] for ended in self.ended[:trials])]
         for start in range(0, len(new), CHUNK):
             some = new[start : start + CHUNK]
             digests = [self.digests[row] for row in some]
@@ -209,7 +211,7 @@ class Trials:
             found: deque[tuple[int, int, RunResult]] = deque()
             for row in some:
                 for trial in range(trials):
-                    if self.ended[row, trial]:
+                    if self.ended[trial][row]:
                         continue
                     result = results.get((self.digests[row], trial))
                     if result is None or self._cut_by_other_caps(result):
@@ -238,7 +240,7 @@ class Trials:
                 try:
                     if found:
                         row, trial, result = found.popleft()
-                        self.outcome.cached += 1
+                        self.tally.cached += 1
                         await self._take(row, trial, self.cases[row], result, known, stored=True)
                 finally:
                     self.pace.end()
@@ -277,10 +279,18 @@ class Trials:
                 workers = [
                     group.create_task(self._worker(subject, todo)) for _ in range(min(self.concurrency, len(todo)))
                 ]
+                meanwhile = group.create_task(self._meanwhile())
                 await asyncio.wait(workers)
                 saver.cancel()
+                meanwhile.cancel()
         except* LockgateError as failures:
             raise failures.exceptions[0] from None
+
+    async def _meanwhile(self) -> None:
+        call, self.meanwhile = self.meanwhile, None
+        if call is not None:
+            await asyncio.sleep(FIRST_CALLS_SECONDS)
+            call()
 
     async def _worker(self, subject: Subject, todo: deque[int]) -> None:
         while todo:
@@ -288,10 +298,10 @@ class Trials:
             await self.pace.start()
             try:
                 if self.spend.reached:
-                    self.outcome.stopped = True
+                    self.tally.stopped = True
                     return
                 if self.pace.hopeless:
-                    self.outcome.failures["rate_limited"] += len(todo)
+                    self.tally.failures["rate_limited"] += len(todo)
                     todo.clear()
                 if todo:
                     trial, row = divmod(todo.popleft(), len(self.cases))
@@ -323,10 +333,10 @@ class Trials:
                 todo.append(row + trial * len(self.cases))
                 return
             if result.error_type == "budget_exceeded" and self.spend.reached:
-                self.outcome.stopped = True
+                self.tally.stopped = True
             if not limited:
                 self.pace.succeeded()
-            self.outcome.ran += 1
+            self.tally.ran += 1
             await self._take(row, trial, case, result, {}, stored=False)
         finally:
             self.spend.nano += meter.close()
@@ -348,7 +358,7 @@ class Trials:
         if not done:
             task.cancel()
             ended, _ = await asyncio.wait((task,), timeout=GRACE)
-            self.outcome.left_behind += not ended
+            self.tally.left_behind += not ended
             message = f"no answer in {self.timeout:g} s"
             return RunResult(status="failed", error_type="trial_timeout", error=message, seconds=took)
         if task.cancelled():
@@ -389,13 +399,13 @@ class Trials:
         """Score a result, note it in the grids, and put it where it will be saved."""
         sample = Sample(case, case.input, result)
         failed = result.status not in ("completed", "suspended")
-        self.outcome.cost_nano += result.cost_nano
+        self.tally.cost_nano += result.cost_nano
         if failed:
-            self.outcome.failures[result.error_type or "failed"] += 1
+            self.tally.failures[result.error_type or "failed"] += 1
         if failed and result.error_type in NOT_THE_AGENT:
             return  # neither kept nor scored: missing
-        self.ended[row, trial] = True
-        self.outcome.costs[row, trial], self.outcome.seconds[row, trial] = result.cost_nano / 1e9, result.seconds
+        self.ended[trial][row] = True
+        self.costs.values[trial][row], self.seconds.values[trial][row] = result.cost_nano / 1e9, result.seconds
         if not stored and self.asks:  # paid for: kept even if a judge, or the process, fails before it is scored
             self._keep(TrialRecord(self.digests[row], case.id, trial, result, self.clock(), []))
             stored = True
@@ -412,12 +422,12 @@ class Trials:
                 if status != "unscored":  # a judge that gave no usable answer is asked again next time
                     rows.append((digest, value, status, reason))
             if not failed and status in ("error", "unscored"):
-                trouble = self.outcome.troubles.setdefault((scoring.metric.name, status), Trouble(reason=reason))
+                trouble = self.tally.troubles.setdefault((scoring.metric.name, status), Trouble(reason=reason))
                 trouble.count += 1
-            grid = self.outcome.grids[scoring.metric.name]
-            grid.status[row, trial] = code
+            cells = self.cells[scoring.metric.name]
+            cells.status[trial][row] = code
             if value is not None:
-                grid.values[row, trial] = value
+                cells.values[trial][row] = value
         kept = None if stored else result
         self._keep(TrialRecord(self.digests[row], case.id, trial, kept, self.clock(), rows))
         if len(self.unsaved) >= BACKLOG:

@@ -13,13 +13,12 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import cache, partial
 from statistics import NormalDist
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-
-from lockgate.evals.statistics import Floats
+if TYPE_CHECKING:
+    from lockgate.evals.statistics import Floats
 
 ALPHA = 0.05
 """What a verdict may err with, over all its looks."""
@@ -58,13 +57,18 @@ class Level(NamedTuple):
 
 
 class Stage(NamedTuple):
-    """One look: the first ``share`` of the clusters, ``trials`` a case."""
+    """One look: the first ``share`` of the clusters, ``trials`` a case. ``work_out`` gives its level, which takes
+    numpy, and a while: nobody needs it before the trials have run."""
 
     share: float
     trials: int
-    level: Level
+    work_out: Callable[[], Level] = Level
     early: bool = False  # before all of the rubric's own trials have run
     bought: bool = False  # after them
+
+    @property
+    def level(self) -> Level:
+        return self.work_out()
 
 
 def design(clusters: int, trials: int, most: int, *, fewest: int = 1, early: bool = True) -> list[Stage]:
@@ -85,7 +89,7 @@ def design(clusters: int, trials: int, most: int, *, fewest: int = 1, early: boo
         counts.append(most if len(counts) == 3 else min(most, counts[-1] * 2))
     plan += [(1.0, count) for count in counts]
     if len(plan) == 1:
-        return [Stage(1.0, trials, Level())]
+        return [Stage(1.0, trials)]
     information = [share * count / counts[-1] for share, count in plan]
     whole = 1.0 if most <= trials else BEFORE_BUYING
     later = len(plan) - own
@@ -94,25 +98,27 @@ def design(clusters: int, trials: int, most: int, *, fewest: int = 1, early: boo
         for look, (share, count) in enumerate(plan)
     ]
     passing = [look for look in range(len(plan)) if clusters >= PASS_CLUSTERS or look >= own - 1]
-    holds = dict(
-        zip(passing, levels([information[n] for n in passing], [ALPHA * spent[n] for n in passing]), strict=True)
-    )
-    known = lru_cache(maxsize=None)(lambda alpha: levels(information, [alpha * part for part in spent]))
-    return [
-        Stage(
-            share,
-            count,
-            Level(
-                bound=known(ALPHA)[look],
-                holds=holds.get(look, 0.0),
-                shown=known(SHOWN)[look],
-                claim=ALPHA * (spent[look] - (spent[look - 1] if look else 0.0)),
-                seen=min(1.0, share * count / trials),
-                family=lambda size, look=look: known(ALPHA / size)[look],  # type: ignore[misc]
-            ),
-            early=look < own - 1,
-            bought=look >= own,
+    known = cache(lambda alpha: levels(information, [alpha * part for part in spent]))
+
+    @cache
+    def holds() -> dict[int, float]:
+        able = levels([information[look] for look in passing], [ALPHA * spent[look] for look in passing])
+        return dict(zip(passing, able, strict=True))
+
+    @cache
+    def level(look: int) -> Level:
+        share, count = plan[look]
+        return Level(
+            bound=known(ALPHA)[look],
+            holds=holds().get(look, 0.0),
+            shown=known(SHOWN)[look],
+            claim=ALPHA * (spent[look] - (spent[look - 1] if look else 0.0)),
+            seen=min(1.0, share * count / trials),
+            family=lambda size: known(ALPHA / size)[look],
         )
+
+    return [
+        Stage(share, count, partial(level, look), early=look < own - 1, bought=look >= own)
         for look, (share, count) in enumerate(plan)
     ]
 
@@ -135,6 +141,8 @@ def levels(information: Sequence[float], spent: Sequence[float]) -> list[float]:
     >>> [round(level, 4) for level in levels([0.5, 1.0], [0.025, 0.05])]
     [0.025, 0.0354]
     """
+    import numpy as np
+
     grid = np.linspace(-8.0, 8.0, _STEPS)
     step = grid[1] - grid[0]
     apart = np.linspace(-16.0, 16.0, 2 * _STEPS - 1)  # what two points of the grid can be from each other
@@ -157,6 +165,8 @@ def levels(information: Sequence[float], spent: Sequence[float]) -> list[float]:
 
 def _bound(grid: Floats, mass: Floats, sd: float, may: float) -> float:
     """Where the next step ends above with probability ``may``."""
+    import numpy as np
+
     low, high = -8.0, 8.0
     kept = mass > 1e-12
     points, weights = grid[kept], mass[kept]

@@ -1,4 +1,7 @@
-"""Evaluations: run what is missing, decide, keep what was found."""
+"""Evaluations: run what is missing, decide, keep what was found.
+
+What takes numpy is imported where it is used, after the first call: see :mod:`lockgate.evals.runner`.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +16,10 @@ import msgspec
 from lockgate.clock import Clock
 from lockgate.errors import NotFound, Unavailable
 from lockgate.evals import golden, store
-from lockgate.evals.gate import Decision, decide
 from lockgate.evals.grid import Grid
 from lockgate.evals.inputs import check_inputs
 from lockgate.evals.looking import Run, kept_open, planned, until_settled, within_trials
 from lockgate.evals.model import Case, MutantCard, Rubric, Scorecard, SelfCheck, Subject
-from lockgate.evals.operations import costs_by_tag, quantiles
 from lockgate.evals.remarks import (
     COULD_NOT,
     Calibrations,
@@ -39,7 +40,6 @@ from lockgate.evals.scorers.judge import Ask
 from lockgate.evals.scorers.making import embeds_by, make_scorer
 from lockgate.evals.simulation.model import trial_key
 from lockgate.evals.store import CHUNK, TrialStore
-from lockgate.evals.tables import CaseTable, key_of, pack, unpack
 from lockgate.ids import new_id
 from lockgate.money import to_nano
 from lockgate.results import RunResult
@@ -47,6 +47,7 @@ from lockgate.storage.engine import Database
 
 if TYPE_CHECKING:
     from lockgate.evals.embeddings import Embed
+    from lockgate.evals.gate import Decision
     from lockgate.evals.selfcheck import Mutation
 
 
@@ -115,6 +116,7 @@ class Evals:
         buy_trials: int | None = None,
         kind: Literal["quality", "safety", "fallback", "compare"] = "quality",
         watch: Watch | None = None,
+        meanwhile: Callable[[], object] | None = None,
         notes: Sequence[str] = (),
     ) -> Scorecard:
         """Run the golden set on the candidate, and on the baseline what of it is missing there, and decide.
@@ -123,7 +125,8 @@ class Evals:
         asks for the whole. ``buy_trials``: while the verdict is inconclusive and trials can settle it, run more, up to
         so many a case. The looks are fixed beforehand, and share one level (:mod:`lockgate.evals.sequential`).
         ``fresh`` forgets the candidate's earlier trials first.
-        ``notes`` are further warnings for the scorecard.
+        ``notes`` are further warnings for the scorecard; ``meanwhile`` is called while the first answers are waited
+        for.
         ``root`` is what paths in the rubric are from. Raises :class:`~lockgate.errors.InputError` when the rubric
         decides nothing, or a judge or what a metric is scored from is missing, :class:`~lockgate.errors.Unavailable`
         when too little could be run, or the judge of a strict blocking metric is not calibrated.
@@ -172,6 +175,7 @@ class Evals:
                     progress=None if watch is None else lambda progress: watch(contender.label, progress),
                     clock=self._clock,
                     most=len(dataset.cases) * rubric.trials,
+                    meanwhile=meanwhile,
                 )
                 return trials, lambda rows, count: trials.run(opened, rows, count)
 
@@ -187,6 +191,9 @@ class Evals:
                 labels=labels_of(calibrations, candidate.agent),
                 check=check_ran,
             )
+        from lockgate.evals.operations import costs_by_tag, quantiles
+        from lockgate.evals.tables import CaseTable, key_of, pack
+
         decision, outcome, other, cases = seen.decision, seen.candidate, seen.baseline, known
         if len(seen.rows) < len(cases):
             cases = [cases[row] for row in seen.rows]
@@ -256,6 +263,7 @@ class Evals:
         Mutants of answers are made of the version's own trials and cost nothing but the judge; ``mutants`` are versions
         made worse on purpose, and run. Trials are kept, so that a second check runs none.
         """
+        from lockgate.evals.gate import decide
         from lockgate.evals.selfcheck import MUTATIONS, false_blocks
 
         twice = msgspec.structs.replace(rubric, trials=max(2, rubric.trials))
@@ -360,6 +368,7 @@ class Evals:
     def compare_cards(self, before: Scorecard, after: Scorecard) -> Scorecard:
         """Two scorecards: paired where what both saw is stored here, else by their means alone."""
         from lockgate.evals.comparing import compare_cards, compare_tables, paired
+        from lockgate.evals.tables import unpack
 
         given = {"id": new_id("comparison"), "started_at": self._clock()}
         packed = [store.table_of(self._control, card.id) for card in (before, after)]

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import aiohttp
 import msgspec
 
 from lockgate.errors import LockgateError, UpstreamError
 from lockgate.project.secrets.masking import without
 from lockgate.runtime.model import Completion, wire_name
 from lockgate.runtime.wire import completion_of, failure_of
+from lockgate.tls import aiohttp
 from lockgate.versions.model import ModelRef
 
 LARGEST_ANSWER = 16 * 1024 * 1024

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import aiohttp
 import msgspec
 
 from lockgate.money import Nano
 from lockgate.results import Usage
 from lockgate.runtime.clients import ask
 from lockgate.runtime.model import Completion
+from lockgate.tls import aiohttp
 from lockgate.versions.model import ModelRef
 
 

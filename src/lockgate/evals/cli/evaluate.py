@@ -198,7 +198,8 @@ def _gate(
     if model_override is None and not slice:  # it says something of the version as it is
         _attach(app, card)
     if card.verdict != "inconclusive" and model_override is None and not slice:
-        given_otherwise = _overrides(app, candidate, rubric, card)
+        named = dataset is not None or given.get("judge") or given.get("threshold")
+        given_otherwise = _overrides(app, candidate, rubric, card) if named else []
         details: dict[str, Any] = {
             "overrides": given_otherwise,
             "evaluation": card.id,
