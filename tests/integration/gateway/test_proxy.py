@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import socket
 import threading
@@ -16,6 +17,7 @@ import openai
 import pytest
 from openai import OpenAI
 
+from lockgate.gateway.calls.call import Call
 from lockgate.gateway.model import RunClaims
 from lockgate.gateway.tokens import sign
 from lockgate.limits.model import Balance
@@ -95,6 +97,26 @@ def test_a_stream_comes_through_and_is_settled(gateway: RunningGateway, model: F
     assert all(chunk.usage is None for chunk in chunks)
     assert model.requests[0].body["stream_options"] == {"include_usage": True}
     assert (tenant(gateway).settled, tenant(gateway).held) == (COST_NANO, 0)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_nothing_of_a_call_waits_for_the_garbage_collector(
+    gateway: RunningGateway, model: FakeModelServer, stream: bool
+) -> None:
+    def left() -> list[Call]:
+        return [one for one in gc.get_objects() if isinstance(one, Call)]
+
+    key = gateway.key()
+    gc.disable()
+    try:
+        for _ in range(3):
+            assert gateway.ask(key, stream=stream)[0] == 200
+        deadline = time.monotonic() + 20
+        while left() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert not left()
+    finally:
+        gc.enable()
 
 
 def test_a_client_that_asks_for_usage_gets_it(gateway: RunningGateway, model: FakeModelServer) -> None:

@@ -95,6 +95,7 @@ class Proxy:
         finally:
             if admitted:
                 self._meter.leave(call)
+            call.attempt = None  # each knows the other: else both, and the request, wait for the garbage collector
 
     async def ask(self, call: Call, model: str, request: Request) -> dict[str, Any]:
         """A further model call on behalf of ``call`` (a classifier's, an embedder's): held, settled and traced alone.
@@ -117,6 +118,7 @@ class Proxy:
         finally:
             self._attempts.end(attempt)
             call.cost += other.cost
+            other.attempt = None  # as in serve()
         answer = msgspec.json.decode(body)
         if not isinstance(answer, dict):
             raise UpstreamError(f"the model {model!r} answered with no JSON object", sent=True)
