@@ -20,6 +20,7 @@ from yarl import URL
 
 from lockgate.clock import Clock
 from lockgate.errors import InputError, Unavailable
+from lockgate.gateway.protocols.links import is_inside
 from lockgate.gateway.supervisor import WORKERS_VARIABLE
 from lockgate.gateway.upstream import DEFAULT_HEADERS
 from lockgate.gateway.upstreams.pool import Pool
@@ -101,6 +102,11 @@ class Group(NamedTuple):
     @property
     def first(self) -> Target:
         return next(iter(self.targets.values()))
+
+    @property
+    def is_near(self) -> bool:
+        """Whether one of them is in a private network: what it fetches for a caller, it fetches from there."""
+        return any(is_inside(target.host) for target in self.targets.values())
 
 
 class _LocalModel(msgspec.Struct):

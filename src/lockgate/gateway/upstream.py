@@ -12,6 +12,7 @@ from pathlib import Path
 from time import monotonic
 
 import aiohttp
+from aiohttp import http
 from yarl import URL
 
 from lockgate import __version__
@@ -246,4 +247,10 @@ def _too_long(limit: int) -> UpstreamError:
 
 
 def _reason(failure: BaseException) -> str:
+    if isinstance(failure, http.HttpProcessingError):
+        return "what it said is no HTTP"
+    if isinstance(failure, aiohttp.ClientPayloadError):
+        return "the connection closed before its end"
+    if isinstance(failure, aiohttp.ServerDisconnectedError):
+        return "it hung up"
     return str(failure) or type(failure).__name__

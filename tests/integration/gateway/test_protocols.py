@@ -423,6 +423,18 @@ def test_what_is_no_answer_is_an_error_in_the_clients_shape(
     assert post(gateway, "/v1/messages", {**body, "stream": False})[0] == 200
 
 
+@pytest.mark.parametrize(("path", "model_name"), [("/v1/messages", CLAUDE), ("/v1/chat/completions", CLAUDE)])
+def test_an_error_page_of_what_stands_before_a_provider_is_an_error_in_the_clients_shape(
+    gateway: RunningGateway, model: FakeModelServer, path: str, model_name: str
+) -> None:
+    page = b"<html>rate limited</html>"
+    model.respond = lambda _: Reply(status=429, body=page, headers={"content-type": "text/html", "retry-after": "30"})
+    status, headers, received = post(gateway, path, {"model": model_name, "max_tokens": 50, "messages": ASK})
+    told = {name.lower(): value for name, value in headers.items()}
+    assert (status, told["content-type"], told["retry-after"]) == (429, "application/json", "30")
+    assert "rate limited" in json.loads(received)["error"]["message"]
+
+
 def test_a_providers_own_headers_go_with_each_request(
     gateway: RunningGateway, model: FakeModelServer, clients: Clients, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,6 +21,7 @@ from lockgate.gateway.calls.retries import Trouble, Verdict
 from lockgate.gateway.calls.seams import Meter, Router, TryAgain
 from lockgate.gateway.exchange import ClientGone
 from lockgate.gateway.model import Identity, RunClaims
+from lockgate.gateway.names import Names
 from lockgate.gateway.protocols.links import check_links
 from lockgate.gateway.protocols.passages import passage_to
 from lockgate.gateway.providers import Providers
@@ -64,6 +65,7 @@ class Attempts:
         self._metrics = metrics
         self._permit = permit
         self._fallbacks_of = fallbacks_of
+        self._names = Names()
         self.router: Router | None = None
 
     async def answer(self, call: Call, *, keep: bool = False) -> tuple[bytes, str] | None:
@@ -143,8 +145,10 @@ class Attempts:
         kind, dialect = group.provider.kind, call.request.dialect
         passage = passage_to(dialect, kind)
         price = FREE if dialect.is_free else self._prices.price(kind, provider, model)
-        if call.request.references and not group.provider.private_urls:
-            check_links(call.request, fetched_here=kind == "any-llm")
+        if (call.request.references or call.request.unbounded) and not group.provider.private_urls:
+            names = check_links(call.request, fetched_here=kind == "any-llm")
+            if names and group.is_near:
+                await self._names.check(names)
         endpoint = group.pool.take_at_once() or await group.pool.take(without)
         target = group.targets.get(endpoint.id)
         if target is None:  # the project file changed while this call waited for its place

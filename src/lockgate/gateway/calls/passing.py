@@ -12,6 +12,7 @@ from lockgate.gateway.calls.retries import UNKNOWN_OUTCOME, seconds_to_wait
 from lockgate.gateway.calls.seams import Guards
 from lockgate.gateway.calls.stream import KEPT_BYTES, Stream, passed_headers
 from lockgate.gateway.exchange import Headers
+from lockgate.gateway.protocols.answers import document
 from lockgate.gateway.protocols.model import Outcome
 from lockgate.gateway.upstream import Answer, Upstream
 from lockgate.limits.model import LeaseNeeded
@@ -101,8 +102,14 @@ class Passing:
             )
         if declined.status < 400:
             raise UpstreamError(f"provider {provider!r} answered {declined.status}", sent=True)
-        body = attempt.passage.refusal(declined.status, declined.body)
-        attempt.call.exchange.respond(declined.status, list(declined.headers), body)
+        headers = [(name, value) for name, value in declined.headers if name != "content-type"]
+        if document(declined.body):
+            body = attempt.passage.refusal(declined.status, declined.body)
+        else:  # a page of whatever stands before the provider, say: no client of the protocol could read it
+            error = declined.error(attempt)
+            error.status = declined.status
+            body = attempt.call.request.dialect.failure(error)[2]
+        attempt.call.exchange.respond(declined.status, [("content-type", "application/json"), *headers], body)
 
     async def _send(self, attempt: Attempt) -> Answer:
         call, target = attempt.call, attempt.target

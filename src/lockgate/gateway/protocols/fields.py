@@ -17,8 +17,13 @@ MAX_MODEL = 256
 """Characters of a model's name."""
 MOST_COUNTED = 2**31 - 1
 """Tokens, or answers, that a request may ask for: what is multiplied with prices has to have an end."""
-_OTHER_MODELS = frozenset(("models", "fallbacks"))
-_STEERS = _OTHER_MODELS | {"base_url", "api_base", "api_key", "user_config", "custom_llm_provider"}
+_OTHER_MODELS = frozenset(("models", "fallbacks", "context_window_fallbacks", "content_policy_fallbacks", "model_list"))
+_ELSEWHERE = frozenset(
+    ("base_url", "api_base", "api_key", "user_config", "custom_llm_provider", "litellm_params", "extra_body",
+     "extra_headers", "headers")
+)  # fmt: skip
+_TRIES = frozenset(("num_retries", "max_retries"))
+_STEERS = _OTHER_MODELS | _ELSEWHERE | _TRIES
 
 Fields = dict[str, msgspec.Raw]
 
@@ -103,8 +108,9 @@ def count(fields: Fields, name: str) -> int | None:
 
 
 def model_name(fields: Fields) -> str:
-    """The model asked for. :class:`InputError` also for what gateways as upstreams (LiteLLM, OpenRouter) take in a
-    body to go elsewhere: to other models, or to an address of the caller's with a key of ours."""
+    """The model asked for. :class:`InputError` also for what gateways as upstreams (LiteLLM, OpenRouter) take in a body
+    to go elsewhere: to other models, to an address of the caller's with a key of ours, with headers of the caller's, or
+    more often than is held for."""
     if not _STEERS.isdisjoint(fields):
         _check_steering(fields)
     raw = fields.get("model")
@@ -128,7 +134,14 @@ def _check_steering(fields: Fields) -> None:
                 f"{name!r} names models that this request was not checked for",
                 remedy="name one in 'model', and others in the header x-lockgate-fallbacks",
             )
-        raise InputError(f"{name!r} would send the request elsewhere", remedy=f"leave {name!r} out")
+        if name in _TRIES:
+            raise InputError(
+                f"{name!r} would have a gateway behind this one ask again, past every budget",
+                remedy="`retries` of a provider in lockgate.yaml says how often",
+            )
+        raise InputError(
+            f"{name!r} would send the request elsewhere, or as somebody else", remedy=f"leave {name!r} out"
+        )
 
 
 def raw(value: Any) -> msgspec.Raw:

@@ -1,7 +1,7 @@
 """Addresses inside a request that the upstream would fetch: none of them may lead into a private network. Pure.
 
 An upstream on the same network (vLLM, llama.cpp …) fetches the image that a client names; so a client could read what
-only that machine can reach. Names are not resolved here: what a public name points to is the upstream's to check.
+only that machine can reach. What a public name points to is looked up elsewhere (``gateway.names``).
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import socket
+import unicodedata
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,17 +20,20 @@ from lockgate.gateway.protocols.model import Request
 _KEYS = frozenset(("url", "image_url", "file_url", "video_url", "audio_url", "input_audio"))
 _PRIVATE_NAMES = re.compile(r"(^|\.)(localhost|local|internal|intranet|lan|home|corp|localdomain)\.?$", re.IGNORECASE)
 _DEEPEST = 32
+_NAT64 = int(ipaddress.IPv6Address("64:ff9b::")) >> 32
 
 
-def check_links(request: Request, *, fetched_here: bool = False) -> None:
+def check_links(request: Request, *, fetched_here: bool = False) -> set[str]:
     """:class:`InputError` for an address that is no public web address and no ``data:`` of the request's own.
 
-    ``fetched_here``: a library in this process would fetch it. Then there are only ``data:`` addresses: what a name
-    points to when it is fetched nobody can check before.
+    Returns the public names that are to be fetched from. ``fetched_here``: a library in this process would fetch them.
+    Then there are only ``data:`` addresses: what a name points to when it is fetched nobody can check before.
     """
-    for name in ("messages", "input", "documents", "system"):
+    names: set[str] = set()
+    for name in ("messages", "input", "documents", "system", "tools", "mcp_servers"):
         if name in request.fields:
-            for url in _links(request.decoded(name), 0):
+            value = request.decoded(name)
+            for url in _servers(value) if name in ("tools", "mcp_servers") else _links(value, 0):
                 problem = trouble_with(url)
                 if problem is None and fetched_here and url[:5].lower() != "data:":
                     problem = "which this machine would fetch"
@@ -38,6 +42,9 @@ def check_links(request: Request, *, fetched_here: bool = False) -> None:
                         f"{name!r} holds the address {url[:120]!r}, {problem}",
                         remedy="send the content itself, or set `private_urls: true` at the provider",
                     )
+                if host := _host(url):
+                    names.add(host)
+    return names
 
 
 def trouble_with(url: str) -> str | None:
@@ -55,16 +62,29 @@ def trouble_with(url: str) -> str | None:
         return "which readers understand in different ways"
     if parts.username is not None:
         return "which carries a password"
-    address = _address(host)
+    return "which is in a private network" if is_inside(host) else None
+
+
+def is_inside(host: str) -> bool:
+    """Whether a host, by its name or IP address, is in a private network."""
+    host = unicodedata.normalize("NFKC", host).replace("\N{IDEOGRAPHIC FULL STOP}", ".")  # as readers of URLs do
+    address = address_of(host)
     if address is not None:
-        mapped = getattr(address, "ipv4_mapped", None)
-        return None if (mapped or address).is_global else "which is in a private network"
-    if _PRIVATE_NAMES.search(host) or "." not in host:
-        return "which names a machine of a private network"
-    return None
+        return not is_public(address)
+    return "." not in host or _PRIVATE_NAMES.search(host) is not None
 
 
-def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+def is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    """Whether it, and the IPv4 address that it may carry (mapped, NAT64, 6to4, Teredo), is one of the internet."""
+    inner: ipaddress.IPv4Address | ipaddress.IPv6Address | None = None
+    if isinstance(address, ipaddress.IPv6Address):
+        inner = address.ipv4_mapped or address.sixtofour or (address.teredo and address.teredo[1]) or None
+        if int(address) >> 32 in (0, _NAT64):
+            inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return (inner or address).is_global
+
+
+def address_of(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     """The IP address written as the host, also in the odd ways C libraries take: ``0x7f.1``, ``2130706433``."""
     try:
         return ipaddress.ip_address(host.partition("%")[0])
@@ -74,6 +94,21 @@ def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
         return ipaddress.IPv4Address(socket.inet_aton(host.rstrip(".")))
     except (OSError, UnicodeError):
         return None
+
+
+def _host(url: str) -> str | None:
+    """The name in a web address; None where there is none, or an IP address."""
+    host = urlsplit(url.strip()).hostname
+    return host if host and address_of(host) is None else None
+
+
+def _servers(value: Any) -> Iterator[str]:
+    """The MCP servers that a provider is to call."""
+    for item in value if isinstance(value, list) else ():
+        if isinstance(item, dict):
+            for key in ("server_url", "url"):
+                if isinstance(item.get(key), str):
+                    yield item[key]
 
 
 def _links(value: Any, depth: int) -> Iterator[str]:

@@ -132,7 +132,8 @@ def test_words_spelled_with_escapes_are_counted_all_the_same() -> None:
         "http://[::ffff:127.0.0.1]/", "http://[fe80::1%25eth0]/", "file:///etc/passwd", "gopher://x.example",
         "http://metadata.google.internal/", "http://printer/", "http://user:pw@example.com/", "http:///x", "//x",
         "http://example.com\\@127.0.0.1/", "http://100.64.0.1/", "http://0/", "http://127.0.0.1./", "ftp://example.com",
-        "http://[", "http://exa mple.com/", "HTTP://LOCALHOST/",
+        "http://[", "http://exa mple.com/", "HTTP://LOCALHOST/", "http://[64:ff9b::7f00:1]/", "http://[2002:7f00:1::]/",
+        "http://[::127.0.0.1]/", "http://１２７.0.0.1/", "http://127。0。0。1/",
     ],
 )  # fmt: skip
 def test_addresses_of_a_private_network_are_refused(url: str) -> None:
@@ -141,7 +142,13 @@ def test_addresses_of_a_private_network_are_refused(url: str) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["https://example.com/a.png?b=c", "data:image/png;base64,aGk=", "http://8.8.8.8/x", "https://[2606:4700::1]/"],
+    [
+        "https://example.com/a.png?b=c",
+        "data:image/png;base64,aGk=",
+        "http://8.8.8.8/x",
+        "https://[2606:4700::1]/",
+        "https://[64:ff9b::808:808]/",
+    ],
 )
 def test_public_addresses_and_data_pass(url: str) -> None:
     assert trouble_with(url) is None
@@ -169,7 +176,10 @@ def test_an_address_is_found_wherever_it_stands(dialect: Dialect, message: dict[
         check_links(request)
 
 
-@pytest.mark.parametrize("steering", ["models", "fallbacks", "base_url", "api_base", "api_key", "user_config"])
+@pytest.mark.parametrize(
+    "steering",
+    ["models", "fallbacks", "base_url", "api_base", "api_key", "user_config", "extra_headers", "num_retries"],
+)
 @pytest.mark.parametrize("name", sorted(GOOD))
 def test_nobody_steers_an_upstream_elsewhere(name: str, steering: str) -> None:
     body = {"model": "a/b", **GOOD[name]}
@@ -183,10 +193,18 @@ def test_what_this_machine_would_fetch_is_sent_along() -> None:
         content = [{"type": "image_url", "image_url": {"url": url}}]
         return CHAT.read(json.dumps({"model": "a/b", "messages": [{"role": "user", "content": content}]}).encode())
 
-    check_links(asked("https://example.com/a.png"))
+    assert check_links(asked("https://example.com/a.png")) == {"example.com"}
+    assert check_links(asked("https://8.8.8.8/a.png")) == set()
     check_links(asked("data:image/png;base64,AAAA"), fetched_here=True)
     with pytest.raises(InputError, match="would fetch"):
         check_links(asked("https://example.com/a.png"), fetched_here=True)
+
+
+def test_servers_that_a_provider_is_to_call_are_addresses_too() -> None:
+    tools = [{"type": "mcp", "server_label": "x", "server_url": "http://10.0.0.1/"}]
+    body = {"model": "a/b", "input": "hi", "tools": tools}
+    with pytest.raises(InputError, match="private network"):
+        check_links(BY_NAME["responses"].read(json.dumps(body).encode()))
 
 
 def test_what_a_model_asked_a_tool_for_is_no_address_to_fetch() -> None:
