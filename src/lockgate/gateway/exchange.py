@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import time
@@ -103,6 +104,8 @@ class Exchange:
             raise InputError(f"the body did not come within {BODY_SECONDS:g} seconds") from late
         except RuntimeError as gone:  # what RSGI raises when the connection breaks
             raise ClientGone from gone
+        except asyncio.CancelledError as gone:
+            raise _left(gone) from None
 
     async def chunks(self, limit: int) -> AsyncIterator[bytes]:
         """The body as it comes; raises as :meth:`body` does, the deadline being each chunk's."""
@@ -121,6 +124,8 @@ class Exchange:
                 raise InputError(f"the body stopped coming for {BODY_SECONDS:g} seconds") from late
             except RuntimeError as gone:  # as in body()
                 raise ClientGone from gone
+            except asyncio.CancelledError as gone:
+                raise _left(gone) from None
             taken += len(part)
             if taken > limit:
                 raise TooLarge(f"the body has more than {limit} bytes")
@@ -179,6 +184,12 @@ class Exchange:
         Ends in :class:`ClientGone`, also when the upstream has not sent its headers yet.
         """
         return _Watch(self.watchman, self.protocol)
+
+
+def _left(cancelled: asyncio.CancelledError) -> BaseException:
+    """The server cancels what waits for a body, not the task that does, when the client leaves in the middle of it."""
+    task = asyncio.current_task()
+    return ClientGone() if task is not None and not task.cancelling() else cancelled
 
 
 class _Watch(Wait):

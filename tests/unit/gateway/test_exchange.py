@@ -1,4 +1,4 @@
-"""The watchman: waits end at their deadline, or when the client leaves, and never otherwise."""
+"""Waits end at their deadline, or when the client leaves, and never otherwise; a body is there, or its client is gone."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from lockgate.gateway.exchange import ClientGone, Watchman, _Watch
+from lockgate.gateway.exchange import ClientGone, Exchange, Watchman, _Watch
 
 
 class Protocol:
@@ -74,3 +74,35 @@ async def test_a_cancellation_from_elsewhere_stays_one() -> None:
 async def test_an_error_within_a_wait_is_not_covered_up() -> None:
     with pytest.raises(ZeroDivisionError), Watchman().expect(10):
         _ = 1 / 0
+
+
+class Upload:
+    """A request whose body does not come; the server gives it up when the client leaves."""
+
+    method, path, query_string, headers = "POST", "/", "", {"content-length": "10"}
+
+    def __init__(self) -> None:
+        self.coming: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self.asked = asyncio.Event()
+
+    def __call__(self) -> asyncio.Future[bytes]:
+        self.asked.set()
+        return self.coming
+
+
+async def test_a_client_that_leaves_in_the_middle_of_its_body_is_gone() -> None:
+    upload = Upload()
+    reading = asyncio.create_task(Exchange(upload, upload, Watchman()).body())
+    await upload.asked.wait()
+    upload.coming.cancel()
+    with pytest.raises(ClientGone):
+        await reading
+
+
+async def test_a_call_that_is_cancelled_while_its_body_comes_stays_cancelled() -> None:
+    upload = Upload()
+    reading = asyncio.create_task(Exchange(upload, upload, Watchman()).body())
+    await upload.asked.wait()
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
