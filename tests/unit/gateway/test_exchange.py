@@ -1,4 +1,4 @@
-"""Waits end at their deadline, or when the client leaves, and never otherwise; a body is there, or its client is gone."""
+"""Waits end at their deadline, or when the client leaves; a body comes whole, or its client is gone."""
 
 from __future__ import annotations
 
