@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from sqlalchemy.exc import InterfaceError, OperationalError
+
 from lockgate.errors import Conflict, Killed, Unavailable
 from lockgate.fleet.model import Severity
 from lockgate.following import Following, retirements
@@ -32,6 +34,8 @@ _log = logging.getLogger(__name__)
 
 SLOWEST_RETRY = 30.0
 """A tick that keeps failing is tried at least this often, in seconds."""
+AWAY_RETRY = 2.0
+"""And at least this often while something that it needs is away, in seconds."""
 _ALERT_AGAIN = 60.0  # seconds after which a budget alert that still stands is refreshed
 
 
@@ -70,6 +74,11 @@ class Loop:
                 continue
             try:
                 tick.run()
+            except (OperationalError, InterfaceError, Unavailable) as away:
+                if not self._failures[tick.name]:
+                    _log.warning("%s waits: %s", tick.name, str(away).partition("\n")[0])
+                self._failures[tick.name] += 1
+                self._due[tick.name] = now + max(tick.every, AWAY_RETRY)
             except Exception:  # the boundary of background work
                 self._failures[tick.name] += 1
                 wait = min(SLOWEST_RETRY, tick.every * 2 ** self._failures[tick.name])

@@ -6,6 +6,7 @@ import threading
 from typing import Any
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from lockgate.ticks import Loop, Tick
 
@@ -25,6 +26,26 @@ def test_a_tick_that_fails_does_not_stop_the_others_and_backs_off(caplog: pytest
     # tried at 1; again after 2, 4, 8… seconds: at 3, 7 and not before 15
     assert ran.count("broken") == 3
     assert "broken failed 2 times; again in 4 s" in caplog.text
+
+
+def test_a_tick_that_waits_for_the_store_is_at_work_soon_after_its_return(caplog: pytest.LogCaptureFixture) -> None:
+    away = True
+    worked: list[float] = []
+
+    def needs_the_store() -> None:
+        if away:
+            raise OperationalError("select", None, Exception("connection refused"))
+        worked.append(now)
+
+    loop = Loop("test", [Tick("ledger", 1.0, needs_the_store)], lambda: True)
+    for now in map(float, range(60)):
+        loop.once(now)
+    away = False
+    for now in map(float, range(60, 65)):
+        loop.once(now)
+    assert worked[0] <= 62.0
+    assert caplog.text.count("ledger waits") == 1  # said once, and without a traceback
+    assert "Traceback" not in caplog.text
 
 
 def test_a_tick_that_recovers_is_back_to_its_pace() -> None:

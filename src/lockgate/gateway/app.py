@@ -12,7 +12,15 @@ from typing import Any
 import msgspec
 
 from lockgate import __version__
-from lockgate.errors import ApprovalPending, InputError, LimitExceeded, LockgateError, NotFound, RunFailed
+from lockgate.errors import (
+    ApprovalPending,
+    InputError,
+    LimitExceeded,
+    LockgateError,
+    NotFound,
+    RunFailed,
+    Unavailable,
+)
 from lockgate.gateway.access import Access
 from lockgate.gateway.agent_answers import voice_of
 from lockgate.gateway.agents import Agents, Asked, Ran
@@ -21,6 +29,7 @@ from lockgate.gateway.calls.service import Proxy
 from lockgate.gateway.control_proxy import ControlProxy
 from lockgate.gateway.directory import Directory
 from lockgate.gateway.exchange import ClientGone, Exchange, Headers
+from lockgate.gateway.keys import LEASE
 from lockgate.gateway.model import Identity
 from lockgate.gateway.protocols.dialect import Dialect
 from lockgate.gateway.protocols.model import Request
@@ -43,7 +52,6 @@ _LIMITS = frozenset(
 )  # fmt: skip
 """Reasons of a failed run that a caller meets as a limit. Waiting does not help: the same run would end alike."""
 _MODELS_SECONDS = 30.0  # a provider's list of models is kept
-_STALE_SECONDS = 60.0  # a worker that has not read the store for so long is not ready
 
 Handler = Callable[[Exchange], Awaitable[None]]
 Identify = Callable[[Exchange], Awaitable[Identity]]
@@ -125,6 +133,8 @@ class Gateway:
             pass  # nobody is left to be told
         except LockgateError as error:
             exchange.fail(error)
+        except asyncio.CancelledError:  # a stop's deadline: see serve.Server.drain
+            exchange.fail(Unavailable("the gateway stops, and this call took longer than it waits for"))
         except Exception:  # the request's boundary: one request's bug must not be another's
             log.exception("request %s failed", exchange.request_id)
             exchange.fail(LockgateError(f"an internal error; request {exchange.request_id}"))
@@ -284,7 +294,7 @@ class Gateway:
 
     async def _ready(self, exchange: Exchange) -> None:
         read_at = self._directory.read_at
-        ready = read_at is not None and time.time() - read_at < _STALE_SECONDS
+        ready = read_at is not None and time.time() - read_at < LEASE  # from then on it refuses keys
         exchange.respond_json(200 if ready else 503, {"status": "ready" if ready else "the store does not answer"})
 
     async def _render_metrics(self, exchange: Exchange) -> None:

@@ -11,7 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,7 @@ from lockgate.console import console
 from lockgate.errors import Conflict, InputError, LockgateError
 from lockgate.gateway import local_model, store
 from lockgate.gateway.serve import listen
-from lockgate.gateway.supervisor import WORKERS_VARIABLE, Spec, Supervisor, python
+from lockgate.gateway.supervisor import STOP_SECONDS, WORKERS_VARIABLE, Spec, Supervisor, python
 from lockgate.project import lastgood
 from lockgate.project.service import resolve_provider
 from lockgate.telemetry import logs
@@ -56,6 +56,8 @@ def start(app: App, host: str, port: int, *, workers: int, drain: float, everyth
             # The children start there: a relative LOCKGATE_HOME would be another place.
             environment={"LOCKGATE_HOME": str(app.home), lastgood.ENVIRONMENT: "1"},
             changed=store.watch(app.control) if everything else lambda: False,
+            stop_seconds=max(STOP_SECONDS, drain + 10.0),
+            told=lambda: _refuse(listener),
         )
         try:
             supervisor.run(each=_announce(url, supervisor))
@@ -112,6 +114,13 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
         yield listener
 
 
+def _refuse(listener: socket.socket) -> None:
+    """Let new connections be refused, in every process: else they would wait for one that never takes them."""
+    time.sleep(0.1)  # the workers have been told, and take no more
+    with suppress(OSError):  # not every system knows this
+        listener.shutdown(socket.SHUT_RDWR)
+
+
 def _url(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
     shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
@@ -134,16 +143,20 @@ def _wanted(
         # A host is served by a process that has its imports behind it.
         fixed["spare"] = Spec(command=python("lockgate.gateway.spare"), environment={GATEWAY_URL: url}, spare=True)
     served: dict[str, Spec] = {}
+    failing = False
 
     def wanted() -> dict[str, Spec]:
-        nonlocal served
+        nonlocal served, failing
         if everything:
             app.project_file.refresh()  # a local model that is new there is started
             try:
                 versions = _versions(app)
                 served = {**_hosts(versions, url), **_local_models(app, versions)}
+                failing = False
             except (SQLAlchemyError, LockgateError) as failure:
-                log.warning("what ought to run cannot be read; hosts stay as they are: %s", failure)
+                if not failing:  # said once, though it is tried again and again
+                    log.warning("what ought to run cannot be read; hosts stay as they are: %s", failure)
+                failing = True
         return {**fixed, **served}
 
     return wanted

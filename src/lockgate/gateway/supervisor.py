@@ -83,13 +83,18 @@ class Supervisor:
         cwd: Path,
         environment: Mapping[str, str] | None = None,
         changed: Callable[[], bool] = lambda: False,
+        stop_seconds: float = STOP_SECONDS,
+        told: Callable[[], None] = lambda: None,
     ) -> None:
         """``environment`` is what every child finds in its own, beside what this process has.
 
         ``changed`` is asked on every round, so it has to be cheap: whether something else may be wanted now.
+        On a stop, ``told`` is called when every child has been told, and ``stop_seconds`` later they are killed.
         """
         self._wanted = wanted
         self._changed = changed
+        self._stop_seconds = stop_seconds
+        self._told = told
         self._cwd = cwd
         self._environment = {**os.environ, **(environment or {})}
         self._children: dict[str, _Child] = {}
@@ -212,7 +217,8 @@ class Supervisor:
         running = [child.process for child in self._children.values() if child.process is not None]
         for process in running:
             process.terminate()
-        deadline = time.monotonic() + STOP_SECONDS
+        self._told()
+        deadline = time.monotonic() + self._stop_seconds
         for process in running:
             try:
                 process.wait(max(0.0, deadline - time.monotonic()))

@@ -49,16 +49,17 @@ class Charges:
         self._ledger = ledger
         self._table = table
         self._clock = clock
+        self._reaped: list[Charged] = []  # charged, and not written down: the store was away
 
     def reap(self) -> int:
         """End the holds of dead processes; those that were charged are written down. Returns how many ended."""
-        charged: list[Charged] = []
-        ended = self._table.reap(self._clock(), charged)
-        if charged:
+        ended = self._table.reap(self._clock(), self._reaped)
+        if self._reaped:
             with self._control.write() as connection:
-                for one in charged:
+                for one in self._reaped:
                     name = (one.tag & (2**64 - 1)).to_bytes(8, "big").hex() if one.tag else secrets.token_hex(8)
                     self.keep(connection, Charge(name, one.created_at, "died", one.parts, one.tokens))
+            self._reaped = []
         return ended
 
     def note(self, calls: Iterable[Paid]) -> int:

@@ -87,8 +87,10 @@ class RunningGateway:
         await worker.close()
 
     def stop(self) -> None:
-        self._stop()
-        self._thread.join(60)
+        """Once is enough; again does nothing."""
+        if self._thread.is_alive():
+            self._stop()
+            self._thread.join(60)
 
     def key(self, **options: Any) -> str:
         return self.app.keys.create(**{"tenant": "acme", "environment": "dev", **options})[0]

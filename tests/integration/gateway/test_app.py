@@ -17,6 +17,7 @@ from aiohttp import web
 from lockgate.gateway.shared_metrics import SharedMetrics
 from lockgate.runs import control_socket
 from lockgate.telemetry.metrics import Registry
+from lockgate.testing import FakeModelServer, Reply
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,6 +34,18 @@ def ask(gateway: RunningGateway, path: str, *, method: str = "GET", body: bytes 
     except urllib.error.HTTPError as error:
         with error:
             return error.code, error.headers, error.read()
+
+
+def test_a_call_that_a_stop_cuts_off_is_told_so(gateway: RunningGateway, model: FakeModelServer) -> None:
+    model.respond = lambda _: Reply(text="too late", latency=60.0)
+    key, answers = gateway.key(), list[Any]()
+    caller = threading.Thread(target=lambda: answers.append(gateway.ask(key)))
+    caller.start()
+    model.wait_for_requests(1)
+    gateway.stop()
+    caller.join(60)
+    assert answers[0][0] == 503
+    assert "the gateway stops" in json.loads(answers[0][2])["error"]["message"]
 
 
 class Control:

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,7 +24,7 @@ import pytest
 
 from lockgate.limits.holdtable import HoldTable
 from lockgate.process import alive
-from lockgate.testing import FakeModelServer, Reply, hanging
+from lockgate.testing import FakeModelServer, ModelRequest, Reply, hanging
 
 pytestmark = pytest.mark.xdist_group("up")  # they share one running `up`
 
@@ -87,6 +88,16 @@ def kill(pid: int) -> None:
     """Kill, and wait for the end: what dies still takes connections."""
     os.kill(pid, signal.SIGKILL)
     wait_until(lambda: not running(pid), "a killed process did not end")
+
+
+def refuses(url: str) -> bool:
+    """Whether connections are refused there: not taken, nor left to wait."""
+    address = urllib.parse.urlsplit(url)
+    try:
+        socket.create_connection((address.hostname, address.port), timeout=60).close()
+    except ConnectionRefusedError:
+        return True
+    return False
 
 
 def wait_until(condition: Callable[[], Any], what: str, seconds: float = WAIT) -> None:
@@ -272,12 +283,22 @@ def test_a_stop_lets_the_calls_under_way_end_and_leaves_nobody(
 ) -> None:
     one = Up(project)
     pids = one.pids("gateway-") + one.pids("control") + one.pids("host")
-    model.respond = lambda _: Reply(text="late", latency=1.0)
+    go_on = threading.Event()
+
+    def late(_: ModelRequest) -> Reply:
+        go_on.wait(WAIT)
+        return Reply(text="late")
+
+    model.respond = late
     count = len(model.requests)
     answered: list[int] = []
     caller = threading.Thread(target=lambda: answered.append(chat(one, key)))
     caller.start()
     model.wait_for_requests(count + 1)
+    one.process.send_signal(signal.SIGTERM)
+    wait_until(lambda: refuses(one.url), "new connections were not refused while the last call went on")
+    assert not answered
+    go_on.set()
     assert one.stop() == 0
     caller.join(WAIT)
     assert answered == [200]

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from lockgate.errors import LimitExceeded, Unavailable
-from lockgate.limits.holdtable import HoldTable
+from lockgate.limits.charges import Charges
+from lockgate.limits.holdtable import STALE_SECONDS, HoldTable
 from lockgate.limits.leases import IDLE_SECONDS, Leases
 from lockgate.limits.model import Account, Hold, LeaseNeeded
 from lockgate.limits.service import Ledger
@@ -197,3 +198,23 @@ def test_threads_of_two_machines_hammer_one_cap(machine: Callable[[str], Machine
         thread.join(60)
     assert wrong == []
     assert 0 < sum(one.spent() for one in both) <= CAP
+
+
+def test_what_the_dead_are_charged_with_is_written_down_when_the_store_is_back(
+    machine: Callable[[str], Machine], control: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sqlalchemy.exc import OperationalError
+
+    one = machine("a")
+    charges = Charges(control, one.ledger, one.table, one.clock)
+    one.table.mark_sent(one.hold(100))
+    one.clock.advance(STALE_SECONDS + 1)  # as good as dead
+    with monkeypatch.context() as away:
+        away.setattr(control, "write", lambda: (_ for _ in ()).throw(OperationalError("", None, Exception("away"))))
+        with pytest.raises(OperationalError):
+            charges.reap()
+    assert one.table.balances()[0].settled == 100
+    assert charges.reap() == 0
+    assert [(charge.reason, charge.parts) for charge in charges.open()] == [("died", ((ACCOUNT.key, 100),))]
+    charges.reap()
+    assert len(charges.open()) == 1
