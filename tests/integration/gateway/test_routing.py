@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 import pytest
 
 from lockgate.gateway.protocols.chat import Chat
 from lockgate.gateway.protocols.messages import Messages
+from lockgate.gateway.protocols.passages import passage_to
 from lockgate.gateway.routing import prefix
 from lockgate.gateway.routing.triage import Decision, Routing, by_rule, by_word, tags_of
 from lockgate.results import Usage
@@ -150,6 +151,17 @@ def test_a_long_system_prompt_is_marked_for_anthropic() -> None:
     assert prefix.hinted(hinted, "anthropic", "api.anthropic.com", "digest") is hinted
     short = Messages().read(json.dumps({**body, "system": "short"}).encode())
     assert prefix.hinted(short, "anthropic", "api.anthropic.com", "digest") is short
+
+
+def test_a_long_system_prompt_of_a_chat_is_marked_where_it_is_translated() -> None:
+    def sent(prompt: str) -> dict[str, Any]:
+        messages = [{"role": "system", "content": prompt}, {"role": "user", "content": "hi"}]
+        request = Chat().read(json.dumps({"model": "claude/x", "messages": messages}).encode())
+        hinted = prefix.hinted(request, "anthropic", "api.anthropic.com", "digest")
+        return cast("dict[str, Any]", json.loads(passage_to(hinted.dialect, "anthropic").forward(hinted, "x", 9)))
+
+    assert sent("rules " * 1000)["system"][-1]["cache_control"] == {"type": "ephemeral"}
+    assert "cache_control" not in sent("short")["system"][-1]
 
 
 def test_openai_gets_a_key_and_servers_that_merely_speak_like_it_do_not() -> None:

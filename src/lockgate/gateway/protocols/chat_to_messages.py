@@ -17,7 +17,7 @@ from lockgate.gateway.protocols import fields as f
 from lockgate.gateway.protocols import sse
 from lockgate.gateway.protocols.answers import document
 from lockgate.gateway.protocols.dialect import TranslatedStream, Translation
-from lockgate.gateway.protocols.messages import MessagesPassage, MessagesTap
+from lockgate.gateway.protocols.messages import MessagesPassage, MessagesTap, with_prefix_marked
 from lockgate.gateway.protocols.model import Outcome, Request
 from lockgate.results import Usage
 
@@ -68,6 +68,8 @@ class ChatToMessages(Translation):
         if system:
             sent["system"] = system
         _tools(asked, sent)
+        if request.keeps_prefix:
+            sent |= with_prefix_marked(sent.get("system"), sent.get("tools"))
         return f.encode(sent)
 
     def outcome(self, body: bytes) -> Outcome:

@@ -20,6 +20,9 @@ from lockgate.gateway.protocols.dialect import Dialect, Listener, Passage, Place
 from lockgate.gateway.protocols.model import Outcome, Request, Tap, Text
 from lockgate.results import Usage
 
+LONG_ENOUGH = 4096
+"""Characters of a prompt below which no provider keeps it."""
+_MARK = {"type": "ephemeral"}
 _REFERENCES = (b'"image"', b'"document"', b'"file"', b'"search_result"')
 _CLIENTS_TOOLS = re.compile(r"custom$|bash_|text_editor_|computer_|memory_")
 """Tools that the client runs; any other type is run by the provider, as often as it likes."""
@@ -100,6 +103,18 @@ def _result_texts(content: Any, place: Place) -> list[Text]:
         for number, part in enumerate(content if isinstance(content, list) else ())
         if isinstance(part, dict) and isinstance(part.get("text"), str)
     ]
+
+
+def with_prefix_marked(system: Any, tools: Any) -> dict[str, Any]:
+    """``system`` or ``tools`` with the mark to keep the prompt up to its end; empty where it is too short for that."""
+    if len(str(system or "")) + len(str(tools or "")) < LONG_ENOUGH:
+        return {}
+    if isinstance(system, str) and system:
+        return {"system": [{"type": "text", "text": system, "cache_control": _MARK}]}
+    for name, value in (("system", system), ("tools", tools)):
+        if isinstance(value, list) and value and isinstance(value[-1], dict):
+            return {name: [*value[:-1], {**value[-1], "cache_control": _MARK}]}
+    return {}
 
 
 def _unbounded(fields: f.Fields) -> str | None:

@@ -36,6 +36,7 @@ class Request(msgspec.Struct, kw_only=True):
     units: int = 1  # how many times a price by the request may be due
     references: int = 0  # images, files, sounds: what the bytes do not bound
     unbounded: str | None = None  # a parameter whose cost cannot be bounded beforehand
+    keeps_prefix: bool = False  # whether a provider that has to be told is told to keep a long prompt's start
 
     def decoded(self, name: str) -> Any:
         """One field as Python values; None when it is not there."""
