@@ -29,7 +29,7 @@ from lockgate.evals.running.meter import METER, Caps, Meter, Spend
 from lockgate.evals.running.outcome import NOT_THE_AGENT, Cells, Outcome, Progress, Tally, Trouble
 from lockgate.evals.running.pace import Pace
 from lockgate.evals.running.scoring import Scoring, score_trial
-from lockgate.evals.running.watchdog import Stuck, Watchdog
+from lockgate.evals.running.watchdog import SLACK, Stuck, Watchdog
 from lockgate.evals.scorers import SCORERS, Sample
 from lockgate.evals.simulation.model import trial_key
 from lockgate.evals.store import CHUNK, CallRecord, TrialRecord, TrialStore
@@ -162,7 +162,7 @@ class Trials:
             await asyncio.to_thread(self.store.recover)
             await self._take_stored(rows, trials)
             if self.pending:
-                async with open_subject() as subject, Watchdog(self.timeout + GRACE) as self.watchdog:
+                async with open_subject() as subject, Watchdog(self.timeout + SLACK) as self.watchdog:
                     await self._run_pending(subject)
             tally.stopped = tally.stopped or self.spend.refused > 0  # also where only a judge was not asked
         finally:

@@ -19,6 +19,8 @@ from types import TracebackType
 BEYOND_REACH = 3
 """Times that code is asked to stop, each after the patience has passed again, before the process ends."""
 COULD_NOT_EVALUATE = 4
+SLACK = 5.0
+"""Seconds beyond its own that a trial may keep the loop to itself."""
 
 
 class Stuck(BaseException):
@@ -58,12 +60,18 @@ class Watchdog:
             await asyncio.sleep(min(0.5, self._patience / 4))
 
     def _watch(self) -> None:
-        asked = 0
-        while not self._over.wait(min(0.5, self._patience / 4)):
-            still = time.monotonic() - self._turned
-            if still < self._patience:
-                asked = 0
-            elif asked == BEYOND_REACH:
+        every, seen = min(0.5, self._patience / 4), self._turned
+        asked = rounds = 0
+        while not self._over.wait(every):
+            if self._turned != seen:
+                seen, asked, rounds = self._turned, 0, 0
+                continue
+            # Counted, not read off the clock: while the machine gave this thread no time, the loop had none either.
+            rounds += 1
+            still = rounds * every
+            if still < self._patience * (1 + asked):
+                continue
+            if asked == BEYOND_REACH:
                 sys.stderr.write(
                     f"could not evaluate: the agent's code has held the process for {still:.0f} s and cannot be "
                     "stopped; finished trials are kept\n"
@@ -71,6 +79,5 @@ class Watchdog:
                 sys.stderr.flush()
                 self._leave(COULD_NOT_EVALUATE)
                 return
-            elif still >= self._patience * (1 + asked):
-                asked += 1
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._thread), ctypes.py_object(Stuck))
+            asked += 1
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._thread), ctypes.py_object(Stuck))
