@@ -238,15 +238,19 @@ class Diverged(LockgateError):
 
 
 class RunFailed(LockgateError):
-    """A run cannot go on. ``error_type`` is one of the words in ``docs/runs.md``."""
+    """A run cannot go on. ``error_type`` is one of the words in ``docs/runs.md``; ``retry_after``: another run may,
+    after so many seconds."""
 
     exit_code = 1
     status = 422
     code = "run_failed"
 
-    def __init__(self, error_type: str, message: str, *, remedy: str | None = None) -> None:
+    def __init__(
+        self, error_type: str, message: str, *, remedy: str | None = None, retry_after: float | None = None
+    ) -> None:
         super().__init__(message, remedy=remedy)
         self.error_type = error_type
+        self.retry_after = retry_after
 
 
 class ToolFailed(RunFailed):

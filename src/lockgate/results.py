@@ -47,6 +47,7 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
 
     ``output`` is the answer (text, or the JSON value an output schema or handler gave);
     ``error_type`` is one of the stable words in ``docs/runs.md`` when ``status`` is ``failed``;
+    ``retry_after``: seconds until a limit that stopped the run lets another pass;
     ``served`` says what the provider called what answered, by model as asked for;
     ``iterations`` counts model calls after the first that only repaired or refined an answer.
     Of a simulation: ``transcript``, what user and agent said (``role``, ``content``), and ``changes``, what is other
@@ -67,6 +68,7 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
     approval_id: str | None = None
     error_type: str | None = None
     error: str | None = None
+    retry_after: float | None = None
     transcript: list[dict[str, str]] = msgspec.field(default_factory=list)
     changes: dict[str, Any] | None = None
 

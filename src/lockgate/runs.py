@@ -18,6 +18,17 @@ Arm = Literal["stable", "candidate", "shadow", "direct"]
 RunMode = Literal["live", "shadow"]
 
 
+class Origin(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a call counts for, as its caller says; a run's calls count for what the one said who started it."""
+
+    key: str = ""  # the caller's API key
+    key_limits: tuple[tuple[str, float], ...] = ()  # its own, by the names of project.limits.Allowance
+    session: str | None = None
+    task: str | None = None
+    labels: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+
+
 class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One run of the version a host serves (POST /runs, JSON). A :class:`~lockgate.results.RunResult` comes back."""
 
@@ -39,6 +50,7 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
     primary_run: str | None = None  # of a shadow
     depth: int = 0  # 0 for a caller's own run, 1 for a run that one started, ...
     tools: tuple[str, ...] | None = None  # that the caller may have called; None: any
+    origin: Origin = Origin()
 
 
 def host_socket(home: Path, effective_digest: str) -> Path:

@@ -28,7 +28,13 @@ class Access:
         """The identity, without waiting for anything; None when the store has to be asked (:meth:`ask`)."""
         if credential.startswith(tokens.PREFIX):
             claims = tokens.verify(credential, self._secret, now=self._clock())
-            return Identity(key_id=claims.run_id, tenant=claims.tenant, environment=claims.environment, run=claims)
+            return Identity(
+                key_id=claims.origin.key or claims.run_id,
+                tenant=claims.tenant,
+                environment=claims.environment,
+                limits=claims.origin.key_limits,
+                run=claims,
+            )
         if not credential.startswith(keys.PREFIX):
             if self._is_issued(credential):
                 assert self._issued is not None

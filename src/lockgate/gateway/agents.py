@@ -27,7 +27,7 @@ from lockgate.gateway.tokens import sign
 from lockgate.gateway.upstream import Upstream
 from lockgate.money import to_nano
 from lockgate.results import RunResult
-from lockgate.runs import Arm, RunRequest, host_socket
+from lockgate.runs import Arm, Origin, RunRequest, host_socket
 from lockgate.telemetry.context import format_traceparent, new_span_id
 from lockgate.telemetry.metrics import GenAI
 from lockgate.telemetry.model import ERROR, OK, SERVER, Span
@@ -68,6 +68,7 @@ class Asked(NamedTuple):
     trace_id: bytes
     parent_id: bytes | None
     request_id: str
+    origin: Origin
 
 
 class Ran(NamedTuple):
@@ -245,6 +246,7 @@ class Agents:
             token="",
             depth=depth,
             tools=identity.tools if identity.run is None else identity.run.tools,
+            origin=asked.origin,
         )
         return self._with_token(request, limits)
 
@@ -398,6 +400,8 @@ class Claimant(Protocol):
     def depth(self) -> int: ...
     @property
     def tools(self) -> tuple[str, ...] | None: ...
+    @property
+    def origin(self) -> Origin: ...
 
 
 def claims_for(request: Claimant, limits: ActionLimits, *, now: float) -> RunClaims:
@@ -421,4 +425,5 @@ def claims_for(request: Claimant, limits: ActionLimits, *, now: float) -> RunCla
         max_iterations=limits.max_iterations,
         max_depth=limits.max_depth,
         tools=request.tools,
+        origin=request.origin,
     )

@@ -31,6 +31,7 @@ from lockgate.gateway.directory import Directory
 from lockgate.gateway.exchange import ClientGone, Exchange, Headers
 from lockgate.gateway.keys import LEASE
 from lockgate.gateway.model import Identity
+from lockgate.gateway.origins import origin_of
 from lockgate.gateway.protocols.dialect import Dialect
 from lockgate.gateway.protocols.model import Request
 from lockgate.gateway.protocols.passages import DIALECTS
@@ -50,7 +51,8 @@ _LIMITS = frozenset(
     ("llm_calls_exceeded", "tool_calls_exceeded", "tokens_exceeded", "time_exceeded", "cost_exceeded",
      "iterations_exceeded", "loop_detected", "depth_exceeded", "budget_exceeded")
 )  # fmt: skip
-"""Reasons of a failed run that a caller meets as a limit. Waiting does not help: the same run would end alike."""
+"""Reasons of a failed run that a caller meets as a limit. Waiting helps where a budget's window ends; else the same run
+would end alike."""
 _MODELS_SECONDS = 30.0  # a provider's list of models is kept
 
 Handler = Callable[[Exchange], Awaitable[None]]
@@ -229,6 +231,9 @@ class Gateway:
         for name, value in (("session", session), ("user", user)):
             if value is not None and len(value) > MAX_KEY:
                 raise InputError(f"the {name} has {len(value)} characters", remedy=f"use at most {MAX_KEY}")
+        origin = origin_of(exchange.headers, identity)
+        if origin.session is None and session is not None:
+            origin = msgspec.structs.replace(origin, session=session)
         asked = Asked(
             agent=agent,
             input=input,
@@ -237,6 +242,7 @@ class Gateway:
             trace_id=exchange.trace_id,
             parent_id=exchange.parent_id,
             request_id=exchange.request_id,
+            origin=origin,
         )
         with exchange.watch():
             return await self._agents.run(identity, asked)
@@ -324,7 +330,7 @@ def _failure(ran: Ran) -> LockgateError:
     result = ran.result
     kind, message = result.error_type or result.status, result.error or f"the run ended as {result.status!r}"
     if kind == "rate_limited":
-        return LimitExceeded(message, limit=kind, retry_after=1.0)
+        return LimitExceeded(message, limit=kind, retry_after=result.retry_after or 1.0)
     if kind in _LIMITS:
-        return LimitExceeded(message, limit=kind)
+        return LimitExceeded(message, limit=kind, retry_after=result.retry_after)
     return RunFailed(kind, message, remedy=f"lockgate runs show {result.run_id}")

@@ -56,7 +56,7 @@ class _Held(msgspec.Struct, array_like=True):
     generation: int
     amount: Nano
     what: str
-    key_id: str
+    owner: str
     span_id: bytes
     began_ns: int
     trace_id: bytes
@@ -109,7 +109,7 @@ class External:
         held = await self._reserve(exchange, identity, amount, span_id, attributes)
         self._holds.mark_sent(held)
         token = _Held(
-            held.slot, held.generation, amount, what, identity.key_id, span_id, time.time_ns(), exchange.trace_id,
+            held.slot, held.generation, amount, what, _owner(identity), span_id, time.time_ns(), exchange.trace_id,
             attributes,
         )  # fmt: skip
         exchange.respond_json(200, {"id": self._sign(token), "held_usd": to_usd(amount)})
@@ -184,7 +184,7 @@ class External:
             held = msgspec.msgpack.decode(urlsafe_b64decode(body + "=" * (-len(body) % 4)), type=_Held)
         except (msgspec.DecodeError, BadBase64):
             raise wrong from None
-        if held.key_id != identity.key_id:
+        if held.owner != _owner(identity):
             raise InputError("'id' is a hold of somebody else's", remedy="settle it under the key that held it")
         return held
 
@@ -207,3 +207,8 @@ def _decode(body: bytes, kind: type[_T]) -> _T:
         return msgspec.json.decode(body, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError) as wrong:
         raise InputError(f"the body is wrong: {wrong}", remedy='send {"what": "…", "usd": 0.01}') from None
+
+
+def _owner(identity: Identity) -> str:
+    """Who may end a hold: the key that made it; of a run's, the run alone."""
+    return identity.key_id if identity.run is None else identity.run.run_id

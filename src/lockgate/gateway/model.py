@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from lockgate.runs import Arm
+from lockgate.runs import Arm, Origin
 from lockgate.versions.model import AgentSettings, VersionRef
 
 
@@ -42,6 +42,7 @@ class RunClaims(msgspec.Struct, frozen=True, kw_only=True):
     max_iterations: int = 3
     max_depth: int = 2
     tools: tuple[str, ...] | None = None  # that the run's caller may have called; None: any
+    origin: Origin = Origin()  # what the run's caller said that it counts for
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):

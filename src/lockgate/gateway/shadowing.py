@@ -15,7 +15,7 @@ import msgspec
 from lockgate import ids
 from lockgate.errors import LockgateError
 from lockgate.results import RunResult
-from lockgate.runs import RunRequest
+from lockgate.runs import Origin, RunRequest
 from lockgate.telemetry.context import new_trace_id
 from lockgate.versions.model import VersionRef
 
@@ -81,4 +81,5 @@ def copy_of(primary: RunRequest, version: VersionRef, environment: str, rollout_
         primary_run=primary.run_id,
         trace_id=new_trace_id().hex(),
         parent_span=None,
+        origin=Origin(tags=primary.origin.tags),  # its caller does not pay for a copy
     )

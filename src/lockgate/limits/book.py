@@ -33,7 +33,7 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     """Whom a call is for: what its limits are looked up by."""
 
     tenant: str
-    key: str = ""  # the id of an API key; of a run token, nothing
+    key: str = ""  # the id of an API key, or of the one that started the run
     agent: str | None = None
     model: str = ""  # provider/name
     session: str | None = None

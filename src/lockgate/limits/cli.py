@@ -85,8 +85,9 @@ def simulate(
         if call.environment not in app.project.config.environments:
             return []
         book = app.books(call.environment)
+        key = call.key if call.key and call.key != call.run_id else ""
         caller = Caller(
-            tenant=call.tenant, key="" if call.run_id else call.key or "", agent=call.agent, model=call.model or "",
+            tenant=call.tenant, key=key, agent=call.agent, model=call.model or "",
             task=call.task, labels=call.labels, session=call.session,
         )  # fmt: skip
         return accounts_for(

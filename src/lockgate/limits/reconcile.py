@@ -49,7 +49,7 @@ class Paid(msgspec.Struct, frozen=True, kw_only=True):
         for kind, name in (("agent", self.agent), ("model", self.model)):
             if name:
                 yield f"{kind}:{where}:{name}"
-        if self.key and self.run_id is None:
+        if self.key and self.key != self.run_id:
             yield f"key:{where}:{self.key}"
         if self.task:
             yield f"task:{where}:{known(self.task)}"

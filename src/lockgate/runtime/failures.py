@@ -56,6 +56,10 @@ PASSING = frozenset(
 """Failures after which the next fallback model is tried."""
 
 
+LONGEST_RATE = 60.0
+"""Seconds: rates are of a minute. What lets nothing pass for longer is a budget, until its window ends."""
+
+
 def model_failure(error: LockgateError | TimeoutError, *, model: str, timeout: float) -> RunFailed:
     """What a failed model call means for the run."""
     match error:
@@ -67,14 +71,15 @@ def model_failure(error: LockgateError | TimeoutError, *, model: str, timeout: f
             return RunFailed(reason, error.message, remedy=error.remedy)
         case LimitExceeded(retry_after=None):
             return RunFailed("budget_exceeded", error.message, remedy=error.remedy)
-        case LimitExceeded():
-            return RunFailed("rate_limited", error.message, remedy=error.remedy)
+        case LimitExceeded(retry_after=wait):
+            kind = "rate_limited" if wait <= LONGEST_RATE else "budget_exceeded"
+            return RunFailed(kind, error.message, remedy=error.remedy, retry_after=wait)
         case Killed(what=what):
             return RunFailed("model_killed" if what == "model" else "killed", error.message, remedy=error.remedy)
         case Refused():
             return RunFailed("refused", error.message, remedy=error.remedy)
-        case UpstreamError(upstream_status=429):
-            return RunFailed("rate_limited", error.message, remedy=error.remedy)
+        case UpstreamError(upstream_status=429, retry_after=wait):
+            return RunFailed("rate_limited", error.message, remedy=error.remedy, retry_after=wait)
         case UpstreamError(upstream_status=int(status)) if 400 <= status < 500:
             return RunFailed("model_rejected", error.message, remedy=error.remedy)
         case UpstreamError(sent=True):

@@ -15,7 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from lockgate.clock import Clock
 from lockgate.errors import Conflict, InputError, Killed, NotFound, RunFailed, Unavailable
 from lockgate.results import RunResult, RunStatus
-from lockgate.runs import Arm, RunRequest, host_socket
+from lockgate.runs import Arm, Origin, RunRequest, host_socket
 from lockgate.runtime import store
 from lockgate.runtime.committer import Committer
 from lockgate.runtime.context import RunContext
@@ -269,14 +269,20 @@ class Resumable(msgspec.Struct, frozen=True, kw_only=True):
     depth: int
     attempt: int
     tools: tuple[str, ...] | None = None  # that its caller may have called; None: any
+    origin: Origin = Origin()
 
 
 def resumable(control: Database) -> list[Resumable]:
     """Runs to hand to :func:`resume_on_host`, oldest first. Call ``Approvals.expire()`` before."""
     with control.read() as connection:
         rows = store.resumable(connection)
-    fields = [name for name in Resumable.__struct_fields__ if name != "run_id"]
-    return [msgspec.convert({"run_id": row["id"]} | {name: row[name] for name in fields}, Resumable) for row in rows]
+    fields = [name for name in Resumable.__struct_fields__ if name not in ("run_id", "origin")]
+    return [
+        msgspec.convert(
+            {"run_id": row["id"], "origin": row["origin"] or {}} | {name: row[name] for name in fields}, Resumable
+        )
+        for row in rows
+    ]
 
 
 async def resume_on_host(home: Path, run: Resumable, token: str) -> None:
@@ -370,6 +376,7 @@ def _failed(request: RunRequest, failure: RunFailed, status: RunStatus = "failed
         trace_id=request.trace_id,
         error_type=failure.error_type,
         error=str(failure),
+        retry_after=failure.retry_after,
     )
 
 

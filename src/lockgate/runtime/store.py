@@ -39,6 +39,7 @@ def add(connection: Connection, request: RunRequest, *, host: str, now: float) -
             primary_run=request.primary_run,
             depth=request.depth,
             tools=request.tools,
+            origin=msgspec.to_builtins(request.origin),
             status="running",
             input=request.input,
             trace_id=request.trace_id,
@@ -229,7 +230,7 @@ def request_of(row: Row, token: str) -> RunRequest:
     return msgspec.convert(
         {name: row[name] for name in fields}
         | {name: row[name] for name in ("session", "tenant", "input", "trace_id", "primary_run", "depth", "tools")}
-        | {"run_id": row["id"], "token": token, "parent_span": None},
+        | {"run_id": row["id"], "token": token, "parent_span": None, "origin": row["origin"] or {}},
         RunRequest,
     )
 

@@ -309,6 +309,7 @@ runs = Table(
     Column("primary_run", String),  # of a shadow: the run it copies
     Column("depth", Integer, nullable=False, default=0),
     Column("tools", JSON),  # that its caller may have called; null: any
+    Column("origin", JSON),  # what its calls count for: lockgate.runs.Origin
     Column("status", String, nullable=False),
     Column("input", JSON, nullable=False),
     Column("output", JSON),

@@ -18,6 +18,7 @@ from openai import OpenAI
 
 from lockgate.gateway.model import RunClaims
 from lockgate.gateway.tokens import sign, verify
+from lockgate.project.limits import LimitSpec
 from lockgate.results import RunResult, ToolUse, Usage
 from lockgate.versions.model import ActionLimits
 
@@ -71,6 +72,48 @@ def wait_until(condition: Callable[[], Any], what: str) -> None:
 
 def lease() -> dict[str, Any]:
     return {**CANARY, "lease_until": time.time() + 60}
+
+
+def test_a_runs_calls_count_for_what_its_caller_said_and_for_the_callers_key(
+    gateway: RunningGateway, hosts: Hosts
+) -> None:
+    gateway.route()
+    host = hosts(STABLE)
+    key, secret = gateway.app.keys.create(tenant="acme", environment="dev", limits={"daily_usd": 0.003})[::-1]
+    said = {
+        "x-lockgate-session": "s1",
+        "x-lockgate-task": "sort",
+        "x-lockgate-labels": "beta",
+        "x-lockgate-tags": "legal",
+    }
+    assert gateway.ask(secret, model="agent:triage", headers=said)[0] == 200
+    token = host.requests[0].token
+    origin = verify(token, gateway.app.secret, now=gateway.app.clock()).origin
+    assert (origin.session, origin.task, origin.labels, origin.tags) == ("s1", "sort", ("beta",), ("legal",))
+    spec = {"usd": 1.0}
+    config = gateway.app.project.config
+    limits = LimitSpec.model_validate({"sessions": {"*": spec}, "tasks": {"*": spec}, "labels": {"*": spec}})
+    gateway.app.project.config = config.model_copy(update={"limits": limits})
+    escape = {"x-lockgate-session": "other", "x-lockgate-task": "other", "x-lockgate-labels": "more"}
+    assert gateway.ask(token, max_tokens=10, headers=escape)[0] == 200
+    paid = {one.account for one in gateway.balances() if one.unit == "usd" and one.settled and one.cap is not None}
+    assert paid == {
+        f"key:dev:{key.id}", "label:dev:beta", "label:dev:more", "session:dev:acme/s1", "task:dev:sort"
+    }  # fmt: skip
+    status, _, body = gateway.ask(token, max_tokens=1500)  # more than its key has left
+    assert (status, json.loads(body)["error"]["limit"]) == (429, f"key:dev:{key.id}")
+    assert gateway.spans()
+    assert all(line.agrees for line in gateway.app.accounting.reconcile())
+
+
+@pytest.mark.parametrize(("kind", "wait"), [("rate_limited", 14.2), ("budget_exceeded", 5000.0)])
+def test_a_run_that_a_limit_stopped_says_when_another_may_pass(
+    gateway: RunningGateway, hosts: Hosts, kind: str, wait: float
+) -> None:
+    gateway.route()
+    hosts(STABLE).respond = lambda _: RunResult(status="failed", error_type=kind, error="no", retry_after=wait)
+    status, headers, _ = gateway.ask(gateway.key(), model="agent:triage")
+    assert (status, headers["retry-after"]) == (429, "15" if wait == 14.2 else "5000")
 
 
 # --- the run itself -------------------------------------------------------------------------------------------

@@ -223,6 +223,7 @@ async def test_a_handler_that_fails_fails_the_run(run: Any, handler: str, facts:
         (TimeoutError(), "model_timeout"),
         (LimitExceeded("the day's budget is used up", limit="agent:prod:support"), "budget_exceeded"),
         (LimitExceeded("too fast", limit="rate", retry_after=2.0), "rate_limited"),
+        (LimitExceeded("the day's budget is used up", limit="tenant", retry_after=5000.0), "budget_exceeded"),
         (Refused("no such role"), "refused"),
         (RuntimeError("a defect of the client"), "internal_error"),
     ],

@@ -162,8 +162,9 @@ class AnswerCache:
         """The answer that was given before."""
         _, config, policy = self._settings(call)
         assert config is not None
-        tags = tuple(sorted(triage.tags_of(call.exchange.headers.get(triage.TAGS)))) if call.run is not None else ()
-        scope = Scope(call.identity.tenant, call.identity.environment, call.effective_digest or "", policy, tags)
+        run, tags = call.run, call.exchange.headers.get(triage.TAGS)
+        chosen_by = () if run is None else tuple(sorted(triage.tags_of(tags, run.origin.tags)))
+        scope = Scope(call.identity.tenant, call.identity.environment, call.effective_digest or "", policy, chosen_by)
         asked = _Asked(config, keys.key_of(call.request, call.provider, call.model, scope))
         call.notes["cache"] = asked
         told = (call.exchange.headers.get(HEADER) or "").lower()

@@ -1,8 +1,8 @@
 """Who pays for a call, and how often they may: every budget and rate that applies, held at once.
 
-Beside what the caller's identity says, a caller names by headers what else a call counts for:
-``x-lockgate-session``, ``x-lockgate-task``, ``x-lockgate-labels`` (by commas) and, where there is no run token,
-``x-lockgate-run``, ``x-lockgate-agent``, ``x-lockgate-depth`` and ``x-lockgate-iteration``.
+Beside what the caller's identity says, a caller names by headers what else a call counts for (see ``origins.py``) and,
+where there is no run token, by ``x-lockgate-run``, ``x-lockgate-agent``, ``x-lockgate-depth`` and
+``x-lockgate-iteration``, which run it belongs to.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from lockgate.gateway.calls.call import Call
 from lockgate.gateway.directory import Directory
 from lockgate.gateway.exchange import Exchange
 from lockgate.gateway.model import Identity
+from lockgate.gateway.origins import name_of, origin_of
 from lockgate.gateway.routes import Routes
 from lockgate.limits import actions
 from lockgate.limits.book import Book, Caller
@@ -36,8 +37,6 @@ from lockgate.money import Nano, to_nano
 from lockgate.project.limits import RunAllowance
 from lockgate.settings.model import Snapshot
 
-MAX_NAME = 128
-MAX_LABELS = 8
 PAYER = "payer"
 """Where a call's notes keep what :meth:`Budgets.admit` found."""
 
@@ -224,15 +223,14 @@ class Budgets:
         fields: Mapping[str, msgspec.Raw],
     ) -> Payer:
         headers = exchange.headers
+        origin = origin_of(headers, identity)
         run: RunLimits | None = identity.run
         agent = None if identity.run is None else identity.run.agent
-        key = ""
         same = None
         if identity.run is None:
-            key = identity.key_id
             named = headers.get("x-lockgate-agent")
             if named is not None:
-                agent = _name("x-lockgate-agent", named)
+                agent = name_of("x-lockgate-agent", named) or ""
                 check_agent(identity, agent)
                 switches.check(self._directory.settings, identity, agent=agent)
             own = headers.get("x-lockgate-run")
@@ -240,7 +238,7 @@ class Budgets:
                 book = self._book(identity.environment)
                 allowed = book.runs or _NOTHING_SAID
                 usd = allowed.max_usd_per_run
-                run_id = f"{identity.environment}/{identity.tenant}/{_name('x-lockgate-run', own)}"
+                run_id = f"{identity.environment}/{identity.tenant}/{name_of('x-lockgate-run', own)}"
                 run = HeaderRun(
                     run_id, None if usd is None else to_nano(usd), allowed.max_llm_calls, allowed.max_tokens_per_run
                 )
@@ -251,29 +249,21 @@ class Budgets:
                     window = SAME + like.hexdigest()
                     same = Account(name=f"run:{run_id}", window=window, cap=allowed.max_repeats, unit="calls")
                 attributes["lockgate.run.named"] = run_id
-        session, task = headers.get("x-lockgate-session"), headers.get("x-lockgate-task")
-        labels = headers.get("x-lockgate-labels")
-        named_labels: tuple[str, ...] = ()
-        if session is not None:
-            attributes["session.id"] = session = _name("x-lockgate-session", session, 256)
-        if task is not None:
-            attributes["lockgate.task"] = task = _name("x-lockgate-task", task)
-        if labels is not None:
-            named_labels = tuple(sorted({_name("x-lockgate-labels", one.strip()) for one in labels.split(",")}))
-            if len(named_labels) > MAX_LABELS:
-                raise InputError(
-                    f"x-lockgate-labels has {len(named_labels)} labels", remedy=f"send at most {MAX_LABELS}"
-                )
-            attributes["lockgate.labels"] = list(named_labels)
+        if origin.session is not None:
+            attributes["session.id"] = origin.session
+        if origin.task is not None:
+            attributes["lockgate.task"] = origin.task
+        if origin.labels:
+            attributes["lockgate.labels"] = list(origin.labels)
         caller = Caller(
             tenant=identity.tenant,
-            key=key,
+            key=origin.key,
             agent=agent,
             model=model,
-            session=session,
-            task=task,
-            labels=named_labels,
-            key_limits=identity.limits,
+            session=origin.session,
+            task=origin.task,
+            labels=origin.labels,
+            key_limits=origin.key_limits,
         )
         return Payer(caller, run, same)
 
@@ -315,12 +305,6 @@ def _no_limits(environment: str) -> Book:
     from lockgate.project.limits import LimitSpec
 
     return Book(environment, LimitSpec())
-
-
-def _name(header: str, value: str, longest: int = MAX_NAME) -> str:
-    if not 0 < len(value) <= longest or not value.isprintable():
-        raise InputError(f"the header {header!r} is {value[:80]!r}", remedy=f"send 1 to {longest} printable characters")
-    return value
 
 
 def _number(headers: object, header: str) -> int | None:

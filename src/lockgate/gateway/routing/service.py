@@ -91,7 +91,8 @@ class Router:
         texts = [text.text for text in call.request.texts() if text.role != "system"]
         tokens = sum(map(len, texts)) // 4
         before = call.cost
-        decision = triage.by_rule(routing, triage.tags_of(call.exchange.headers.get(triage.TAGS)), tokens)
+        tags = triage.tags_of(call.exchange.headers.get(triage.TAGS), () if call.run is None else call.run.origin.tags)
+        decision = triage.by_rule(routing, tags, tokens)
         if decision is None:
             decision = await self._asked(call, routing, cheaper, texts)
         asking = call.cost - before

@@ -82,9 +82,9 @@ def classification(routing: Routing, model: str, texts: Sequence[str]) -> dict[s
     }
 
 
-def tags_of(header: str | None) -> list[str]:
-    """The tags in ``x-lockgate-tags``: words with commas between."""
-    return [tag.strip() for tag in header.split(",") if tag.strip()] if header else []
+def tags_of(header: str | None, more: Sequence[str] = ()) -> list[str]:
+    """The tags in ``x-lockgate-tags``, words with commas between; and ``more``, those of the run."""
+    return [*more, *(tag.strip() for tag in header.split(",") if tag.strip())] if header else list(more)
 
 
 def with_parameters(request: Request, model: ModelRef) -> Request:
