@@ -20,7 +20,7 @@ import msgspec
 import numpy as np
 
 from lockgate.evals.advice import in_words, needed
-from lockgate.evals.figures import show, signed
+from lockgate.evals.figures import apart, show, signed
 from lockgate.evals.findings import changes, flaky, slices
 from lockgate.evals.grid import Grid
 from lockgate.evals.measuring import Judged, Labels, measure, room_bounds, sorted_out
@@ -152,13 +152,12 @@ def _against_bounds(one: Judged, at: Level) -> tuple[Verdict | None, str]:
     metric, mean = one.metric, one.mean
     assert mean is not None
     assert one.fails is not None
-    shown = show(mean.mean, metric.unit)
     verdict: Verdict | None = None
     text = ""
     for bound, sign, word in ((metric.minimum, 1, "≥"), (metric.maximum, -1, "≤")):
         if bound is None or verdict == "fail":
             continue
-        limit = show(bound, metric.unit)
+        shown, limit = apart(mean.mean, bound, metric.unit)
         low, high = (mean.low, mean.high) if metric.strict else _of_the_whole(one, at)
         worst = low if sign > 0 else high
         best = (one.fails.high if sign > 0 else one.fails.low) if metric.strict else (high if sign > 0 else low)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from lockgate.evals.figures import show, signed
+from lockgate.evals.figures import apart, show, signed
 from lockgate.evals.model import Change, Interval, MetricCard, Scorecard, Slice, Unit
 from lockgate.evals.reports.markdown import markdown
 from lockgate.evals.reports.terminal import draw
@@ -108,3 +108,10 @@ def test_figures_are_shown_as_people_read_them(value: float, unit: Unit, shown: 
 def test_differences_carry_their_sign() -> None:
     assert signed(-0.4, "score") == "−0.40"
     assert signed(0.0, "usd") == "+$0.00"
+
+
+def test_a_figure_and_its_limit_are_never_shown_alike_when_they_differ() -> None:
+    assert apart(0.5, 0.69, "score") == ("0.50", "0.69")
+    assert apart(0.6875, 0.69, "score") == ("0.688", "0.690")
+    assert apart(0.05001, 0.05, "rate") == ("5.001%", "5.000%")
+    assert apart(0.69, 0.69, "score") == ("0.69", "0.69")
