@@ -192,7 +192,7 @@ class Worker:
             raise
         if "ready" not in ready:
             await _end(process)
-            await asyncio.wait([listening], timeout=1)
+            await asyncio.wait([listening], timeout=END_SECONDS)
             raise InputError(
                 f"{self.peer} cannot be loaded from {self._command.where}: {ready.get('failed') or self._tail()}",
                 remedy=ready.get("remedy") or "repair or remake that environment",

@@ -30,7 +30,7 @@ for line in sys.stdin:
     elif what == "die once":
         if os.path.exists("died"): say(id=m["id"], value=1.0)
         else: open("died", "w").close(); os._exit(7)
-    elif what == "hang": time.sleep(60)
+    elif what == "hang": time.sleep(600)
     elif what == "prose": print("Loading model ..."); sys.stdout.flush()
     elif what == "question": say(ask=5, messages=[], **{"for": m["id"]}); waiting = m["id"]
     elif "answer" in m: say(id=waiting, value=0.5, reason=m["text"])
@@ -41,7 +41,7 @@ for line in sys.stdin:
 
 
 @asynccontextmanager
-async def worker(tmp_path: Path, *arguments: str, silent: float = 5.0) -> AsyncIterator[Worker]:
+async def worker(tmp_path: Path, *arguments: str, silent: float = 60.0) -> AsyncIterator[Worker]:
     script = tmp_path / "worker.py"
     script.write_text(SCRIPT)
     found = Worker("ragas", Command((sys.executable, "-I", str(script), *arguments), "here"), silent_seconds=silent)
@@ -67,7 +67,14 @@ async def test_a_question_of_the_worker_is_answered_while_it_works(tmp_path: Pat
         await asyncio.sleep(0.3)  # longer than the worker may be silent: the wait is the judge's
         return {"text": "yes"}
 
-    async with worker(tmp_path, silent=0.1) as found:
+    async with worker(tmp_path) as found:
+        next_word = found._next
+
+        async def impatient(*arguments: Any, waits: bool) -> Any:
+            found._silent = 0.1 if waits else 60.0
+            return await next_word(*arguments, waits=waits)
+
+        found._next = impatient  # type: ignore[method-assign]
         reply = await found.ask({"op": "question"}, judge)
         assert (reply["value"], reply["reason"]) == (0.5, "yes")
 
@@ -98,7 +105,7 @@ async def test_a_silent_worker_is_killed(tmp_path: Path) -> None:
     async with worker(tmp_path, silent=0.2) as found:
         with pytest.raises(WorkerFailed, match=r"said nothing for 0\.2 s"):
             await found.ask({"op": "hang"}, nothing)
-        found._silent = 5.0  # a machine under load may be slow with the next answer
+        found._silent = 60.0  # a machine under load may be slow with the next answer
         assert (await found.ask({"value": 1}, nothing))["value"] == 1
 
 
