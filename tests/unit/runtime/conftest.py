@@ -96,6 +96,7 @@ TOOLS = (
     ToolContract(name="refund", effect="write", python="tools/code.py:refund", input=_REFUND, output=_REFUNDED),
     ToolContract(name="slow", effect="read", python="tools/code.py:slow", timeout=0.05),
     ToolContract(name="slow_write", effect="write", python="tools/code.py:slow_write", timeout=0.2),
+    ToolContract(name="patient_write", effect="write", python="tools/code.py:slow_write", timeout=60.0),
     ToolContract(name="named_only"),
     ToolContract(name="odd_read", effect="read", python="tools/code.py:odd_read"),
     ToolContract(name="odd_write", effect="write", python="tools/code.py:odd_write"),
