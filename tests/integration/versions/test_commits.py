@@ -24,7 +24,7 @@ def git(root: Path, *arguments: str) -> str:
         check=True,
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=120,
     )
     return done.stdout.strip()
 

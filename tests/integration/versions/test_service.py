@@ -339,7 +339,7 @@ def test_a_lock_that_waited_for_another_reads_the_files_again(acme: Path, contro
             time.sleep(0.3)  # it has most likely read them by now; if not, the test only proves less
             edit(acme, "JSON", "json", "prompts/triage.md")
             write_lock(acme, [msgspec.structs.replace(old, digest=digest(acme))])
-        waiting.result(timeout=20)
+        waiting.result(timeout=60)
     assert not versions.lock(check=True).stale
 
 

@@ -40,7 +40,7 @@ def server(body: bytes, status: int = 200) -> Iterator[str]:
 
 def test_tags_become_digests() -> None:
     with server(json.dumps(TAGS).encode()) as url:
-        digests = ollama_digests(url)
+        digests = ollama_digests(url, timeout=20)
     assert digests is not None
     assert digest_for("llama3.1:70b", digests) == "sha256:" + "ab" * 32
     assert digest_for("plain", digests) == "sha256:" + "cd" * 32
