@@ -21,6 +21,7 @@ from lockgate.gateway.calls.call import Call
 from lockgate.gateway.model import RunClaims
 from lockgate.gateway.tokens import sign
 from lockgate.limits.model import Balance
+from lockgate.money import to_nano
 from lockgate.results import Usage
 from lockgate.testing import FakeModelServer, Reply, closing, cut, failing, hanging, nonsense, rate_limited
 
@@ -300,8 +301,9 @@ def test_a_call_whose_outcome_is_unknown_is_charged_in_full(
 ) -> None:
     model.respond = lambda _: reply
     body = chat(model="brief/fake-model" if reply == hanging() else MODEL)
-    status, _, answer = post(gateway, body, authorization=f"Bearer {gateway.key()}")
+    status, headers, answer = post(gateway, body, authorization=f"Bearer {gateway.key()}")
     assert (status, json.loads(answer)["error"]["sent"]) == (502, True)
+    assert to_nano(float(headers["x-lockgate-cost-usd"])) == worst_case(gateway, body)
     assert (tenant(gateway).settled, tenant(gateway).held) == (worst_case(gateway, body), 0)
 
 
@@ -367,7 +369,8 @@ def test_a_gateway_timeout_on_the_way_may_have_been_served_and_is_charged(
 ) -> None:
     model.respond = lambda _: failing(504, "too late")
     body = chat()
-    assert post(gateway, body, authorization=f"Bearer {gateway.key()}")[0] == 504
+    status, headers, _ = post(gateway, body, authorization=f"Bearer {gateway.key()}")
+    assert (status, to_nano(float(headers["x-lockgate-cost-usd"]))) == (504, worst_case(gateway, body))
     assert tenant(gateway).settled == worst_case(gateway, body)
 
 

@@ -109,6 +109,8 @@ class Passing:
             error = declined.error(attempt)
             error.status = declined.status
             body = attempt.call.request.dialect.failure(error)[2]
+        if attempt.call.cost:
+            headers.append(("x-lockgate-cost-usd", f"{to_usd(attempt.call.cost):.9f}"))
         attempt.call.exchange.respond(declined.status, [("content-type", "application/json"), *headers], body)
 
     async def _send(self, attempt: Attempt) -> Answer:

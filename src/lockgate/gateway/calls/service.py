@@ -91,6 +91,8 @@ class Proxy:
                 record_unasked(call, self._emit, error.code, error.message)
             if isinstance(error, LimitExceeded):  # by its kind: the limit of each run has a name of its own
                 self._metrics.refusals.add(1, identity.environment, error.limit.partition(":")[0])
+            if call.cost:  # of what was asked before it came to this
+                call.headers.append(("x-lockgate-cost-usd", f"{to_usd(call.cost):.9f}"))
             raise
         finally:
             if admitted:
