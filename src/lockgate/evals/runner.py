@@ -4,8 +4,8 @@ Results are scored as they come, stored in batches off the hot path, and dropped
 stored is found again under (version, case, trial), so a crash resumes where it was and a grown golden set runs only its
 new cases.
 
-While the first answers are waited for there is nothing to do: what comes after the trials is made ready then
-(``meanwhile``). So nothing here imports numpy, and the first call is a twentieth of a second earlier.
+While the first answers are waited for there is nothing to do: what comes after the trials is imported then, numpy
+among it, so that it holds up neither the first call nor the verdict.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
+from importlib import import_module
 from typing import Any
 
 import msgspec
@@ -104,10 +105,10 @@ class Trials:
         progress: Callable[[Progress], None] | None = None,
         clock: clocks.Clock = clocks.system,
         most: int = 0,
-        meanwhile: Callable[[], object] | None = None,
+        needed_after: Sequence[str] = (),
     ) -> None:
-        """``most``: trials that may be run in all, for showing how far this is; ``meanwhile`` is called once, when the
-        first trials are under way."""
+        """``most``: trials that may be run in all, for showing how far this is; ``needed_after``: modules that are
+        imported when the first calls are under way."""
         self.cases = cases
         self.most = most
         self.scorings = scorings
@@ -133,7 +134,7 @@ class Trials:
         self.cells = {scoring.metric.name: Cells(len(cases)) for scoring in scorings}
         self.costs, self.seconds = Cells(len(cases)), Cells(len(cases))
         self.ended: list[bytearray] = []  # by trial, then row
-        self.meanwhile = meanwhile
+        self.needed_after = needed_after
         self.asks = any(SCORERS[scoring.metric.scorer].runs != "inline" for scoring in scorings)
         self.unsaved: list[TrialRecord] = []
         self.saving: tuple[Future[None], Callable[[], None]] | None = None
@@ -279,18 +280,20 @@ class Trials:
                 workers = [
                     group.create_task(self._worker(subject, todo)) for _ in range(min(self.concurrency, len(todo)))
                 ]
-                meanwhile = group.create_task(self._meanwhile())
+                importing = group.create_task(self._import_what_follows())
                 await asyncio.wait(workers)
                 saver.cancel()
-                meanwhile.cancel()
+                importing.cancel()
         except* LockgateError as failures:
             raise failures.exceptions[0] from None
 
-    async def _meanwhile(self) -> None:
-        call, self.meanwhile = self.meanwhile, None
-        if call is not None:
+    async def _import_what_follows(self) -> None:
+        names, self.needed_after = self.needed_after, ()
+        if names:
             await asyncio.sleep(FIRST_CALLS_SECONDS)
-            call()
+        for name in names:
+            import_module(name)
+            await asyncio.sleep(0)  # an answer may have come
 
     async def _worker(self, subject: Subject, todo: deque[int]) -> None:
         while todo:

@@ -51,6 +51,16 @@ if TYPE_CHECKING:
     from lockgate.evals.selfcheck import Mutation
 
 
+NEEDED_AFTER = (
+    "lockgate.evals.gate",
+    "lockgate.evals.operations",
+    "lockgate.evals.tables",
+    "numpy.ma",  # numpy's own quantiles and draws want these two
+    "numpy.random",
+)
+"""What the verdict takes, beside what is imported above."""
+
+
 class Contender(NamedTuple):
     """A version under test: what it is called, its digests, and how to make it ready (only if something is to run)."""
 
@@ -116,7 +126,7 @@ class Evals:
         buy_trials: int | None = None,
         kind: Literal["quality", "safety", "fallback", "compare"] = "quality",
         watch: Watch | None = None,
-        meanwhile: Callable[[], object] | None = None,
+        needed_after: Sequence[str] = (),
         notes: Sequence[str] = (),
     ) -> Scorecard:
         """Run the golden set on the candidate, and on the baseline what of it is missing there, and decide.
@@ -125,8 +135,8 @@ class Evals:
         asks for the whole. ``buy_trials``: while the verdict is inconclusive and trials can settle it, run more, up to
         so many a case. The looks are fixed beforehand, and share one level (:mod:`lockgate.evals.sequential`).
         ``fresh`` forgets the candidate's earlier trials first.
-        ``notes`` are further warnings for the scorecard; ``meanwhile`` is called while the first answers are waited
-        for.
+        ``notes`` are further warnings for the scorecard; ``needed_after`` names modules that the caller needs then, to
+        be imported while answers are waited for.
         ``root`` is what paths in the rubric are from. Raises :class:`~lockgate.errors.InputError` when the rubric
         decides nothing, or a judge or what a metric is scored from is missing, :class:`~lockgate.errors.Unavailable`
         when too little could be run, or the judge of a strict blocking metric is not calibrated.
@@ -175,7 +185,7 @@ class Evals:
                     progress=None if watch is None else lambda progress: watch(contender.label, progress),
                     clock=self._clock,
                     most=len(dataset.cases) * rubric.trials,
-                    meanwhile=meanwhile,
+                    needed_after=(*NEEDED_AFTER, *needed_after),
                 )
                 return trials, lambda rows, count: trials.run(opened, rows, count)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import chdir, contextmanager
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
 
 from lockgate.console import console
@@ -17,20 +16,14 @@ if TYPE_CHECKING:
     from lockgate.evals.model import Rubric, Scorecard, SelfCheck
     from lockgate.evals.service import Contender, GoldenSet
 
-AFTER_TRIALS = (
-    "lockgate.evals.gate",
-    "lockgate.evals.operations",
-    "lockgate.evals.tables",
-    "numpy.ma",
-    "numpy.random",
+NEEDED_AFTER = (
     "lockgate.versions.attestation",
     "cryptography.hazmat.primitives.serialization",
     "lockgate.evals.reports.terminal",
     "rich.console",
     "rich.table",
 )
-"""What an evaluation needs when its trials have run. It is imported while the first answers are waited for: a tenth of
-a second that would else come before the first call, or after the last."""
+"""What signs the verdict and shows it. It is imported while the first answers are waited for."""
 
 
 def evaluated(
@@ -63,15 +56,10 @@ def evaluated(
             buy_trials=buy_trials,
             kind=kind if model_override is None else "fallback",
             watch=watch,
-            meanwhile=_import_the_rest,
+            needed_after=NEEDED_AFTER,
             notes=_going(app, candidate),
         )
         return awaited(evaluation)
-
-
-def _import_the_rest() -> None:
-    for name in AFTER_TRIALS:
-        import_module(name)
 
 
 def _going(app: App, candidate: Contender) -> list[str]:

@@ -134,7 +134,7 @@ def parse_case(raw: bytes, *, path: str, line: int) -> Case:
     except UnicodeDecodeError as failure:
         wrong(f"byte {raw[failure.start]:#04x} is not UTF-8", "save the file as UTF-8")
     try:
-        data = json.loads(text, object_pairs_hook=_once, parse_constant=_refuse_constant)
+        data = _JSON.decode(text)
     except json.JSONDecodeError as failure:
         near = text[max(0, failure.pos - 10) : failure.pos + 20].strip()
         wrong(f"not valid JSON at column {failure.colno}, near {near!r}: {failure.msg}", "one JSON object a line")
@@ -288,6 +288,9 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise _NotPortable(f"{name} is not JSON")
+
+
+_JSON = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_refuse_constant)
 
 
 def _kind(value: Any) -> str:
