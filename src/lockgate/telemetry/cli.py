@@ -142,7 +142,7 @@ def _draw_list(found: list[TraceSummary]) -> None:
         ("trace", "started (UTC)", "name", "agent", "run", "spans", "errors", "time", "tokens", "cost"),
         (
             (
-                summary.trace_id[:12],
+                summary.trace_id[:16],
                 datetime.fromtimestamp(summary.totals.start_ns / 1e9, UTC).strftime("%Y-%m-%d %H:%M:%S"),
                 summary.name,
                 summary.agent,

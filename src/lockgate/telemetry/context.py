@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from random import getrandbits  # seeded by the system, anew in each process; ids are no secrets
+from time import time
 from typing import NamedTuple
 
 _TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
@@ -18,8 +19,12 @@ class TraceContext(NamedTuple):
 
 
 def new_trace_id() -> bytes:
-    """16 random bytes."""
-    return getrandbits(128).to_bytes(16)
+    """16 bytes: the second, and twelve random ones.
+
+    So spans lie in the order of time also by their ids, and one that is written joins those of a moment ago. At random
+    places in the index of a large database it takes twice the time, and three times the bytes.
+    """
+    return (int(time()) << 96 | getrandbits(96)).to_bytes(16)
 
 
 def new_span_id() -> bytes:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -51,3 +53,10 @@ def test_no_header_breaks_the_parser(header: str) -> None:
 
 def test_new_ids_have_the_standard_lengths() -> None:
     assert (len(new_trace_id()), len(new_span_id())) == (16, 8)
+
+
+def test_a_new_trace_id_begins_with_its_second_and_is_no_other_ones() -> None:
+    before = int(time.time())
+    made = {new_trace_id() for _ in range(1000)}
+    assert len(made) == 1000
+    assert all(before <= int.from_bytes(one[:4]) <= time.time() for one in made)
