@@ -7,14 +7,14 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, NoReturn
 
 import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
 from lockgate import __version__
-from lockgate.errors import LockgateError
+from lockgate.errors import LockgateError, Unavailable
 
 
 class Entry(NamedTuple):
@@ -121,10 +121,20 @@ class LazyGroup(TyperGroup):
             with stated_interrupts():
                 return super().invoke(ctx)
         except LockgateError as error:
-            from lockgate.console import print_error
+            _stop(error)
+        except Exception as failure:  # the command's boundary
+            away = sys.modules.get("sqlalchemy.exc")  # not there: no database was asked
+            if away is None or not isinstance(failure, away.OperationalError | away.InterfaceError):
+                raise
+            reason = str(failure.orig).partition("\n")[0]
+            _stop(Unavailable(f"the database does not answer: {reason}", remedy="look at its server, or at its disk"))
 
-            print_error(error)
-            sys.exit(error.exit_code)
+
+def _stop(error: LockgateError) -> NoReturn:
+    from lockgate.console import print_error
+
+    print_error(error)
+    sys.exit(error.exit_code)
 
 
 app = typer.Typer(

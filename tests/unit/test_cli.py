@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
 from lockgate.cli import COMMANDS, app
+from lockgate.storage.engine import open_database
 
 runner = CliRunner()
 
@@ -56,3 +58,18 @@ def test_an_unknown_command_is_a_usage_error() -> None:
 
 def test_the_version_is_printed() -> None:
     assert runner.invoke(app, ["--version"]).output.startswith("lockgate 0.")
+
+
+def test_a_database_that_fails_is_told_without_a_traceback(tmp_path: Path) -> None:
+    (tmp_path / "lockgate.yaml").write_text("project: p\n")
+    home = tmp_path / ".lockgate"
+    home.mkdir()
+    control = open_database(home / "control.db", "control")
+    with control.write() as connection:
+        connection.exec_driver_sql("drop table ledger")
+    control.close()
+    command = [sys.executable, "-m", "lockgate", "budgets"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 4
+    assert "the database does not answer: no such table: ledger" in done.stderr
+    assert "Traceback" not in done.stderr

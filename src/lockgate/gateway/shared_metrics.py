@@ -26,6 +26,7 @@ class SharedMetrics:
         self._registry = registry
         self._refresh = refresh
         self._path = folder / f"{index}.metrics"
+        self._failing = False
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="lockgate-metrics", daemon=True)
 
@@ -59,5 +60,8 @@ class SharedMetrics:
         try:
             draft.write_bytes(self._registry.snapshot())
             draft.replace(self._path)
+            self._failing = False
         except OSError as failure:
-            log.warning("metrics cannot be shared with the other workers: %s", failure)
+            if not self._failing:  # said once, though it is tried every second
+                log.warning("metrics cannot be shared with the other workers: %s", failure)
+            self._failing = True

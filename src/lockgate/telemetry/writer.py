@@ -11,6 +11,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import logging
+import sqlite3
 import threading
 import time
 from collections import deque
@@ -288,7 +289,8 @@ def _insert_statement(dialect: str) -> Callable[[PoolProxiedConnection, list[Row
                     start += size
             cursor.execute("commit")
         except BaseException:
-            cursor.execute("rollback")
+            with contextlib.suppress(sqlite3.OperationalError):  # a full disk has ended it already
+                cursor.execute("rollback")
             raise
 
     return sqlite
