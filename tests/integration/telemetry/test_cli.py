@@ -69,7 +69,7 @@ def test_the_newest_trace_is_the_last() -> None:
 @pytest.mark.usefixtures("recorded")
 def test_the_list_is_newest_first() -> None:
     lines = show("list").splitlines()[1:]
-    assert [line.split()[0] for line in lines] == ["ab" * 6, "aa" * 6]
+    assert [line.split()[0] for line in lines] == ["ab" * 8, "aa" * 8]
     assert "run_1" in lines[1]
 
 
