@@ -164,13 +164,14 @@ class RunContext:
     async def _answer(self, model: ModelRef, name: str, body: dict[str, Any]) -> Completion:
         self.model_calls += 1
         step, fresh = self._take("model", name, body)
+        wait = None
         if fresh:
-            await self._complete(step, model, body)
+            wait = await self._complete(step, model, body)
             await self._recorder.ended(step)
         self.usage += step.usage
         self.cost_nano += step.cost_nano
         if step.status == "failed":
-            raise RunFailed(step.error_type or "model_error", step.error or "the model call failed")
+            raise RunFailed(step.error_type or "model_error", step.error or "the model call failed", retry_after=wait)
         revision = (step.response["model_served"], step.response.get("fingerprint"))
         self.served[name] = " ".join(part for part in revision if part)
         return Completion(
@@ -181,8 +182,11 @@ class RunContext:
             finish_reason=step.response["finish_reason"],
         )
 
-    async def _complete(self, step: Step, model: ModelRef, body: dict[str, Any]) -> None:
-        """Fill in ``step`` with what came of the call. Raises nothing but a cancellation."""
+    async def _complete(self, step: Step, model: ModelRef, body: dict[str, Any]) -> float | None:
+        """Fill in ``step`` with what came of the call; gives the seconds to wait where a limit stopped it.
+
+        Raises nothing but a cancellation.
+        """
         timeout = max(0.001, min(self._model_timeout, self._deadline - time.monotonic()))
         started_ns = time.time_ns()
         try:
@@ -203,6 +207,7 @@ class RunContext:
         end_step(step, failure, now=self._clock())
         if not self._client.records_spans:
             self.tracer.chat(step, model, started_ns)
+        return None if failure is None else failure.retry_after
 
     # --- tools ------------------------------------------------------------------------------------------------
 

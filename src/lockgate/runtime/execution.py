@@ -81,6 +81,7 @@ async def execute(ctx: RunContext, input: Any) -> RunResult:
         approval_id=approval_id,
         error_type=error_type,
         error=message,
+        retry_after=failure.retry_after if isinstance(failure, RunFailed | LimitExceeded) else None,
     )
 
 

@@ -233,6 +233,11 @@ async def test_a_model_that_fails_ends_the_run_with_a_typed_error(run: Any, resp
     assert (result.status, result.error_type) == ("failed", word)
 
 
+async def test_a_run_that_was_too_fast_says_when_another_may_pass(run: Any) -> None:
+    result = await run(FakeModel(lambda request: LimitExceeded("too fast", limit="rate", retry_after=2.0)))
+    assert result.retry_after == 2.0
+
+
 async def test_a_model_that_never_answers_times_out(run: Any) -> None:
     result = await run(FakeModel(lambda request: hanging()), model_timeout=0.02)
     assert (result.error_type, result.model_calls) == ("model_timeout", 1)
