@@ -151,3 +151,14 @@ def test_trials_in_a_world_are_forgotten_by_fresh_and_shown_in_reports(project: 
     report = CliRunner().invoke(app, ["report", "--format", "junit"])
     (shown_case,) = (one for one in ET.fromstring(report.stdout).iter("testcase") if one.get("name") == case.id)
     assert shown_case.find("skipped") is None  # as a case without a stored trial would be
+
+
+def test_lint_sees_that_a_case_in_a_world_was_right_in_every_trial(project: Path, keeper: Shopkeeper) -> None:
+    case = EXPECTED["tau2-retail-59"]
+    keeper.calls = list(case.expected_tools or ())
+    Path("g.jsonl").write_bytes(msgspec.json.encode(case) + b"\n")
+    for more in ([], ["--model-override", "fake:model-1"]):  # kept as two versions' trials
+        CliRunner().invoke(app, ["eval", "--agent", "agents/shop.v1.yaml", "--dataset", "g.jsonl", *more])
+    shown = CliRunner().invoke(app, ["golden", "lint", "g.jsonl", "--agent", "agents/shop.v1.yaml", "--json"])
+    (found,) = (one for one in json.loads(shown.stdout)["problems"] if one["rule"] == "saturated")
+    assert "right in every trial of 2 versions" in found["message"]

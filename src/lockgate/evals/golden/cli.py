@@ -305,6 +305,7 @@ def _around(agent: str, cases: list[Case]) -> Around:
     from lockgate.evals.model import score_key
     from lockgate.evals.rubric import parse_rubric
     from lockgate.evals.running.scoring import prepare
+    from lockgate.evals.simulation.model import trial_key
     from lockgate.evals.store import case_means
 
     app = open_app()
@@ -317,12 +318,13 @@ def _around(agent: str, cases: list[Case]) -> Around:
         if scoring.metric.unit == "score" and scoring.metric.blocking
     ]
     keys = {score_key(scorer, case.expectation_digest) for scorer in deciding for case in cases}
-    means, versions = case_means(app.control, [case.digest for case in cases], keys)
+    kept = {case.id: trial_key(case, app.project.root) for case in cases}
+    means, versions = case_means(app.control, list(kept.values()), keys)
     return Around(
         prompts={f"the system prompt of {version.agent}": version.system_prompt} if version.system_prompt else {},
         tools=[tool.name for tool in version.tools],
         schema=None if version.handler else version.guardrails.output_schema,  # a handler's answer is its own
-        means={case.id: means[case.digest] for case in cases if case.digest in means},
+        means={id: means[key] for id, key in kept.items() if key in means},
         versions=versions,
         owner=settings.owner,
     )
