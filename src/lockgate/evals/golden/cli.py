@@ -337,7 +337,7 @@ def _refused(cases: list[Case]) -> dict[str, str]:
         return {}
     from lockgate.evals.simulation import load_world, simulation_of
     from lockgate.evals.simulation.world import make_calls
-    from lockgate.project.service import find_root
+    from lockgate.project.places import find_root
 
     root = find_root(Path.cwd()) or Path.cwd()
     found = {}
