@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 ASK: Any = [{"role": "user", "content": "hi"}]
 USED = Usage(input_tokens=1000, output_tokens=500)
 COST = 2_000_000
-PROVIDERS = ("fake", "pair", "full", "hasty", "overflow", "hedged", "slow", "fragile", "spare")
+PROVIDERS = ("stubborn", "fake", "pair", "full", "hasty", "overflow", "hedged", "slow", "fragile", "spare")
 
 
 @pytest.fixture
@@ -60,6 +60,7 @@ providers:
   overflow: {{{one}, capacity: 1, queue: 0, retries: 0, upstreams: [{{{two}, capacity: 1}}]}}
   hedged: {{{one}, hedge_after: 0.2, breaker: {{failure_threshold: 1}}, capacity: 1, upstreams: [{{{two}}}]}}
   slow: {{{one}, first_token_timeout: 0.4, retries: 0}}
+  stubborn: {{{one}, retries: 1, breaker: {{failure_threshold: 3, reset_timeout: 100}}}}
   fragile: {{{one}, retries: 0, breaker: {{failure_threshold: 3, reset_timeout: 100}}}}
   spare: {{kind: anthropic, {two}, timeout: 60}}
 """
@@ -356,6 +357,18 @@ def test_a_breaker_opens_alerts_and_closes_when_a_probe_succeeds(
     monkeypatch.setattr("lockgate.gateway.upstreams.pool.time", later)
     assert text(ask(gateway, "fragile/fake-model")) == "good"
     assert _open_alerts(gateway, 0) == []
+
+
+def test_a_call_that_is_tried_again_speaks_against_its_upstream_once(
+    gateway: RunningGateway, model: FakeModelServer
+) -> None:
+    model.respond = lambda _: failing(500)
+    for _ in range(2):
+        with pytest.raises(openai.InternalServerError, match="as told"):
+            ask(gateway, "stubborn/fake-model")
+    assert len(model.requests) == 4
+    with pytest.raises(openai.InternalServerError, match="keeps failing"):
+        ask(gateway, "stubborn/fake-model")
 
 
 def test_an_upstream_that_another_worker_found_failing_is_left_alone_until_one_finds_it_well(

@@ -167,7 +167,7 @@ class Attempts:
         if error is None or error == "no_usage":
             pool.answered(endpoint, attempt.seconds_to_headers)
         elif error in retries.UPSTREAMS_FAULT:
-            pool.failed(endpoint)
+            self._blame(attempt)
         elif error == "429":
             pool.refused(endpoint)
         else:
@@ -175,6 +175,16 @@ class Attempts:
         if self.router is not None:
             self.router.settled(attempt)
         record_attempt(attempt, self._emit, self._metrics)
+
+    def _blame(self, attempt: Attempt) -> None:
+        """The upstream failed. Where it answered, the request itself may be why: then one call speaks against it once,
+        or two of them, tried again and again, would switch it off for everybody."""
+        blamed = attempt.call.notes.setdefault("blamed", set())
+        if attempt.status is not None and attempt.endpoint in blamed:
+            attempt.pool.unclear(attempt.endpoint)
+        else:
+            attempt.pool.failed(attempt.endpoint)
+        blamed.add(attempt.endpoint)
 
     def _plan(self, call: Call) -> list[Step]:
         """Whom to ask, in order: the model asked for, and those that take its place."""
