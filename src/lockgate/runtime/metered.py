@@ -39,7 +39,9 @@ class MeteredClient:
         if left is not None:
             asked = body.get("max_tokens")
             body = {**body, "max_tokens": min(asked, left) if isinstance(asked, int) and asked > 0 else left}
-        return await self._answer(meter, model, body, timeout)
+        completion = await self._answer(meter, model, body, timeout)
+        meter.check_used()
+        return completion
 
     async def _answer(self, meter: Meter, model: ModelRef, body: dict[str, Any], timeout: float) -> Completion:
         encoded = msgspec.json.encode([self._role, wire_name(model), body])

@@ -230,12 +230,20 @@ class Meter:
             return None
         left = self.caps.tokens - self.tokens
         if left <= 0:
-            raise RunFailed(
-                "trial_tokens",
-                f"the trial has used {self.tokens} tokens of {self.caps.tokens}",
-                remedy="evals.trial_max_tokens is the cap of one trial",
-            )
+            raise self._out_of_tokens()
         return left
+
+    def check_used(self) -> None:
+        """Raises :class:`RunFailed` when an answer took more tokens than were left: a long input may."""
+        if self.caps.tokens is not None and self.tokens > self.caps.tokens:
+            raise self._out_of_tokens()
+
+    def _out_of_tokens(self) -> RunFailed:
+        return RunFailed(
+            "trial_tokens",
+            f"the trial has used {self.tokens} tokens of {self.caps.tokens}",
+            remedy="evals.trial_max_tokens is the cap of one trial",
+        )
 
     async def _wait(self, pause: float, began: float, patience: float) -> None:
         left = patience - (time.monotonic() - began)

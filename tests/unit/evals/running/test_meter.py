@@ -80,11 +80,13 @@ async def test_a_trials_own_caps_stop_it() -> None:
     meter = Meter(Spend(), Pace(1), Caps(nano=100, tokens=15))
     await meter.call(paid, bound=lambda: 60, timeout=5)
     assert meter.check_tokens() == 5
+    meter.check_used()
     with pytest.raises(RunFailed, match="trial has spent"):
         await meter.call(paid, bound=lambda: 80, timeout=5)
     await meter.call(paid, bound=lambda: 60, timeout=5)
-    with pytest.raises(RunFailed, match="20 tokens of 15"):
-        meter.check_tokens()
+    for check in (meter.check_tokens, meter.check_used):  # before another call, and for the answer that was too long
+        with pytest.raises(RunFailed, match="20 tokens of 15"):
+            check()
 
 
 async def test_a_wait_that_is_not_over_is_no_part_of_the_agents_time_already() -> None:
