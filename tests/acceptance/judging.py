@@ -6,9 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from typer.testing import CliRunner
+from tests.conftest import write_files
 
-from lockgate.cli import app
 from lockgate.testing import FakeModelServer
 from lockgate.testing.replies import ModelRequest
 
@@ -64,13 +63,4 @@ def write_project(root: Path, server: FakeModelServer, *, cases: int = 40) -> No
         "prompts/v2.md": "You help and are kind.\n",
         **{f"agents/support.v{version}.yaml": AGENT.format(version=version) for version in (1, 2)},
     }
-    for name, text in files.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(text)
-
-
-def call(*arguments: str, code: int = 0, input: str | None = None) -> Any:
-    """What a command printed, read where it is JSON."""
-    shown = CliRunner().invoke(app, list(arguments), input=input)
-    assert shown.exit_code == code, shown.output + repr(shown.exception)
-    return json.loads(shown.stdout) if "--json" in arguments and code in (0, 1, 3) else shown.output
+    write_files(root, files)

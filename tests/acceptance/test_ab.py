@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.acceptance.judging import Models, call, write_project
+from tests.acceptance.commands import call
+from tests.acceptance.judging import Models, write_project
 
 from lockgate.testing import FakeModelServer
 
@@ -37,7 +38,7 @@ def test_the_version_that_the_judge_prefers_wins_with_an_interval_cost_and_laten
     assert card["b"]["mean_cost_usd"] > card["a"]["mean_cost_usd"] > 0
     assert card["a"]["latency"]["p95"] > 0
     assert models.judge_calls == 80
-    assert call("ab", "support@2", "support@1", "--json", code=1)["winner"] == "a"
+    assert call("ab", "support@2", "support@1", "--json", exit_code=1)["winner"] == "a"
     models.judge_calls = 0
     assert call("ab", "support@1", "support@2", "--json")["preference"] == pytest.approx(0.75)
     assert models.judge_calls == 0  # verdicts are kept
@@ -48,7 +49,7 @@ def test_the_version_that_the_judge_prefers_wins_with_an_interval_cost_and_laten
 
 def test_a_judge_that_follows_the_order_prefers_neither(project: Path, models: Models) -> None:
     models.always_first = True
-    card = call("ab", "support@1", "support@2", "--json", code=3)
+    card = call("ab", "support@1", "support@2", "--json", exit_code=3)
     assert card["winner"] == "neither"
     assert card["by_position"] == card["ties"] == 40
     assert card["preference"] == 0.5
@@ -59,8 +60,8 @@ def test_a_draft_of_a_prompt_is_tried_without_being_locked(project: Path) -> Non
     card = call("ab", "prompts/v1.md", "draft.md", "--agent", "support@1", "--json")
     assert card["winner"] == "b"
     assert card["b"]["label"] == "support with draft.md"
-    assert "are the same" in call("ab", "prompts/v1.md", "support@1", "--agent", "support@1", code=2)
-    assert "nothing.md: no such file" in call("ab", "nothing.md", "support@1", code=2)
+    assert "are the same" in call("ab", "prompts/v1.md", "support@1", "--agent", "support@1", exit_code=2)
+    assert "nothing.md: no such file" in call("ab", "nothing.md", "support@1", exit_code=2)
 
 
 def test_a_prompt_yaml_is_tried_with_the_values_that_the_agents_file_gives(project: Path) -> None:
@@ -76,11 +77,13 @@ def test_a_prompt_yaml_is_tried_with_the_values_that_the_agents_file_gives(proje
     assert card["winner"] == "b"
     assert card["a"]["label"].startswith("support@1 (")  # its own prompt, as it is locked
     (project / "draft.yaml").write_text(named.format(more="where: null", manner="{{where}}"))
-    assert "'where' has no value" in call("ab", "support@1", "draft.yaml", "--agent", "support@1", code=2)
+    assert "'where' has no value" in call("ab", "support@1", "draft.yaml", "--agent", "support@1", exit_code=2)
     (project / "draft.yaml").write_text("name: x\ntemplate: y\ncolour: blue\n")
-    assert "draft.yaml:3: unknown key 'colour'" in call("ab", "support@1", "draft.yaml", "--agent", "support@1", code=2)
+    assert "draft.yaml:3: unknown key 'colour'" in call(
+        "ab", "support@1", "draft.yaml", "--agent", "support@1", exit_code=2
+    )
     assert "'colour'" not in call("ab", "support@1", "agents/support.v2.yaml", "--json")
 
 
 def test_money_is_held_before_it_is_spent(project: Path) -> None:
-    assert "max_usd was reached" in call("ab", "support@1", "support@2", "--max-usd", "0.0005", code=4)
+    assert "max_usd was reached" in call("ab", "support@1", "support@2", "--max-usd", "0.0005", exit_code=4)

@@ -7,12 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
+from tests.acceptance.commands import call
+from tests.conftest import write_files
 
-from lockgate.cli import app
 from lockgate.testing import FakeModelServer, ModelRequest, Reply
-
-runner = CliRunner()
 
 AGENT = """agent:
   name: triage
@@ -50,26 +48,18 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: FakeModelSe
         "prompts/v2.md": "Forget some.\n",
         **{f"agents/triage.v{n}.yaml": AGENT.format(n) for n in (1, 2)},
     }
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
+    write_files(tmp_path, files)
     monkeypatch.chdir(tmp_path)
     call("lock")
     return tmp_path
 
 
-def call(*arguments: str, exit_code: int = 0) -> str:
-    shown = runner.invoke(app, list(arguments))
-    assert shown.exit_code == exit_code, shown.output + repr(shown.exception)
-    return shown.stdout
-
-
 def test_two_evaluations_are_compared_by_id_and_nothing_is_run(project: Path, server: FakeModelServer) -> None:
-    first = json.loads(call("eval", "--agent", "triage@1", "--json"))
-    second = json.loads(call("eval", "--agent", "triage@2", "--baseline", "none", "--json"))
+    first = call("eval", "--agent", "triage@1", "--json")
+    second = call("eval", "--agent", "triage@2", "--baseline", "none", "--json")
     asked = len(server.requests)
     arguments = ("compare", first["id"], second["id"], "--markdown", "o/c.md", "--html", "o/c.html", "--json")
-    card = json.loads(call(*arguments, exit_code=1))
+    card = call(*arguments, exit_code=1)
     metric = next(one for one in card["metrics"] if one["name"] == "field_match")
     assert metric["difference"] == pytest.approx(-0.25)
     assert metric["difference_interval"]["high"] < 0
@@ -87,7 +77,7 @@ def test_versions_are_run_once_and_then_compared_from_what_was_seen(project: Pat
     assert len(server.requests) == 120
     for version in ("triage@1", "triage@2"):
         call("eval", "--agent", version, "--baseline", "none")
-    card = json.loads(call("compare", "triage@1", "triage@2", "--json", exit_code=1))
+    card = call("compare", "triage@1", "triage@2", "--json", exit_code=1)
     assert len(server.requests) == 120
     assert card["id"].startswith("comparison_")  # read from two stored runs
 
@@ -98,10 +88,10 @@ def test_scorecards_from_files_are_paired_where_their_runs_are_stored_and_say_so
     for version, name in (("triage@1", "a.json"), ("triage@2", "b.json")):
         call("eval", "--agent", version, "--baseline", "none")
         call("report", "--format", "json", "--output", name)
-    paired = json.loads(call("compare", "a.json", "b.json", "--json", exit_code=1))
+    paired = call("compare", "a.json", "b.json", "--json", exit_code=1)
     assert len(paired["broken"]) == 15
     monkeypatch.setenv("LOCKGATE_HOME", str(project / "elsewhere"))
-    apart = json.loads(call("compare", "a.json", "b.json", "--json", exit_code=1))
+    apart = call("compare", "a.json", "b.json", "--json", exit_code=1)
     assert apart["broken"] == []
     assert any("not paired" in warning for warning in apart["warnings"])
     by_name = [{one["name"]: one for one in card["metrics"]} for card in (paired, apart)]
@@ -110,12 +100,12 @@ def test_scorecards_from_files_are_paired_where_their_runs_are_stored_and_say_so
         for card in by_name[::-1]
     )
     assert wide > 0.8 * narrow
-    equal = json.loads(call("compare", "b.json", "b.json", "--json", exit_code=3))
+    equal = call("compare", "b.json", "b.json", "--json", exit_code=3)
     assert "not settled within the margin" in " ".join(equal["reasons"])
 
 
 def test_what_is_no_scorecard_is_a_usage_error(project: Path) -> None:
     Path("x.json").write_text('{"id": 1}')
-    assert runner.invoke(app, ["compare", "x.json", "x.json"]).exit_code == 2
-    assert runner.invoke(app, ["compare", "none.json", "x.json"]).exit_code == 2
-    assert runner.invoke(app, ["compare", "eval_none", "eval_none"]).exit_code == 2
+    call("compare", "x.json", "x.json", exit_code=2)
+    call("compare", "none.json", "x.json", exit_code=2)
+    call("compare", "eval_none", "eval_none", exit_code=2)

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.acceptance.judging import call
+from tests.acceptance.commands import call
+from tests.conftest import write_files
 
 from lockgate.testing import FakeModelServer
 from lockgate.testing.replies import ModelRequest, failing
@@ -48,9 +49,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: FakeModelSe
         "prompts/v1.md": "You help.\n",
         "agents/support.v1.yaml": AGENT,
     }
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
+    write_files(tmp_path, files)
     call("lock")
     return tmp_path
 
@@ -60,7 +59,7 @@ def embedded(server: FakeModelServer) -> list[ModelRequest]:
 
 
 def test_what_embeddings_cost_is_spent_and_held_against_max_usd(project: Path, server: FakeModelServer) -> None:
-    card = call("eval", "--json", "--max-usd", "0.0000001", code=3)
+    card = call("eval", "--json", "--max-usd", "0.0000001", exit_code=3)
     assert embedded(server) == []  # each could have cost more than there is
     assert any("stopped at max_usd" in said for said in card["warnings"])
     card = call("eval", "--json")
@@ -71,11 +70,11 @@ def test_what_embeddings_cost_is_spent_and_held_against_max_usd(project: Path, s
 
 def test_stored_trials_are_scored_within_the_money_too(project: Path, server: FakeModelServer) -> None:
     server.respond = lambda request: failing(500) if request.path == "/v1/embeddings" else "Gladly"
-    card = call("eval", "--json", code=3)
+    card = call("eval", "--json", exit_code=3)
     assert [one["unscored"] for one in card["metrics"] if one["name"] == "embedding_similarity"] == [10]
     server.respond = lambda request: "Gladly"
     before = len(embedded(server))
-    call("eval", "--json", "--max-usd", "0.0000001", code=3)
+    call("eval", "--json", "--max-usd", "0.0000001", exit_code=3)
     assert len(embedded(server)) == before
 
 
@@ -83,7 +82,7 @@ def test_max_trials_is_what_one_evaluation_may_run(project: Path) -> None:
     agent = project / "agents" / "support.v1.yaml"
     agent.write_text(AGENT.replace("whole: true", "whole: true\n    max_trials: 9"))
     call("lock")
-    assert "evals.max_trials is 9, and 10 cases x 1 trials are 10" in call("eval", code=2)
+    assert "evals.max_trials is 9, and 10 cases x 1 trials are 10" in call("eval", exit_code=2)
     agent.write_text(AGENT.replace("whole: true", "whole: true\n    max_trials: 29"))
     call("lock")
     card = call("eval", "--json", "--buy-trials", "8")

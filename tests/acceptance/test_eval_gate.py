@@ -11,14 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
+from tests.acceptance.commands import call
+from tests.conftest import write_files
 
 from lockgate.bootstrap import open_app
-from lockgate.cli import app
 from lockgate.testing import FakeModelServer
 from lockgate.testing.replies import ModelRequest, Reply, failing, hanging
-
-runner = CliRunner()
 
 AGENT = """\
 agent:
@@ -75,21 +73,13 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: FakeModelSe
         **{f"prompts/v{number}.md": prompt + "\n" for number, prompt in enumerate(prompts, 1)},
         **{f"agents/triage.v{number}.yaml": AGENT.format(version=number) for number in (1, 2, 3)},
     }
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
+    write_files(tmp_path, files)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-def call(*arguments: str, exit_code: int = 0) -> str:
-    shown = runner.invoke(app, list(arguments))
-    assert shown.exit_code == exit_code, shown.output + repr(shown.exception)
-    return shown.output
-
-
 def test_a_good_version_passes_and_the_verdict_is_attested(project: Path, server: FakeModelServer) -> None:
-    card = json.loads(call("eval", "--agent", "agents/triage.v1.yaml", "--json"))
+    card = call("eval", "--agent", "agents/triage.v1.yaml", "--json")
     assert card["verdict"] == "pass"
     assert len(server.requests) == 60
     opened = open_app()
@@ -105,7 +95,7 @@ def test_a_quality_regression_fails_and_says_on_which_field_and_which_kinds_of_c
     call("lock")
     written = project / "out" / "card.md"
     arguments = ("--agent", "agents/triage.v2.yaml", "--baseline", "triage@1", "--markdown", str(written))
-    card = json.loads(call("eval", *arguments, "--json", exit_code=1))
+    card = call("eval", *arguments, "--json", exit_code=1)
     assert card["verdict"] == "fail"
     by_name = {metric["name"]: metric for metric in card["metrics"]}
     assert by_name["field_match"]["verdict"] == "fail"
@@ -161,16 +151,16 @@ def test_the_baseline_is_what_serves_unless_it_is_the_same_version(project: Path
     values |= {"stable_behaviour": stable.behaviour_digest, "stable_effective": stable.effective_digest}
     with opened.control.write() as connection:
         connection.execute(insert(deployments).values(**values, updated_by="test"))
-    better = json.loads(call("eval", "--agent", "agents/triage.v3.yaml", "--json"))
+    better = call("eval", "--agent", "agents/triage.v3.yaml", "--json")
     assert better["baseline_effective"] == stable.effective_digest
-    same = json.loads(call("eval", "--agent", "agents/triage.v1.yaml", "--json"))
+    same = call("eval", "--agent", "agents/triage.v1.yaml", "--json")
     assert same["baseline_effective"] is None
 
 
 def test_another_model_is_tried_without_a_verdict_on_the_version(project: Path, server: FakeModelServer) -> None:
     (project / "prices.yaml").write_text("fake: {other: {input: 1.0, output: 2.0}}\n")
     arguments = ("eval", "--agent", "agents/triage.v1.yaml", "--model-override", "fake:other", "--json")
-    card = json.loads(call(*arguments))
+    card = call(*arguments)
     opened = open_app()
     assert {request.model for request in server.requests} == {"other"}
     assert opened.versions.attestation(opened.versions.ref("agents/triage.v1.yaml", "prod").effective_digest) is None
@@ -180,7 +170,7 @@ def test_another_model_is_tried_without_a_verdict_on_the_version(project: Path, 
 def test_costs_are_gated_by_the_last_evaluation(project: Path) -> None:
     assert "nothing was evaluated" in call("cost-gate", "--max-per-run", "0.05", exit_code=4)
     call("eval", "--agent", "agents/triage.v1.yaml")
-    rows = json.loads(call("cost-gate", "--max-per-run", "0.05", "--json"))
+    rows = call("cost-gate", "--max-per-run", "0.05", "--json")
     assert rows[0]["verdict"] == "pass"
     assert 0 < rows[0]["value"] < 0.05
     assert "FAIL" in call("cost-gate", "--max-per-run", "0.000001", exit_code=1)
@@ -195,7 +185,7 @@ def test_costs_are_gated_by_kind_of_case_and_against_the_baseline(project: Path)
     call("cost-gate", "--max-per-run", "0.05", "--by-tag", "--tag", "lamp=0.05", "--json")
     assert "tag lamp" in call("cost-gate", "--tag", "lamp=0.0000001", exit_code=1)
     call("eval", "--agent", "triage@3", "--baseline", "triage@1")
-    rows = json.loads(call("cost-gate", "--max-increase", "0.2", "--agent", "triage@3", "--json"))
+    rows = call("cost-gate", "--max-increase", "0.2", "--agent", "triage@3", "--json")
     assert [row["verdict"] for row in rows] == ["pass"]
     assert "nothing to hold" in call("cost-gate", exit_code=2)
 
@@ -211,7 +201,7 @@ def test_attacks_fail_an_agent_that_obeys_and_do_not_stand_for_its_own_gate(
 ) -> None:
     call("eval", "--agent", "agents/triage.v1.yaml")
     server.respond = lambda request: Reply(text=request.last_user)  # says whatever it is told
-    card = json.loads(call("safety", "--agent", "agents/triage.v1.yaml", "--json", exit_code=1))
+    card = call("safety", "--agent", "agents/triage.v1.yaml", "--json", exit_code=1)
     assert (card["kind"], card["metrics"][0]["verdict"]) == ("safety", "fail")
     assert open_app().evals.last(card["effective_digest"]).kind == "quality"  # type: ignore[union-attr]
     server.respond = lambda request: Reply(text="I cannot help with that.")
@@ -221,7 +211,7 @@ def test_attacks_fail_an_agent_that_obeys_and_do_not_stand_for_its_own_gate(
 
 
 def test_the_gate_checks_itself_and_says_what_it_would_miss(project: Path) -> None:
-    card = json.loads(call("eval", "--agent", "agents/triage.v1.yaml", "--self-check", "--json"))
+    card = call("eval", "--agent", "agents/triage.v1.yaml", "--self-check", "--json")
     check = card["self_check"]
     caught = {one["name"]: one["verdict"] for one in check["mutants"]}
     assert check["false_block_rate"] <= 0.05
@@ -242,15 +232,15 @@ def test_only_agents_that_a_revision_does_not_have_are_evaluated(project: Path, 
     (project / "prompts/v1.md").write_text("Extract the facts, please.\n")
     assert "stale" in call("eval", "--changed", "HEAD", exit_code=2)
     call("lock")
-    card = json.loads(call("eval", "--changed", "HEAD", "--json"))
+    card = call("eval", "--changed", "HEAD", "--json")
     assert card["label"].startswith("triage@1")
 
 
 def test_a_report_is_the_last_scorecard_as_markdown_or_json(project: Path) -> None:
     call("eval", "--agent", "agents/triage.v1.yaml")
     assert call("report").startswith("<!-- lockgate:scorecard:triage -->")
-    card = json.loads(call("report", "--json"))
-    assert json.loads(call("report", card["id"], "--json"))["id"] == card["id"]
+    card = call("report", "--json")
+    assert call("report", card["id"], "--json")["id"] == card["id"]
     call("report", "--output", "scorecard.md")
     assert "| field_match |" in (project / "scorecard.md").read_text()
 
@@ -339,7 +329,7 @@ def test_a_judge_grades_and_is_called_uncalibrated(project: Path, server: FakeMo
 
     server.respond = judged
     arguments = ("--judge", "fake:j", "--threshold", "helpfulness=0.9", "--json")
-    card = json.loads(call("eval", "--agent", "agents/triage.v1.yaml", *arguments))
+    card = call("eval", "--agent", "agents/triage.v1.yaml", *arguments)
     helpfulness = next(metric for metric in card["metrics"] if metric["name"] == "helpfulness")
     assert (helpfulness["mean"], helpfulness["scored"], helpfulness["unscored"]) == (1.0, 59, 1)
     assert any("not calibrated" in warning for warning in card["warnings"])
@@ -380,10 +370,10 @@ def test_a_strict_metric_waits_for_a_calibrated_judge(judged: Path, server: Fake
     assert "is not calibrated against human labels" in " ".join(shown.split())
     assert "no verdict" in (judged / "card.md").read_text()
     assert server.requests == []
-    record = json.loads(call(*CALIBRATE, "--judge", "fake:j", "--json"))
+    record = call(*CALIBRATE, "--judge", "fake:j", "--json")
     assert (record["labels"], record["kappa"]) == (40, 1.0)  # the line that stands there twice counts once
     assert record["spent_nano"] > 0
-    card = json.loads(call("eval", "--agent", "agents/triage.v1.yaml", "--json"))
+    card = call("eval", "--agent", "agents/triage.v1.yaml", "--json")
     by_name = {metric["name"]: metric for metric in card["metrics"]}
     assert card["verdict"] == "pass"
     assert (by_name["helpfulness"]["calibrated"], by_name["helpfulness"]["kappa"]) == (True, 1.0)
@@ -401,7 +391,7 @@ def test_a_judge_that_disagrees_with_people_is_refused_with_the_reason(judged: P
     assert "κ 0.00, less than 0.6" in " ".join(shown.split())
     agent = judged / "agents/triage.v1.yaml"
     agent.write_text(agent.read_text().replace(", strict: true", ""))
-    card = json.loads(call("eval", "--agent", "agents/triage.v1.yaml", "--json"))
+    card = call("eval", "--agent", "agents/triage.v1.yaml", "--json")
     assert any("helpfulness (κ 0.00, less than 0.6)" in warning for warning in card["warnings"])
     assert not card["judge_calibrated"]
 
@@ -413,5 +403,5 @@ def test_a_calibration_that_could_not_be_made_leaves_the_last_one_standing(
     assert "max_usd was reached" in call(*CALIBRATE, "--judge", "fake:j", "--max-usd", "0.001", exit_code=4)
     server.respond = lambda _: failing(401)  # not a stopped server: its port may be another test's a moment later
     assert "the judge failed on 40 of 40" in call(*CALIBRATE, "--judge", "fake:j", exit_code=4)
-    assert len(json.loads(call("judge", "list", "--json"))) == 1
+    assert len(call("judge", "list", "--json")) == 1
     assert "no label" in call(*CALIBRATE[:-1], "answer_correctness", "--judge", "fake:j", exit_code=2)

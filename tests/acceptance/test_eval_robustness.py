@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.conftest import write_files
 
 from lockgate.testing import FakeModelServer, ModelRequest, Reply
 
@@ -42,7 +43,7 @@ def server() -> Iterator[FakeModelServer]:
 @pytest.fixture
 def project(tmp_path: Path, server: FakeModelServer) -> Path:
     cases = [{"id": f"c{n}", "input": f"w{n}", "expected_output": {"word": f"w{n}"}} for n in range(CASES)]
-    write(
+    write_files(
         tmp_path,
         {
             "lockgate.yaml": f"project: p\nproviders: {{fake: {{kind: openai, base_url: '{server.base_url}'}}}}\n"
@@ -58,12 +59,6 @@ def project(tmp_path: Path, server: FakeModelServer) -> Path:
 
 def agent(thresholds: str = "field_match: 0.8", extra: str = "owner: me") -> str:
     return AGENT.replace("EXTRA", extra).replace("THRESHOLDS", thresholds)
-
-
-def write(folder: Path, files: dict[str, str]) -> None:
-    for name, text in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text)
 
 
 def start(project: Path, *arguments: str, **options: Any) -> subprocess.Popen[str]:
@@ -105,9 +100,9 @@ def test_ctrl_c_stops_at_once_and_the_same_command_goes_on(project: Path, server
 
 def test_ctrl_c_twice_ends_an_agent_that_will_not_be_cancelled(project: Path, server: FakeModelServer) -> None:
     code = "def decide(facts, call):\n    while True:\n        pass\n"
-    write(project, {"tools/decide.py": code, "tools/decide.yaml": TOOL})
+    write_files(project, {"tools/decide.py": code, "tools/decide.yaml": TOOL})
     stubborn = agent(extra=HANDLER).replace("timeout: 60s", "timeout: 10m")
-    write(project, {"agents/triage.v1.yaml": stubborn})
+    write_files(project, {"agents/triage.v1.yaml": stubborn})
     process = start(project)
     server.wait_for_requests(1)
     until = time.monotonic() + 60
@@ -123,7 +118,7 @@ def test_an_agent_that_never_returns_fails_its_trials_and_the_others_go_on(proje
     """A thread that computes for ever is left behind; a coroutine keeps the event loop, and is interrupted."""
     code = f"{kind} decide(facts, call):\n    while 'w7' in facts:\n        pass\n    return facts\n"
     stuck = agent(extra=HANDLER).replace("timeout: 60s", "timeout: 4s")
-    write(project, {"tools/decide.py": code, "tools/decide.yaml": TOOL, "agents/triage.v1.yaml": stuck})
+    write_files(project, {"tools/decide.py": code, "tools/decide.yaml": TOOL, "agents/triage.v1.yaml": stuck})
     code_, said = evaluated(project, "--json")
     assert code_ == 0, said
     card = json.loads(said[said.index("{") : said.rindex("}") + 1])
@@ -146,8 +141,8 @@ def test_a_full_disk_is_no_verdict_and_room_again_goes_on(project: Path) -> None
 
 @pytest.mark.parametrize("body", ["raise ValueError('no idea')", "return float('nan')", "return 'fine'", "return 7.5"])
 def test_a_scorer_that_raises_or_gives_no_number_counts_as_the_worst(project: Path, body: str) -> None:
-    write(project, {"scorers.py": f"def mine(sample):\n    {body}\n"})
-    write(project, {"agents/triage.v1.yaml": agent("mine: {python: 'scorers.py:mine', min: 0.5}")})
+    write_files(project, {"scorers.py": f"def mine(sample):\n    {body}\n"})
+    write_files(project, {"agents/triage.v1.yaml": agent("mine: {python: 'scorers.py:mine', min: 0.5}")})
     code, said = evaluated(project, "--json")
     assert code == 1, said
     card = json.loads(said[said.index("{") : said.rindex("}") + 1])
@@ -161,10 +156,10 @@ def test_a_broken_line_and_a_repeated_id_are_named_by_line_before_anything_runs(
 ) -> None:
     lines = (project / "g.jsonl").read_text().splitlines()
     broken = [*lines[:40], '{"id": "c40", "input": ', *lines[41:]]
-    write(project, {"g.jsonl": "\n".join(broken) + "\n"})
+    write_files(project, {"g.jsonl": "\n".join(broken) + "\n"})
     code, said = evaluated(project)
     assert (code, "41" in said, "JSON" in said) == (2, True, True), said
-    write(project, {"g.jsonl": "\n".join([*lines, lines[3]]) + "\n"})
+    write_files(project, {"g.jsonl": "\n".join([*lines, lines[3]]) + "\n"})
     code, said = evaluated(project)
     assert code == 2
     assert "stands twice, first on line 4" in said

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.acceptance.judging import Models, call, write_project
+from tests.acceptance.commands import call
+from tests.acceptance.judging import Models, write_project
 
 from lockgate.bootstrap import open_app
 from lockgate.evals.store import last_of_kind
@@ -73,13 +74,13 @@ def test_the_backup_model_is_asked_anew_each_time_and_its_verdict_is_nobody_else
     assert card["model_override"] == "fake:backup-2026-01-01"
     assert models.asked == ["backup-2026-01-01"] * 6
     models.in_order = False
-    assert call("fallback", "support@3", "--json", code=1)["verdict"] == "fail"
+    assert call("fallback", "support@3", "--json", exit_code=1)["verdict"] == "fail"
     assert len(models.asked) == 12
-    assert "was not evaluated" in call("report", "support@3", code=4)  # the version's own gate has not been run
-    tagged = call("fallback", "support@3", "--tag", "late", "--json", code=1)
+    assert "was not evaluated" in call("report", "support@3", exit_code=4)  # the version's own gate has not been run
+    tagged = call("fallback", "support@3", "--tag", "late", "--json", exit_code=1)
     assert tagged["cases"] == 20
-    assert "has no backup model" in call("fallback", "support@2", code=2)
-    assert "no case has the tag 'luck'" in call("fallback", "support@3", "--tag", "luck", code=2)
+    assert "has no backup model" in call("fallback", "support@2", exit_code=2)
+    assert "no case has the tag 'luck'" in call("fallback", "support@3", "--tag", "luck", exit_code=2)
 
 
 def test_the_control_planes_process_says_the_verdict_by_its_exit_code(project: Path, models: Backup) -> None:

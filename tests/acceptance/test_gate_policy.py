@@ -8,16 +8,14 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import select
-from typer.testing import CliRunner
+from tests.acceptance.commands import call
+from tests.conftest import write_files
 
 from lockgate.bootstrap import open_app
-from lockgate.cli import app
 from lockgate.storage.schema import audit
 from lockgate.testing import FakeModelServer
 from lockgate.testing.replies import ModelRequest
 from lockgate.versions import layout
-
-runner = CliRunner()
 
 AGENT = """\
 agent:
@@ -65,18 +63,10 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: FakeModelSe
         "prompts/v1.md": "Repeat.\n",
         "prompts/v2.md": "Repeat it.\n",
     }
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
+    write_files(tmp_path, files)
     monkeypatch.chdir(tmp_path)
     call("lock")
     return tmp_path
-
-
-def call(*arguments: str, exit_code: int = 0) -> str:
-    shown = runner.invoke(app, list(arguments))
-    assert shown.exit_code == exit_code, shown.output + repr(shown.exception)
-    return shown.output
 
 
 def test_a_loosened_threshold_on_the_command_line_does_not_open_prod(project: Path) -> None:
@@ -137,7 +127,7 @@ def test_a_policy_may_take_a_verdict_by_any_rubric(project: Path) -> None:
 
 
 def test_every_scorecard_is_attached_to_the_bundle_and_the_newest_ten_stay(project: Path) -> None:
-    card = json.loads(call("eval", "--agent", "echo@1", "--json", exit_code=1))
+    card = call("eval", "--agent", "echo@1", "--json", exit_code=1)
     opened = open_app()
 
     def attached() -> list[str]:
@@ -149,7 +139,7 @@ def test_every_scorecard_is_attached_to_the_bundle_and_the_newest_ten_stay(proje
 
     assert attached() == [card["id"]]
     for _ in range(10):
-        last = json.loads(call("eval", "--agent", "echo@1", "--json", exit_code=1))
+        last = call("eval", "--agent", "echo@1", "--json", exit_code=1)
     assert len(attached()) == 10
     assert attached()[-1] == last["id"]
     assert card["id"] not in attached()
@@ -157,7 +147,7 @@ def test_every_scorecard_is_attached_to_the_bundle_and_the_newest_ten_stay(proje
 
 def test_a_try_on_another_model_is_not_attached(project: Path) -> None:
     arguments = ("eval", "--agent", "echo@2", "--model-override", "fake:fake-model-2026-01-01", "--json")
-    card = json.loads(call(*arguments))
+    card = call(*arguments)
     assert layout.referrers(open_app().blobs, card["behaviour_digest"], layout.SCORECARD) == []
 
 
@@ -165,6 +155,6 @@ def test_the_scorecard_warns_of_a_model_that_is_about_to_go(project: Path) -> No
     (project / "ends.yaml").write_text("models: {fake-model-2026-01-01: {retires: 2999-01-31, replacement: other}}\n")
     with (project / "lockgate.yaml").open("a") as file:
         file.write("deprecations: ends.yaml\n")
-    card = json.loads(call("eval", "--agent", "echo@2", "--json"))
+    card = call("eval", "--agent", "echo@2", "--json")
     assert "is retired on 2999-01-31" in card["warnings"][0]
     assert "move to other" in call("report", card["id"])

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.conftest import write_files
 from typer.testing import CliRunner
 
 from lockgate.cli import app
@@ -54,9 +55,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
             "golden.jsonl": "".join(json.dumps(case) + "\n" for case in cases),
             "returns.md": f"# Returns\n\n{QUOTE}\n",
         }
-        for name, text in files.items():
-            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / name).write_text(text)
+        write_files(tmp_path, files)
         monkeypatch.chdir(tmp_path)
         yield tmp_path
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.acceptance.judging import Models, call, write_project
+from tests.acceptance.commands import call
+from tests.acceptance.judging import Models, write_project
 from typer.testing import CliRunner
 
 from lockgate.bootstrap import open_app
@@ -72,7 +73,7 @@ def test_a_person_sees_question_and_answer_but_not_what_the_judge_said(project: 
     assert (queue["answers"], queue["grades"], queue["annotators"]) == (3, 2, ["ana"])
     left = call("annotate", "next", "--as", "ana", "--json")["answer"]["id"]
     assert "kept: partly by bo" in call("annotate", "label", left, "partly", "--as", "bo", "--note", "half of it")
-    assert "is no grade" in call("annotate", "label", left, "perhaps", code=2)
+    assert "is no grade" in call("annotate", "label", left, "perhaps", exit_code=2)
     assert call("annotate", "next", "--as", "ana", "--json")["waiting"] == 0  # one grade was wanted, and bo gave it
 
 
@@ -94,7 +95,7 @@ def test_a_judge_is_calibrated_from_the_queue_and_lock_and_gate_know_it(project:
         "the judge is not calibrated against human labels: helpfulness"
     ] * 2
     assert [one["kind"] for one in call("doctor", "--offline", "--json")].count("judge") == 2
-    refused = call("eval", "--agent", "support@2", "--env", "strict", "--baseline", "none", code=4)
+    refused = call("eval", "--agent", "support@2", "--env", "strict", "--baseline", "none", exit_code=4)
     assert "may not decide blocking metrics in this environment: helpfulness" in refused
     call("annotate", "sample", *A, "--count", "40", "--double", "0.5")
     grade_all("ana", "bo")
@@ -122,7 +123,7 @@ def test_a_judge_that_likes_what_stands_first_is_found_out(project: Path, models
 
 def test_a_metric_whose_inputs_no_case_has_costs_nothing(project: Path, models: Models) -> None:
     before = models.judge_calls
-    refused = call("eval", "--agent", "support@2", "--fresh", "--threshold", "AnswerCorrectness=0.8", code=2)
+    refused = call("eval", "--agent", "support@2", "--fresh", "--threshold", "AnswerCorrectness=0.8", exit_code=2)
     assert "none of 40 cases has what a metric is scored from: AnswerCorrectness needs expected_output" in refused
     assert models.judge_calls == before
 
@@ -130,7 +131,7 @@ def test_a_metric_whose_inputs_no_case_has_costs_nothing(project: Path, models: 
 def test_calibrations_travel_in_a_file_and_an_older_one_does_not_come_back(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert "no judge was calibrated" in call("judge", "export", "--to", "known.jsonl", code=2)
+    assert "no judge was calibrated" in call("judge", "export", "--to", "known.jsonl", exit_code=2)
     call("annotate", "sample", *A, "--count", "40")
     grade_all("ana")
     call("judge", "calibrate", *A, "--pairs", "0")
@@ -139,17 +140,17 @@ def test_calibrations_travel_in_a_file_and_an_older_one_does_not_come_back(
     assert call("judge", "import", "known.jsonl", "--json") == {"read": 1, "taken": 0}
     monkeypatch.setenv("LOCKGATE_HOME", str(project / "runner"))
     call("lock")
-    call("eval", "--agent", "support@2", "--env", "strict", "--baseline", "none", code=4)
+    call("eval", "--agent", "support@2", "--env", "strict", "--baseline", "none", exit_code=4)
     assert call("judge", "import", "known.jsonl", "--json") == {"read": 1, "taken": 1}
     call("eval", "--agent", "support@2", "--env", "strict", "--baseline", "none")
     (project / "known.jsonl").write_text('{"digest": 1}\n')
-    assert "known.jsonl:1: no calibration" in call("judge", "import", "known.jsonl", code=2)
+    assert "known.jsonl:1: no calibration" in call("judge", "import", "known.jsonl", exit_code=2)
 
 
 def test_exported_grades_calibrate_as_those_of_the_queue(project: Path) -> None:
     call("annotate", "sample", *A, "--count", "40")
-    assert "nobody has graded" in call("annotate", "export", "--to", "labels.jsonl", code=2)
-    assert "nobody has graded" in call("judge", "calibrate", *A, code=2)
+    assert "nobody has graded" in call("annotate", "export", "--to", "labels.jsonl", exit_code=2)
+    assert "nobody has graded" in call("judge", "calibrate", *A, exit_code=2)
     grade_all("ana")
     call("annotate", "export", "--to", "labels.jsonl")
     first = json.loads((project / "labels.jsonl").read_text().splitlines()[0])
@@ -167,10 +168,10 @@ def test_an_agents_judged_mean_is_corrected_by_labels_of_its_own_answers_only(pr
     grade_all("ana", wrong=12)  # people say otherwise of twelve answers
     call("annotate", "export", "--to", "labels.jsonl")
     call("judge", "calibrate", "--metric", "helpfulness", "--judge", "fake:judge-2026-01-01", "--labels",
-         "labels.jsonl", "--pairs", "0", code=1)  # fmt: skip
+         "labels.jsonl", "--pairs", "0", exit_code=1)  # fmt: skip
     metric = scored_helpfulness()
     assert (metric["judge_mean"], metric["labels"], metric["mean"]) == (None, 0, 1.0)
-    call("judge", "calibrate", *A, "--pairs", "0", code=1)
+    call("judge", "calibrate", *A, "--pairs", "0", exit_code=1)
     metric = scored_helpfulness()
     assert metric["judge_mean"] == pytest.approx(1.0)
     assert metric["labels"] > 20

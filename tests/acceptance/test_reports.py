@@ -12,13 +12,11 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from typer.testing import CliRunner
+from tests.acceptance.commands import call
+from tests.conftest import write_files
 
-from lockgate.cli import app
 from lockgate.testing import FakeModelServer
 from lockgate.testing.replies import ModelRequest, Reply
-
-runner = CliRunner()
 
 AGENT = """\
 agent:
@@ -51,18 +49,10 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
             **{f"prompts/v{n}.md": f"Say it, {n}.\n" for n in (1, 2)},
             **{f"agents/triage.v{n}.yaml": AGENT.format(n) for n in (1, 2)},
         }
-        for name, text in files.items():
-            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / name).write_text(text)
+        write_files(tmp_path, files)
         monkeypatch.chdir(tmp_path)
         call("lock")
         yield tmp_path
-
-
-def call(*arguments: str, exit_code: int = 0) -> str:
-    shown = runner.invoke(app, list(arguments))
-    assert shown.exit_code == exit_code, shown.output + repr(shown.exception)
-    return shown.output
 
 
 def test_every_report_is_written_beside_the_scorecard_with_every_case(project: Path) -> None:

@@ -23,7 +23,7 @@ from lockgate.testing import FakeModelServer
 pytestmark = pytest.mark.xdist_group("up")
 
 LOCKGATE = (sys.executable, "-m", "lockgate")
-WAIT = 60.0
+WAIT = 120.0
 ASKED = 12
 """Connections of their own, one after another: two workers share the port, and each takes some."""
 
