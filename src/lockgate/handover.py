@@ -25,7 +25,7 @@ from lockgate.runs import command_socket
 DATABASE = "LOCKGATE_CONTROL_URL"
 """The environment variable that names a database which machines share."""
 GREETING = b'{"lockgate":"control"}\n'
-GREETING_SECONDS = 0.5
+GREETING_SECONDS = 3.0
 """A control plane that takes longer to greet hangs: the command does its work itself."""
 OUTCOME_SECONDS = 60.0
 LONGEST_LINE = 1 << 20

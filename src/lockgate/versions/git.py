@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lockgate.project.service import PROJECT_FILE
 
-TIMEOUT_SECONDS = 2.0
+TIMEOUT_SECONDS = 10.0
 
 
 def clean_commit(root: Path, except_for: str) -> str | None:

@@ -161,7 +161,10 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
         digests = {one["file_version"]: one["behaviour_digest"] for one in listed if one["agent"] == "clerk"}
         up = Up(root)
         try:
-            yield Shop(root, up.url, make_key(root, "prod", "admin"), digests, up)
+            shop = Shop(root, up.url, make_key(root, "prod", "admin"), digests, up)
+            for agent in ("clerk", "sorter", "grapher"):
+                wait_until(lambda agent=agent: run(shop, "hi", agent).status == 200, f"{agent} is served")
+            yield shop
         finally:
             up.stop()
 
@@ -275,7 +278,7 @@ def test_of_two_deploys_at_once_one_is_done_and_the_other_is_told(shop: Shop) ->
         )
         for version in (4, 5)
     ]
-    said = [one.communicate(timeout=60) for one in both]
+    said = [one.communicate(timeout=120) for one in both]
     assert sorted(one.returncode for one in both) == [0, 1], said
     loser = next(said[at][1] for at, one in enumerate(both) if one.returncode)
     assert "has a rollout in 'prod' already" in loser
@@ -308,11 +311,14 @@ def test_staging_runs_what_prod_is_asked_as_shadows_that_change_nothing(shop: Sh
     spent = {each["account"]: each["settled_usd"] for each in balances if each["unit"] == "usd"}
     assert spent["agent:staging:clerk"] > 0
     assert one["cost_nano"] > 0
-    trace = lockgate(shop.root, "trace", one["id"], "--json")
-    assert trace.returncode == 0, trace.stderr
-    with urllib.request.urlopen(f"{shop.url}/metrics", timeout=60) as answered:
-        metrics = answered.read().decode()
-    assert 'lockgate_shadows_total{environment="staging",outcome="completed"}' in metrics
+    wait_until(lambda: lockgate(shop.root, "trace", one["id"], "--json").returncode == 0, "its trace is written")
+
+    def metrics() -> str:
+        with urllib.request.urlopen(f"{shop.url}/metrics", timeout=60) as answered:
+            return str(answered.read().decode())
+
+    counted = 'lockgate_shadows_total{environment="staging",outcome="completed"}'
+    wait_until(lambda: counted in metrics(), "a worker's figures are with all others a second later")
 
 
 def test_what_cannot_be_shadowed_safely_is_not_mirrored(shop: Shop) -> None:
@@ -346,10 +352,14 @@ def test_an_agent_that_others_run_reports_is_told_its_version_and_pulls_it(shop:
     assert (listed["behaviour_digest"], listed["file_version"]) == (shop.digests[1], 1)
     status, told = ask(shop.url, "/api/v1/heartbeats", key, {**beat, "version": shop.digests[1]})
     assert (status, told["up_to_date"], told["lag_seconds"]) == (200, True, 0.0)
-    fleet = json.loads(lockgate(shop.root, "fleet", "list", "--env", "prod", "--json").stdout)
-    shown = {(one["agent"], one["role"]): one for one in fleet}
-    assert shown["clerk", "reports"]["message"] == "warming up"
-    assert shown["clerk", "stable"]["runs"] == shown["clerk", "stable"]["should_run"] == shop.digests[1]
+
+    def shown() -> dict[tuple[str, str], Any]:
+        fleet = json.loads(lockgate(shop.root, "fleet", "list", "--env", "prod", "--json").stdout)
+        return {(one["agent"], one["role"]): one for one in fleet}
+
+    assert shown()["clerk", "reports"]["message"] == "warming up"
+    stable = shown()["clerk", "stable"]
+    assert stable["runs"] == stable["should_run"] == shop.digests[1]
     event = {"type": "agent.heartbeat", "statusMessage": "Processing task #42"}
     status, told = ask(shop.url, "/api/events/ingest", key, event)
     assert (status, told["config_version"]) == (200, shop.digests[1])

@@ -29,7 +29,7 @@ from lockgate.testing import FakeModelServer, ModelRequest, Reply, hanging
 pytestmark = pytest.mark.xdist_group("up")  # they share one running `up`
 
 LOCKGATE = (sys.executable, "-m", "lockgate")
-WAIT = 60.0
+WAIT = 120.0
 
 
 class Up:
