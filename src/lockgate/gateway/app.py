@@ -28,7 +28,7 @@ from lockgate.gateway.batches.service import Batches
 from lockgate.gateway.calls.service import Proxy
 from lockgate.gateway.control_proxy import ControlProxy
 from lockgate.gateway.directory import Directory
-from lockgate.gateway.exchange import ClientGone, Exchange, Headers
+from lockgate.gateway.exchange import ClientGone, Exchange, Headers, Rooms
 from lockgate.gateway.keys import LEASE
 from lockgate.gateway.model import Identity
 from lockgate.gateway.origins import origin_of
@@ -106,6 +106,7 @@ class Gateway:
         self._metrics = metrics
         self._batches = batches
         self._watchman = Watchman()
+        self._rooms = Rooms()
         self._logs_requests = logs.logs_requests()
         self._emit = emit
         self._models: dict[tuple[str, str], tuple[float, list[str]]] = {}
@@ -124,7 +125,7 @@ class Gateway:
         if scope.proto != "http":
             protocol.close(None)
             return
-        exchange = Exchange(scope, protocol, self._watchman)
+        exchange = Exchange(scope, protocol, self._watchman, self._rooms)
         logs.current.set((exchange.trace_id, exchange.request_id))
         try:
             handler = self._paths.get((exchange.method, exchange.path))
@@ -141,6 +142,7 @@ class Gateway:
             log.exception("request %s failed", exchange.request_id)
             exchange.fail(LockgateError(f"an internal error; request {exchange.request_id}"))
         finally:
+            exchange.end()
             if self._logs_requests:
                 _log_request(exchange)
 

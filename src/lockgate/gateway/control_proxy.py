@@ -29,7 +29,7 @@ class ControlProxy:
         self._upstream = Upstream(control_socket(home))
 
     async def pass_on(self, exchange: Exchange) -> None:
-        body = await exchange.body() if exchange.method not in ("GET", "HEAD") else None
+        body = await exchange.body(known=False) if exchange.method not in ("GET", "HEAD") else None
         headers = CIMultiDict((name, value) for name, value in exchange.headers.items() if name not in _HOP_BY_HOP)
         headers["x-request-id"] = exchange.request_id
         # The server has decoded the path; it is encoded anew, so that nothing in it can end the request line.

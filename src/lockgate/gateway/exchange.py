@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from lockgate.errors import InputError, LockgateError, TooLarge, Unauthenticated
+from lockgate.errors import InputError, LockgateError, TooLarge, Unauthenticated, Unavailable
 from lockgate.gateway.problems import Response, anthropic_error, openai_error, problem
 from lockgate.gateway.watchman import Wait, Watchman
 from lockgate.telemetry.context import new_trace_id, parse_traceparent
@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 
 MAX_BODY = 32 * 1024 * 1024
 """Bytes of a request's body."""
+SMALL_BODY = 64 * 1024
+"""Bytes of one that is not counted among those which a worker holds at a time: see :class:`Room`."""
 BODY_SECONDS = 60.0
 """Seconds a client may take to send it."""
 SEND_SECONDS = 60.0
@@ -35,6 +37,24 @@ class ClientGone(Exception):
     """The client left before it had its answer. Not an error of ours: nobody is there to be told."""
 
 
+class Room:
+    """Bytes of large bodies that a worker holds at a time, however many clients send them."""
+
+    __slots__ = ("most", "taken")
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.taken = 0
+
+
+class Rooms:
+    """One worker's. Bodies whose length nobody declared, and those of clients that are not known (yet), have less."""
+
+    def __init__(self, known: int = 256 * 1024 * 1024, others: int = 64 * 1024 * 1024) -> None:
+        self.known = Room(known)
+        self.others = Room(others)
+
+
 class Transport(Protocol):
     """Where a streamed response goes."""
 
@@ -45,13 +65,16 @@ class Exchange:
     """One HTTP request, its identity in traces, and the way back to the client."""
 
     __slots__ = (
-        "answered", "headers", "method", "parent_id", "path", "protocol", "query", "reply_headers", "request_id",
-        "started_ns", "status", "trace_id", "watchman",
+        "_held", "_room", "answered", "headers", "method", "parent_id", "path", "protocol", "query", "reply_headers",
+        "request_id", "rooms", "started_ns", "status", "trace_id", "watchman",
     )  # fmt: skip
 
-    def __init__(self, scope: Any, protocol: Any, watchman: Watchman) -> None:
+    def __init__(self, scope: Any, protocol: Any, watchman: Watchman, rooms: Rooms) -> None:
         self.protocol = protocol
         self.watchman = watchman
+        self.rooms = rooms
+        self._room: Room | None = None
+        self._held = 0
         self.answered = False
         """Whether a status has gone out to the client: from then on nobody else can answer."""
         self.status = 0  # of the answer; 0 before there is one
@@ -83,29 +106,47 @@ class Exchange:
             raise Unauthenticated("the authorization header is no bearer key", remedy="send 'Bearer <key>'")
         return str(value.strip())
 
-    async def body(self, limit: int = MAX_BODY) -> bytes:
-        """The whole body; :class:`TooLarge` over ``limit`` bytes, InputError when it does not come in time."""
-        declared = self.headers.get("content-length")
-        if declared is not None and declared.isdecimal() and int(declared) > limit:
+    async def body(self, limit: int = MAX_BODY, *, known: bool = True) -> bytes:
+        """The whole body; :class:`TooLarge` over ``limit`` bytes, InputError when it does not come in time, Unavailable
+        while the worker holds too many. ``known``: whether the client has said who it is."""
+        given = self.headers.get("content-length")
+        declared = int(given) if given is not None and given.isdecimal() else None
+        if declared is not None and declared > limit:
             raise TooLarge(f"the body has {declared} bytes; at most {limit} are taken")
         try:
             with self.watchman.expect(BODY_SECONDS):
-                if declared is not None:
+                if declared is not None and declared <= SMALL_BODY:
                     return bytes(await self.protocol())
-                parts: list[bytes] = []
-                taken = 0
+                self._room = self.rooms.known if known and declared is not None else self.rooms.others
+                whole = bytearray()
                 async for part in self.protocol:
-                    taken += len(part)
-                    if taken > limit:
+                    self._hold(self._room, len(part))
+                    if self._held > limit:
                         raise TooLarge(f"the body has more than {limit} bytes")
-                    parts.append(part)
-                return b"".join(parts)
+                    whole += part
+                if declared is not None and len(whole) < declared:
+                    raise ClientGone
+                return bytes(whole)
         except TimeoutError as late:
             raise InputError(f"the body did not come within {BODY_SECONDS:g} seconds") from late
         except RuntimeError as gone:  # what RSGI raises when the connection breaks
             raise ClientGone from gone
         except asyncio.CancelledError as gone:
             raise _left(gone) from None
+
+    def _hold(self, room: Room, size: int) -> None:
+        if room.taken + size > room.most:
+            raise Unavailable(
+                "many large requests are under way, and there is no room for another", remedy="wait a bit"
+            )
+        room.taken += size
+        self._held += size
+
+    def end(self) -> None:
+        """The request is over: its body makes room for others."""
+        if self._room is not None:
+            self._room.taken -= self._held
+            self._room, self._held = None, 0
 
     async def chunks(self, limit: int) -> AsyncIterator[bytes]:
         """The body as it comes; raises as :meth:`body` does, the deadline being each chunk's."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 
 import pytest
 
-from lockgate.gateway.exchange import ClientGone, Exchange, Watchman, _Watch
+from lockgate.errors import TooLarge, Unavailable
+from lockgate.gateway.exchange import SMALL_BODY, ClientGone, Exchange, Rooms, Watchman, _Watch
 
 
 class Protocol:
@@ -92,7 +94,7 @@ class Upload:
 
 async def test_a_client_that_leaves_in_the_middle_of_its_body_is_gone() -> None:
     upload = Upload()
-    reading = asyncio.create_task(Exchange(upload, upload, Watchman()).body())
+    reading = asyncio.create_task(Exchange(upload, upload, Watchman(), Rooms()).body())
     await upload.asked.wait()
     upload.coming.cancel()
     with pytest.raises(ClientGone):
@@ -101,8 +103,58 @@ async def test_a_client_that_leaves_in_the_middle_of_its_body_is_gone() -> None:
 
 async def test_a_call_that_is_cancelled_while_its_body_comes_stays_cancelled() -> None:
     upload = Upload()
-    reading = asyncio.create_task(Exchange(upload, upload, Watchman()).body())
+    reading = asyncio.create_task(Exchange(upload, upload, Watchman(), Rooms()).body())
     await upload.asked.wait()
     reading.cancel()
     with pytest.raises(asyncio.CancelledError):
         await reading
+
+
+class Sent:
+    """A request whose body comes in these pieces."""
+
+    method, path, query_string = "POST", "/", ""
+
+    def __init__(self, *pieces: bytes, declared: int | None) -> None:
+        self.headers = {} if declared is None else {"content-length": str(declared)}
+        self.pieces = pieces
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for piece in self.pieces:
+            yield piece
+
+
+LARGE = SMALL_BODY + 1
+
+
+@pytest.mark.parametrize(("declared", "room"), [(LARGE, "known"), (None, "others")])
+async def test_large_bodies_have_so_much_room_and_no_more(declared: int | None, room: str) -> None:
+    rooms = Rooms(known=2 * LARGE, others=2 * LARGE)
+
+    def exchange() -> Exchange:
+        sent = Sent(b"x" * SMALL_BODY, b"y", declared=declared)
+        return Exchange(sent, sent, Watchman(), rooms)
+
+    first, second, third = exchange(), exchange(), exchange()
+    assert await first.body() == b"x" * SMALL_BODY + b"y"
+    await second.body()
+    with pytest.raises(Unavailable, match="no room"):
+        await third.body()
+    third.end()
+    assert getattr(rooms, room).taken == 2 * LARGE
+    first.end()
+    first.end()
+    assert getattr(rooms, room).taken == LARGE
+    await exchange().body()
+
+
+async def test_a_large_body_that_is_cut_off_is_no_body() -> None:
+    sent = Sent(b"x" * SMALL_BODY, declared=LARGE)
+    with pytest.raises(ClientGone):
+        await Exchange(sent, sent, Watchman(), Rooms()).body()
+
+
+async def test_a_body_of_undeclared_length_ends_at_the_limit() -> None:
+    sent = Sent(b"x" * 10, b"y", declared=None)
+    with pytest.raises(TooLarge):
+        await Exchange(sent, sent, Watchman(), Rooms()).body(10)
