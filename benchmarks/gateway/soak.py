@@ -15,12 +15,14 @@ import asyncio
 import contextlib
 import json
 import statistics
+import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import rig
+import run
 from yarl import URL
 
 LIMIT_MB = 120.0
@@ -62,31 +64,50 @@ def _bounded(worker: int, seen: list[float]) -> bool:
 
 
 def one_and_two(seconds: float, rounds: int) -> bool:
-    """CPU time a request of all workers together, when there is one and when there are two."""
-    used: dict[int, list[float]] = {1: [], 2: []}
+    """CPU time a request of all workers together, when there is one and when there are two.
+
+    A pass-through that shares nothing is measured alike: by how much it takes more is the machine's doing, which has as
+    many cores for two workers, the load and the upstream as for one.
+    """
+    used: dict[tuple[str, int], list[float]] = {}
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         folder = Path(name)
         target = stack.enter_context(rig.upstream(folder))
-        gateways = {}
-        for workers in used:
+        asked: dict[tuple[str, int], tuple[rig.Gateway, str]] = {}
+        for workers in (1, 2):
             place = folder / str(workers)
             place.mkdir()
-            gateways[workers] = stack.enter_context(rig.gateway(place, target, workers=workers))
-        payload = rig.body("stub/stub")
-        for gateway in gateways.values():
-            headers = {"Authorization": f"Bearer {gateway.key}", "Content-Type": "application/json"}
-            rig.wait_for(gateway.url, payload, headers)
-            rig.load(gateway.url, payload, headers, 2, folder)
+            asked["gateway", workers] = stack.enter_context(rig.gateway(place, target, workers=workers)), "stub/stub"
+            asked["bare", workers] = stack.enter_context(_bare(target, workers)), "stub"
+        for gateway, model in asked.values():
+            rig.wait_for(gateway.url, rig.body(model), _headers(gateway))
+            rig.load(gateway.url, rig.body(model), _headers(gateway), 2, folder)
         for _ in range(rounds):
-            for workers, gateway in gateways.items():
-                headers = {"Authorization": f"Bearer {gateway.key}", "Content-Type": "application/json"}
+            for which, (gateway, model) in asked.items():
                 before = sum(map(rig.cpu_seconds, gateway.pids))
-                done = rig.load(gateway.url, payload, headers, seconds, folder).done
+                done = rig.load(gateway.url, rig.body(model), _headers(gateway), seconds, folder).done
                 time.sleep(0.3)
-                used[workers].append((sum(map(rig.cpu_seconds, gateway.pids)) - before) / done * 1e6)
-    one, two = statistics.median(used[1]), statistics.median(used[2])
-    print(f"one worker {one:.0f} µs CPU a request, two {two:.0f} µs: {two / one:.2f}× (goal: at most {NEAR:g}×)")
+                spent = sum(map(rig.cpu_seconds, gateway.pids)) - before
+                used.setdefault(which, []).append(spent / done * 1e6)
+    for what in ("gateway", "bare"):
+        one, two = statistics.median(used[what, 1]), statistics.median(used[what, 2])
+        print(f"{what}: one worker {one:.0f} µs CPU a request, two {two:.0f} µs: {two / one:.2f}×")
+    one, two = statistics.median(used["gateway", 1]), statistics.median(used["gateway", 2])
+    print(f"goal of the gateway: at most {NEAR:g}×")
     return two <= one * NEAR
+
+
+@contextlib.contextmanager
+def _bare(target: str, workers: int) -> Iterator[rig.Gateway]:
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(rig.free_socket())
+        command = [sys.executable, str(run.HERE), "--serve-bare", str(listener.fileno()), "--target", target]
+        pids = [stack.enter_context(rig.process(command, (listener.fileno(),))) for _ in range(workers)]
+        yield rig.Gateway(f"{rig.url_of(listener)}/v1/chat/completions", "none", pids)
+
+
+def _headers(gateway: rig.Gateway) -> dict[str, str]:
+    return {"Authorization": f"Bearer {gateway.key}", "Content-Type": "application/json"}
 
 
 # --- hostile clients and upstreams ------------------------------------------------------------------------------
