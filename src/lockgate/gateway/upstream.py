@@ -7,6 +7,7 @@ request may have left this machine. Why aiohttp: ``docs/decisions/upstream-clien
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from pathlib import Path
 from time import monotonic
@@ -18,7 +19,9 @@ from yarl import URL
 from lockgate import __version__
 from lockgate.errors import UpstreamError
 from lockgate.gateway.watchman import Watchman
-from lockgate.gateway.wire import FAILURES, Received, Wire
+from lockgate.gateway.wire import FAILURES, Received, Wire, missing
+
+log = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 5.0
 MAX_CONNECTIONS = 1024
@@ -200,7 +203,11 @@ class Upstream:
             connector = aiohttp.UnixConnector(str(self._socket), limit=MAX_CONNECTIONS, force_close=True)
         else:
             connector = aiohttp.TCPConnector(limit=MAX_CONNECTIONS, keepalive_timeout=_KEEP_ALIVE)
-            self._wire = Wire(connector)
+            moved = missing(connector)
+            if moved is None:
+                self._wire = Wire(connector)
+            else:
+                log.warning("aiohttp %s is not as expected (%s): calls cost more CPU", aiohttp.__version__, moved)
         self._session = aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),

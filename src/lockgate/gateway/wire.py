@@ -2,17 +2,20 @@
 
 aiohttp still resolves names, connects, speaks TLS, keeps the pool and parses what comes back. What its session does
 for a call besides (cookies, redirects, proxies, tracing, headers of its own, timers) is not wanted here, and takes more
-time than all the rest: see docs/decisions/upstream-client.md.
+time than all the rest: see docs/decisions/upstream-client.md. With an aiohttp in which the parts used here have moved
+(:func:`missing`), the session is used all the same.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from inspect import signature
 from typing import Any, NamedTuple
 
 import aiohttp
 from aiohttp import http
+from aiohttp.client_proto import ResponseHandler
 from yarl import URL
 
 _URLS = 1000
@@ -42,6 +45,21 @@ class Received(NamedTuple):
             self.connection.release()
         else:
             self.connection.close()
+
+
+def missing(connector: aiohttp.BaseConnector) -> str | None:
+    """What of aiohttp that is used here, and that it does not promise to keep, is not as it was; None when all is."""
+    try:
+        request = aiohttp.ClientRequest("GET", URL("http://localhost/"), loop=asyncio.get_running_loop())
+        assert request.headers["host"]
+        signature(connector.connect).bind(request, [], aiohttp.ClientTimeout(connect=1.0))
+        signature(ResponseHandler.set_response_params).bind(None, skip_payload=False, read_until_eof=True)
+        signature(ResponseHandler.read).bind(None)
+        signature(aiohttp.StreamReader.read_nowait).bind(None)
+        assert http.HttpProcessingError
+    except (AttributeError, TypeError, LookupError, AssertionError) as changed:
+        return f"{type(changed).__name__}: {changed}"
+    return None
 
 
 class Wire:

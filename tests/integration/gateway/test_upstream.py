@@ -9,11 +9,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import aiohttp
 import pytest
 from yarl import URL
 
 from lockgate.errors import UpstreamError
 from lockgate.gateway.upstream import Answer, Upstream
+from lockgate.gateway.wire import missing
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
@@ -294,3 +296,25 @@ async def test_a_unix_socket_is_spoken_to_and_its_absence_means_not_sent(tmp_pat
     answer.close()
     server.close()
     await client.close()
+
+
+async def test_what_aiohttp_does_not_promise_to_keep_is_as_it_was(client: Upstream) -> None:
+    """When this fails, aiohttp has moved what ``gateway/wire.py`` uses: the gateway goes on by its session, slower."""
+    async with aiohttp.TCPConnector() as connector:
+        assert missing(connector) is None
+
+
+async def test_with_another_aiohttp_calls_go_by_its_session(client: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def ok(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(OK)
+
+    monkeypatch.setattr("aiohttp.client_proto.ResponseHandler.set_response_params", lambda handler, renamed: None)
+    async with aiohttp.TCPConnector() as connector:
+        assert missing(connector) is not None
+    monkeypatch.undo()
+    monkeypatch.setattr("lockgate.gateway.upstream.missing", lambda connector: "TypeError: it moved")
+    async with serving(ok) as url:
+        assert await (await post(client, url)).read() == b"ok"
+        with pytest.raises(UpstreamError) as raised:
+            await post(client, url.with_port(1))
+    assert not raised.value.sent
