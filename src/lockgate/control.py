@@ -21,13 +21,13 @@ from starlette.exceptions import HTTPException
 
 from lockgate import __version__
 from lockgate.bootstrap import App, open_app
-from lockgate.desk import Desk
 from lockgate.errors import Conflict, InputError, LockgateError, NotFound, Refused, TooLarge, Unauthenticated
 from lockgate.fleet.heartbeats.api import fleet_routes
 from lockgate.fleet.heartbeats.pull_api import pull_routes, refusal
 from lockgate.gateway.model import Identity
 from lockgate.gateway.problems import problem
 from lockgate.gateway.shared_metrics import SharedMetrics
+from lockgate.handover_server import HandoverServer
 from lockgate.rollouts.api import gitops_routes, rollout_routes
 from lockgate.rollouts.leader import Leadership
 from lockgate.runs import control_socket
@@ -141,13 +141,13 @@ async def serve(app: App, stop: asyncio.Event | None = None, ready: asyncio.Even
     registry = Registry()
     background = loops(app, lead, GenAI(registry))
     metrics = _metrics(app, registry)
-    desk = Desk(app)
+    orders = HandoverServer(app)
     server = Server(make_api(app), uds=path, interface=Interfaces.ASGI, websockets=False, log_enabled=False)
     serving = asyncio.create_task(server.serve())
     try:
         await _until_listening(path, serving)
         os.chmod(path, 0o600)
-        await desk.open()
+        await orders.open()
         for each in background:
             each.start()
         metrics.start()
@@ -160,7 +160,7 @@ async def serve(app: App, stop: asyncio.Event | None = None, ready: asyncio.Even
     finally:
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(signum)
-        await desk.close(STOP_SECONDS)
+        await orders.close(STOP_SECONDS)
         server.stop()  # type: ignore[no-untyped-call]
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(serving, STOP_SECONDS)

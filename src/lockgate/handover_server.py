@@ -26,7 +26,7 @@ ORDER_SECONDS = 5.0
 """A command says at once what it wants."""
 
 
-class Desk:
+class HandoverServer:
     """Does what commands of this machine's user say, each in a thread."""
 
     def __init__(self, app: App) -> None:
@@ -42,7 +42,7 @@ class Desk:
         listener.bind(str(self._path))
         os.chmod(self._path, 0o600)  # before anybody can connect
         self._server = await asyncio.start_unix_server(self._serve, sock=listener, limit=LONGEST_LINE)
-        threading.Thread(target=self._get_ready, name="lockgate-desk", daemon=True).start()
+        threading.Thread(target=self._get_ready, name="lockgate-handover", daemon=True).start()
 
     async def close(self, timeout: float) -> None:
         """Take nothing more, and let what is under way end."""

@@ -20,9 +20,9 @@ from sqlalchemy import select
 
 from lockgate import handover
 from lockgate.bootstrap import App
-from lockgate.desk import Desk
 from lockgate.errors import LockgateError, Unavailable
 from lockgate.handover import GREETING, hand_over
+from lockgate.handover_server import HandoverServer
 from lockgate.project.service import load_project
 from lockgate.runs import command_socket
 from lockgate.storage import schema
@@ -55,8 +55,8 @@ def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[App]:
 
 
 @pytest.fixture
-async def desk(app: App) -> AsyncIterator[Desk]:
-    taking = Desk(app)
+async def server(app: App) -> AsyncIterator[HandoverServer]:
+    taking = HandoverServer(app)
     await taking.open()
     yield taking
     await taking.close(30)
@@ -83,7 +83,9 @@ async def command(root: Path, *arguments: str) -> tuple[int, str, str, set[str]]
     return done.returncode, done.stdout, said, imported
 
 
-async def test_a_deploy_is_done_by_the_control_plane_and_the_command_imports_no_database(app: App, desk: Desk) -> None:
+async def test_a_deploy_is_done_by_the_control_plane_and_the_command_imports_no_database(
+    app: App, server: HandoverServer
+) -> None:
     code, out, said, imported = await command(app.project.root, "deploy", "triage@1", "--env", "dev", "--json")
     assert (code, said) == (0, "")
     assert msgspec.json.decode(out)["outcome"] == "stable"
@@ -96,13 +98,13 @@ async def test_a_deploy_is_done_by_the_control_plane_and_the_command_imports_no_
     assert line.subject == "dev/triage"
 
 
-async def test_a_refusal_is_told_with_its_remedy_and_its_exit_code(app: App, desk: Desk) -> None:
+async def test_a_refusal_is_told_with_its_remedy_and_its_exit_code(app: App, server: HandoverServer) -> None:
     code, _, said, _ = await command(app.project.root, "rollout", "undo", "triage", "--env", "dev", "--reason", "x")
     assert code == 2
     assert said == "error: 'triage' is not deployed in 'dev'\n  → lockgate deploy"
 
 
-async def test_undo_takes_the_previous_version_back(app: App, desk: Desk) -> None:
+async def test_undo_takes_the_previous_version_back(app: App, server: HandoverServer) -> None:
     await handed("deploy", deploy(1))
     done = await handed("deploy", deploy(2))
     assert done is not None
@@ -113,12 +115,12 @@ async def test_undo_takes_the_previous_version_back(app: App, desk: Desk) -> Non
     assert undone["updated_by"] == "cli:eve"
 
 
-async def test_only_the_owner_of_the_state_can_hand_something_over(app: App, desk: Desk) -> None:
+async def test_only_the_owner_of_the_state_can_hand_something_over(app: App, server: HandoverServer) -> None:
     assert stat.S_IMODE(command_socket(app.home).stat().st_mode) == 0o600
 
 
 async def test_it_declines_what_the_command_would_do_by_another_configuration(
-    app: App, desk: Desk, monkeypatch: pytest.MonkeyPatch
+    app: App, server: HandoverServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as other:
         other.setattr(handover, "__version__", "0.0.0")
@@ -133,7 +135,7 @@ async def test_it_declines_what_the_command_would_do_by_another_configuration(
         assert connection.execute(select(schema.deployments)).first() is None
 
 
-async def test_the_project_file_is_read_as_it_stands(app: App, desk: Desk) -> None:
+async def test_the_project_file_is_read_as_it_stands(app: App, server: HandoverServer) -> None:
     with pytest.raises(LockgateError, match="no environment 'qa'"):
         await handed("deploy", {**deploy(1), "environment": "qa"})
     (app.project.root / "lockgate.yaml").write_text("project: shop\nenvironments: {dev: {}, qa: {}}\n")
@@ -142,7 +144,7 @@ async def test_the_project_file_is_read_as_it_stands(app: App, desk: Desk) -> No
     assert done["environment"] == "qa"
 
 
-async def test_nonsense_does_not_stop_it(app: App, desk: Desk) -> None:
+async def test_nonsense_does_not_stop_it(app: App, server: HandoverServer) -> None:
     for sent in (b"", b"GET / HTTP/1.1\r\n\r\n", b'{"verb": 7}\n', b"\xff" * 100):
         _, writer = await asyncio.open_unix_connection(str(command_socket(app.home)))
         writer.write(sent)
