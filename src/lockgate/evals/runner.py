@@ -41,8 +41,8 @@ _LOG = logging.getLogger(__name__)
 
 GRACE = 5.0
 """Seconds that a cancelled trial has to end; then it is left behind."""
-BATCH_SECONDS = 0.05
-"""Between two writes to the database."""
+BATCH_SECONDS = 0.1
+"""Between two writes to the database: what a power loss may cost."""
 TRIES = 8
 """Times a trial is begun anew because of a provider's rate limit, before it is left for another evaluation."""
 BACKLOG = 2000
