@@ -95,7 +95,7 @@ class Server:
         return False
 
     async def _serve(self, scope: Any, protocol: Any) -> None:
-        task = asyncio.current_task()
+        task = asyncio.current_task(self._loop)
         assert task is not None
         self._tasks.add(task)
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import Any
 
 _ROUND = 0.05  # seconds between two rounds; a wait that is over sooner is never looked at
 
@@ -17,6 +18,7 @@ class Watchman:
     """
 
     def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._waits: set[Wait] = set()
         self._timer: asyncio.TimerHandle | None = None
 
@@ -24,10 +26,17 @@ class Watchman:
         """``with watchman.expect(60): await …`` raises TimeoutError after so many seconds (or a round later)."""
         return _Deadline(self, time.monotonic() + seconds)
 
-    def add(self, wait: Wait) -> None:
+    def add(self, wait: Wait) -> asyncio.Task[Any]:
+        """Look after a wait of the running task, which is returned."""
+        loop = self._loop
+        if loop is None:
+            loop = self._loop = asyncio.get_running_loop()  # each time anew would take a system call
         self._waits.add(wait)
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(_ROUND, self._round)
+            self._timer = loop.call_later(_ROUND, self._round)
+        task = asyncio.current_task(loop)
+        assert task is not None
+        return task
 
     def drop(self, wait: Wait) -> None:
         self._waits.discard(wait)
@@ -37,8 +46,8 @@ class Watchman:
         now = time.monotonic()
         for wait in list(self._waits):
             wait.look(now)
-        if self._waits:
-            self._timer = asyncio.get_running_loop().call_later(_ROUND, self._round)
+        if self._waits and self._loop is not None:
+            self._timer = self._loop.call_later(_ROUND, self._round)
 
 
 class Wait:
@@ -51,10 +60,7 @@ class Wait:
         self._cancelled = False
 
     def __enter__(self) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._task = task
-        self._watchman.add(self)
+        self._task = self._watchman.add(self)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: object) -> None:
         self._watchman.drop(self)
