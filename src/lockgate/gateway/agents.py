@@ -227,6 +227,7 @@ class Agents:
             raise LimitExceeded(
                 f"a run that is {depth} calls deep asked for agent {asked.agent!r}, which allows {limits.max_depth}",
                 limit="max_depth",
+                reason="depth_exceeded",
                 remedy="end the recursion, or raise budgets.max_depth",
             )
         request = RunRequest(

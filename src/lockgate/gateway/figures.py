@@ -18,8 +18,8 @@ from lockgate.limits.accounting import Accounting
 from lockgate.limits.charges import Charge, Used
 from lockgate.limits.prices import Prices
 from lockgate.money import to_nano
-from lockgate.project.model import Project
-from lockgate.project.secrets import resolve_secret
+from lockgate.project.model import Project, ResolvedProvider
+from lockgate.project.secrets import header_value, resolve_secret
 from lockgate.project.service import resolve_provider
 from lockgate.results import Usage
 
@@ -47,12 +47,18 @@ class Figures:
             return None
         try:
             provider = resolve_provider(self._project, name, call.environment, call.agent)
-            secret = resolve_secret(provider.api_key, self._project.root)
-            answer = _get(provider.base_url + path.format(call.response_id), secret)
+            answer = _get(provider.base_url + path.format(call.response_id), self._headers(provider))
             return self._used(answer, provider.kind, name, model)
         except (LockgateError, OSError, ValueError) as failure:
             log.debug("what call %s used cannot be had: %s", charge.id, failure)
             return None
+
+    def _headers(self, provider: ResolvedProvider) -> dict[str, str]:
+        root = self._project.root
+        secret = resolve_secret(provider.api_key, root)
+        named = {"api-key": secret} if provider.kind == "azure" else {"authorization": f"Bearer {secret}"}
+        further = {name: header_value(value, root) for name, value in provider.headers}
+        return {"accept": "application/json", **further, **(named if secret else {})}
 
     def _used(self, answer: dict[str, Any], kind: str, provider: str, model: str) -> Used | None:
         data = answer.get("data")
@@ -85,8 +91,7 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 _opener = urllib.request.build_opener(_NoRedirect)
 
 
-def _get(url: str, secret: str | None) -> dict[str, Any]:
-    headers = {"accept": "application/json"} | ({"authorization": f"Bearer {secret}"} if secret else {})
+def _get(url: str, headers: dict[str, str]) -> dict[str, Any]:
     request = urllib.request.Request(url, headers=headers)  # noqa: S310 (a provider of the project)
     with _opener.open(request, timeout=SECONDS) as answer:
         value = msgspec.json.decode(answer.read(1 << 22))

@@ -62,7 +62,7 @@ class _Governed:
 
     async def complete(self, model: ModelRef, body: dict[str, Any], *, timeout: float) -> Any:
         """As the client's own. Raises :class:`~lockgate.errors.Blocked` where a guardrail stops it."""
-        policy, spent = self._policy, [Usage(), 0]
+        policy, spent, stands_in = self._policy, [Usage(), 0], False
         request = Chat().read(json.dumps({"model": f"{model.provider}/{model.name}", **body}).encode())
         if policy.input:
             outcomes = outcomes_of(policy.input, "input")
@@ -73,7 +73,9 @@ class _Governed:
             if system is not None:
                 request = request.with_texts({system.place: canaries.planted(system.text, policy.planted)})
         if (model.provider, model.name) == (self._version.model.provider, self._version.model.name):
+            asked_of = model
             model, request = await self._choose(model, request, timeout, spent)
+            stands_in = model is not asked_of
         asked = {name: request.decoded(name) for name in request.fields if name != "model"}
         completion = await self._client.complete(model, asked, timeout=timeout)
         outcomes = outcomes_of(policy.output, "output")
@@ -83,6 +85,7 @@ class _Governed:
             message=checked,
             usage=completion.usage + spent[0],
             cost_nano=completion.cost_nano + spent[1],
+            stands_in=stands_in,
         )
 
     async def _judge(self, request: Request, outcomes: Sequence[Outcome], timeout: float, spent: list[Any]) -> None:

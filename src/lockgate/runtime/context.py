@@ -172,8 +172,9 @@ class RunContext:
         self.cost_nano += step.cost_nano
         if step.status == "failed":
             raise RunFailed(step.error_type or "model_error", step.error or "the model call failed", retry_after=wait)
-        revision = (step.response["model_served"], step.response.get("fingerprint"))
-        self.served[name] = " ".join(part for part in revision if part)
+        if not step.response.get("stands_in"):
+            revision = (step.response["model_served"], step.response.get("fingerprint"))
+            self.served[name] = " ".join(part for part in revision if part)
         return Completion(
             message=step.response["message"],
             usage=step.usage,
@@ -200,6 +201,8 @@ class RunContext:
             }
             if completion.fingerprint is not None:
                 step.response["fingerprint"] = completion.fingerprint
+            if completion.stands_in:
+                step.response["stands_in"] = True
             problem = _message_problem(completion.message)
             failure = RunFailed("model_invalid", f"model {step.name!r}: {problem}") if problem else None
         except (LockgateError, TimeoutError) as error:

@@ -48,6 +48,7 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
     usage: Usage = msgspec.field(default_factory=Usage)
     cost_nano: int = 0
     model_served: str = ""
+    stands_in: bool = False  # triage's model answered, or the cache: it does not tell what the asked one is by now
     fingerprint: str | None = None  # of the provider's configuration, where it states one
     finish_reason: str | None = None
 

@@ -15,6 +15,9 @@ from lockgate.runtime.model import Completion, wire_name
 from lockgate.versions.model import ModelRef
 
 COST_HEADER = "x-lockgate-cost-usd"
+ROUTE_HEADER = "x-lockgate-route"
+CACHE_HEADER = "x-lockgate-cache"
+_KEPT = ("exact", "semantic")
 
 
 def completion_of(data: bytes, headers: Mapping[str, str], model: ModelRef) -> Completion:
@@ -32,6 +35,7 @@ def completion_of(data: bytes, headers: Mapping[str, str], model: ModelRef) -> C
         usage=usage_of(answer.get("usage")),
         cost_nano=_cost(headers.get(COST_HEADER)),
         model_served=str(answer.get("model") or model.name),
+        stands_in=headers.get(ROUTE_HEADER, "").startswith("triage") or headers.get(CACHE_HEADER) in _KEPT,
         fingerprint=_text(answer.get("system_fingerprint")),
         finish_reason=choice.get("finish_reason"),
     )

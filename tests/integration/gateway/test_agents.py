@@ -332,7 +332,7 @@ def test_a_run_that_starts_runs_too_deep_is_stopped(gateway: RunningGateway, hos
     assert (host.requests[0].depth, host.requests[0].trace_id) == (2, "ab" * 16)
     deeper = RunClaims(**{name: getattr(claims, name) for name in claims.__struct_fields__} | {"depth": 2})
     status, problem = run(gateway, {"input": "x"}, key=sign(deeper, gateway.app.secret))
-    assert (status, problem["limit"]) == (429, "max_depth")
+    assert (status, problem["limit"], problem["reason"]) == (429, "max_depth", "depth_exceeded")
 
 
 # --- arms -----------------------------------------------------------------------------------------------------

@@ -27,11 +27,13 @@ class Provider:
     def __init__(self) -> None:
         self.answers: dict[str, Any] = {}
         self.asked: list[tuple[str, str | None]] = []
+        self.headers: dict[str, str] = {}
         provider = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 provider.asked.append((self.path, self.headers.get("authorization")))
+                provider.headers = dict(self.headers.items())
                 answer = provider.answers.get(self.path)
                 if isinstance(answer, str):
                     self.send_response(302)
@@ -85,7 +87,7 @@ def figure(app: App, response_id: str | None, model: str = "asked/m") -> Used | 
             attributes={**attributes, "lockgate.cost_is_bound": True, "gen_ai.response.id": response_id},
         )
     )  # fmt: skip
-    assert app.spans.flush()
+    assert app.spans.flush(60)
     charge = Charge(SPAN.hex(), AT, "no_usage", ((("tenant:dev:acme", "2026-11-18", "usd"), 9_000_000),), 0)
     return Figures(app.project, app.accounting, app.prices)(charge)
 
@@ -125,6 +127,19 @@ def test_the_provider_is_asked_by_the_answers_id(
     provider.answers[path] = answer
     assert figure(app, response_id) == used
     assert provider.asked == [(path, "Bearer sk-provider")]
+
+
+def test_azure_is_asked_with_its_own_kind_of_key_and_the_providers_headers_go_along(
+    app: App, provider: Provider
+) -> None:
+    path = app.project.root / "lockgate.yaml"
+    text = path.read_text().replace("kind: openai", "kind: azure, headers: {x-account: '${file:key}'}")
+    path.write_text(text)
+    provider.answers["/v1/responses/resp_1"] = {"usage": {"input_tokens": 1000, "output_tokens": 500}}
+    assert figure(App(load_project(app.project.root)), "resp_1") == Used(2_000_000, 1500)
+    told = {name.lower(): value for name, value in provider.headers.items()}
+    assert (told["api-key"], told["x-account"]) == ("sk-provider", "sk-provider")
+    assert "authorization" not in told
 
 
 @pytest.mark.parametrize(

@@ -339,7 +339,7 @@ def test_azure_has_the_model_in_its_path_and_its_key_in_its_own_header(
     ("path", "body", "named"),
     [
         ("/v1/responses", {"input": "x", "previous_response_id": "r"}, "previous_response_id"),
-        ("/v1/responses", {"input": "x", "tools": [{"type": "web_search"}]}, "tools"),
+        ("/v1/responses", {"input": "x", "tools": [{"type": "web_search"}]}, "tools: web_search"),
         ("/v1/responses", {"input": "x", "background": True}, "background"),
         ("/v1/chat/completions", {"messages": [], "web_search_options": {}}, "web_search_options"),
         ("/v1/chat/completions", {"messages": [], "service_tier": "priority"}, "service_tier"),

@@ -29,6 +29,22 @@ def test_a_completion_has_message_usage_cost_and_the_model_that_answered() -> No
     assert (found.cost_nano, found.model_served, found.finish_reason) == (123, "m-2026", "stop")
 
 
+@pytest.mark.parametrize(
+    ("headers", "stands_in"),
+    [
+        ({}, False),
+        ({"x-lockgate-route": "model; tag", "x-lockgate-cache": "miss"}, False),
+        ({"x-lockgate-route": "triage; tokens"}, True),
+        ({"x-lockgate-cache": "exact"}, True),
+    ],
+)
+def test_an_answer_of_triages_model_or_of_the_cache_does_not_tell_what_is_served(
+    headers: dict[str, str], stands_in: bool
+) -> None:
+    body = msgspec.json.encode({"choices": [{"message": {}}], "model": "small"})
+    assert completion_of(body, headers, MODEL).stands_in is stands_in
+
+
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"{}", b'{"choices": []}', b'{"choices": [1]}', b"\xff\xfe"])
 def test_an_answer_that_is_no_completion_is_an_upstream_error(body: bytes) -> None:
     with pytest.raises(UpstreamError, match="no chat completion"):

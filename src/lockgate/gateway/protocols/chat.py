@@ -22,6 +22,8 @@ _REFERENCES = (b'"image_url"', b'"input_image"', b'"file"', b'"input_audio"', b'
 _REASONING = re.compile(r"(o\d|gpt-[5-9])")
 _BOUNDS = ("max_completion_tokens", "max_tokens")
 _BOUNDED_TOOLS = frozenset(("function", "custom"))
+_KIND = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+"""A tool's type that may stand in a header, and in a message."""
 _LOOKED_AT = frozenset(("web_search_options", "prediction", "service_tier", "tools"))
 
 
@@ -93,14 +95,17 @@ def _unbounded(fields: f.Fields) -> str | None:
 
 
 def unbounded_tools(fields: f.Fields) -> str | None:
-    """``tools`` when the provider runs some of them itself, as often as it likes."""
+    """``tools`` when the provider runs some of them itself, as often as it likes; with the first of these."""
     if "tools" not in fields:
         return None
     try:
-        bounded = all(tool.type in _BOUNDED_TOOLS for tool in _tools(fields["tools"]) or ())
+        kinds = [tool.type for tool in _tools(fields["tools"]) or ()]
     except f.UNREADABLE:
-        bounded = False
-    return None if bounded else "tools"
+        return "tools"
+    first = next((kind for kind in kinds if kind not in _BOUNDED_TOOLS), None)
+    if first is None:
+        return None
+    return f"tools: {first}" if _KIND.fullmatch(first) else "tools"
 
 
 # --- what the upstream gets, and gives ------------------------------------------------------------------------
