@@ -55,10 +55,12 @@ class Figures:
 
     def _headers(self, provider: ResolvedProvider) -> dict[str, str]:
         root = self._project.root
+        headers = {"accept": "application/json"}
+        headers |= {name: header_value(value, root) for name, value in provider.headers}
         secret = resolve_secret(provider.api_key, root)
-        named = {"api-key": secret} if provider.kind == "azure" else {"authorization": f"Bearer {secret}"}
-        further = {name: header_value(value, root) for name, value in provider.headers}
-        return {"accept": "application/json", **further, **(named if secret else {})}
+        if secret is not None:
+            headers |= {"api-key": secret} if provider.kind == "azure" else {"authorization": f"Bearer {secret}"}
+        return headers
 
     def _used(self, answer: dict[str, Any], kind: str, provider: str, model: str) -> Used | None:
         data = answer.get("data")

@@ -71,7 +71,7 @@ def model_failure(error: LockgateError | TimeoutError, *, model: str, timeout: f
             return RunFailed(reason, error.message, remedy=error.remedy)
         case LimitExceeded(retry_after=None):
             return RunFailed("budget_exceeded", error.message, remedy=error.remedy)
-        case LimitExceeded(retry_after=wait):
+        case LimitExceeded(retry_after=(int() | float()) as wait):
             kind = "rate_limited" if wait <= LONGEST_RATE else "budget_exceeded"
             return RunFailed(kind, error.message, remedy=error.remedy, retry_after=wait)
         case Killed(what=what):
