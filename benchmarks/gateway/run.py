@@ -6,12 +6,12 @@
 Each is one process with one worker, and gets the same body from wrk; the upstream is an nginx that answers at once.
 
 nginx       ``proxy_pass`` with connections kept: the limit
-bare        granian (RSGI) in front, aiohttp's session behind, bytes copied
+bare        granian (RSGI) in front, aiohttp's session behind, bytes copied, on the event loop of the gateway
 seam        the same with the gateway's own use of aiohttp (``lockgate.gateway.upstream``)
 gateway     the gateway with everything on: key, rate limit, budget held and settled, routing, the answer checked
             against the JSON Schema that the request names, a span and metrics
-litellm     LiteLLM's proxy without a database, one master key
-portkey     Portkey's gateway, the provider named by headers
+litellm     LiteLLM's proxy without a database, one master key; in its production mode, on uvicorn and uvloop
+portkey     Portkey's gateway, the provider named by headers; in Node's production mode
 
 Rounds alternate, so that a busy machine slows all of them. Printed are requests a second, latencies, and CPU time a
 request, which other processes disturb less; then what the gateway adds to a call at about half load (one connection),
@@ -137,6 +137,7 @@ def with_litellm(folder: Path, target: str, options: argparse.Namespace) -> Iter
     models = [{"model_name": "stub", "litellm_params": stub}]
     config.write_text(json.dumps({"model_list": models, "general_settings": {"master_key": "sk-benchmark"}}))
     quiet = {"LITELLM_TELEMETRY": "False", "LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR"}
+    quiet["LITELLM_MODE"] = "PRODUCTION"
     command = [str(program), "--config", str(config), "--host", "127.0.0.1", "--port", str(port), "--num_workers", "1"]
     with rig.process(command, cwd=folder, environment=quiet, log=folder / "litellm.log") as pid:
         headers = {"Authorization": "Bearer sk-benchmark", "Content-Type": "application/json"}
@@ -150,7 +151,7 @@ def with_portkey(folder: Path, target: str, options: argparse.Namespace) -> Iter
         raise FileNotFoundError(program)
     port = rig.free_port()
     command = ["node", str(program), f"--port={port}", "--headless"]
-    with rig.process(command, cwd=folder, log=folder / "portkey.log") as pid:
+    with rig.process(command, cwd=folder, environment={"NODE_ENV": "production"}, log=folder / "portkey.log") as pid:
         headers = {
             "Authorization": "Bearer none",
             "Content-Type": "application/json",
