@@ -15,7 +15,6 @@ import logging
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
 from importlib import import_module
 from typing import Any
@@ -23,12 +22,13 @@ from typing import Any
 import msgspec
 
 from lockgate import clock as clocks
-from lockgate.errors import InputError, Killed, LockgateError, Unavailable
+from lockgate.errors import InputError, Killed, LockgateError
 from lockgate.evals.grid import ERROR, SCORED, SKIPPED, UNSCORED
 from lockgate.evals.model import Case, Status, Subject, score_key
 from lockgate.evals.running.meter import METER, Caps, Meter, Spend
 from lockgate.evals.running.outcome import NOT_THE_AGENT, Cells, Outcome, Progress, Tally, Trouble
 from lockgate.evals.running.pace import Pace
+from lockgate.evals.running.saving import Saving
 from lockgate.evals.running.scoring import Scoring, score_trial
 from lockgate.evals.running.watchdog import SLACK, Stuck, Watchdog
 from lockgate.evals.scorers import SCORERS, Sample
@@ -41,13 +41,8 @@ _LOG = logging.getLogger(__name__)
 
 GRACE = 5.0
 """Seconds that a cancelled trial has to end; then it is left behind."""
-BATCH_SECONDS = 0.1
-"""Between two writes to the database: what a power loss may cost."""
 TRIES = 8
 """Times a trial is begun anew because of a provider's rate limit, before it is left for another evaluation."""
-BACKLOG = 2000
-"""Finished trials that may wait to be stored; past it, no new ones start."""
-
 FIRST_CALLS_SECONDS = 0.05
 """In which the first calls have left."""
 
@@ -136,10 +131,6 @@ class Trials:
         self.ended: list[bytearray] = []  # by trial, then row
         self.needed_after = needed_after
         self.asks = any(SCORERS[scoring.metric.scorer].runs != "inline" for scoring in scorings)
-        self.unsaved: list[TrialRecord] = []
-        self.saving: tuple[Future[None], Callable[[], None]] | None = None
-        self.room = asyncio.Event()
-        self.room.set()
 
     async def run(
         self, open_subject: Callable[[], AbstractAsyncContextManager[Subject]], rows: Sequence[int], trials: int
@@ -157,7 +148,7 @@ class Trials:
         tally.total = len(rows) * trials
         for kind in NOT_THE_AGENT & set(tally.failures):
             del tally.failures[kind]  # these are tried again
-        self.saver = ThreadPoolExecutor(1, thread_name_prefix="eval-store")
+        self.saving = Saving(self.store, self._paid_calls)
         reporter = asyncio.create_task(_report(self, self.watch)) if self.watch else None
         try:
             await asyncio.to_thread(self.store.recover)
@@ -167,7 +158,7 @@ class Trials:
                     await self._run_pending(subject)
             tally.stopped = tally.stopped or self.spend.refused > 0  # also where only a judge was not asked
         finally:
-            self._close()
+            self.saving.close()
             if reporter is not None:
                 reporter.cancel()
             if self.watch is not None:
@@ -222,7 +213,7 @@ class Trials:
                         continue
                     found.append((row, trial, result))
             await self._score_stored(found, known)
-            await self._save()
+            await self.saving.save()
         if stale:
             await asyncio.to_thread(self.store.forget_trials, stale)
         missing.sort()
@@ -251,7 +242,7 @@ class Trials:
             return
         try:
             async with asyncio.TaskGroup() as group:
-                saver = group.create_task(self._keep_saving())
+                saver = group.create_task(self.saving.go_on())
                 await asyncio.wait(
                     [group.create_task(work()) for _ in range(max(1, min(self.concurrency, len(found))))]
                 )
@@ -276,7 +267,7 @@ class Trials:
         self.kept_calls = await asyncio.to_thread(self.store.calls)
         try:
             async with asyncio.TaskGroup() as group:
-                saver = group.create_task(self._keep_saving())
+                saver = group.create_task(self.saving.go_on())
                 workers = [
                     group.create_task(self._worker(subject, todo)) for _ in range(min(self.concurrency, len(todo)))
                 ]
@@ -297,7 +288,7 @@ class Trials:
 
     async def _worker(self, subject: Subject, todo: deque[int]) -> None:
         while todo:
-            await self.room.wait()
+            await self.saving.room.wait()
             await self.pace.start()
             try:
                 if self.spend.reached:
@@ -410,7 +401,7 @@ class Trials:
         self.ended[trial][row] = True
         self.costs.values[trial][row], self.seconds.values[trial][row] = result.cost_nano / 1e9, result.seconds
         if not stored and self.asks:  # paid for: kept even if a judge, or the process, fails before it is scored
-            self._keep(TrialRecord(self.digests[row], case.id, trial, result, self.clock(), []))
+            self.saving.keep(TrialRecord(self.digests[row], case.id, trial, result, self.clock(), []))
             stored = True
         rows: list[tuple[str, float | None, str, str]] = []
         for scoring in self.scorings:
@@ -432,45 +423,7 @@ class Trials:
             if value is not None:
                 cells.values[trial][row] = value
         kept = None if stored else result
-        self._keep(TrialRecord(self.digests[row], case.id, trial, kept, self.clock(), rows))
-        if len(self.unsaved) >= BACKLOG:
-            self.room.clear()
-
-    # --- storing ----------------------------------------------------------------------------------------------
-
-    def _keep(self, record: TrialRecord) -> None:
-        self.unsaved.append(record)
-        if record.result is not None or record.scores:
-            self.store.note(record)
-
-    async def _keep_saving(self) -> None:
-        while True:
-            await asyncio.sleep(BATCH_SECONDS)
-            await self._save()
-
-    async def _save(self) -> None:
-        """Write what waits. Who stops waiting for it does not stop the writing: the next one, or the end, does it."""
-        await self._written()
-        batch, self.unsaved = self.unsaved, []
-        calls = self._paid_calls()
-        if batch or calls:
-            self.saving = self.saver.submit(self.store.save, batch, calls), self.store.turn()
-            await self._written()
-        self.room.set()
-
-    async def _written(self) -> None:
-        if self.saving is not None:
-            await asyncio.wait((asyncio.wrap_future(self.saving[0]),))
-            self._saved()
-
-    def _saved(self) -> None:
-        if self.saving is not None:
-            (saving, saved), self.saving = self.saving, None
-            try:
-                saving.result()
-            except Exception as failure:  # whatever the driver raises: a full disk, a lost server
-                raise _cannot_store(failure) from failure
-            saved()
+        self.saving.keep(TrialRecord(self.digests[row], case.id, trial, kept, self.clock(), rows))
 
     def _paid_calls(self) -> list[CallRecord]:
         """What trials under way have paid for since the last save: an attempt cut off goes on from there."""
@@ -480,25 +433,3 @@ class Trials:
             meter.stored = meter.stored or bool(fresh)
             found += [CallRecord(self.digests[row], trial, key, number, answer) for key, number, answer in fresh]
         return found
-
-    def _close(self) -> None:
-        """Store what is left, also when the evaluation was interrupted."""
-        self.saver.shutdown(wait=True)
-        self._saved()
-        batch, self.unsaved = self.unsaved, []
-        calls = self._paid_calls()
-        if batch or calls:
-            saved = self.store.turn()
-            try:
-                self.store.save(batch, calls)
-            except Exception as failure:  # as above
-                raise _cannot_store(failure) from failure
-            saved()
-        self.store.close()
-
-
-def _cannot_store(failure: Exception) -> Unavailable:
-    return Unavailable(
-        f"trial results cannot be stored: {str(failure).splitlines()[0]}",
-        remedy="check the disk and the database, then run the same command again: finished trials are kept",
-    )

@@ -20,7 +20,7 @@ from lockgate.evals import runner
 from lockgate.evals.grid import ERROR, MISSING, SCORED, UNSCORED
 from lockgate.evals.model import Case, Metric, Rubric, Subject
 from lockgate.evals.runner import run_trials
-from lockgate.evals.running import scoring
+from lockgate.evals.running import saving, scoring
 from lockgate.evals.running.meter import Spend
 from lockgate.evals.running.outcome import Outcome, Progress
 from lockgate.evals.running.scoring import prepare
@@ -268,7 +268,7 @@ async def test_what_is_about_to_be_stored_when_the_last_trial_ends_is_stored(
         await asyncio.sleep(0.1 if case.id == "c5" else 0.0)
         return await echo(case, trial)
 
-    monkeypatch.setattr("lockgate.evals.runner.ThreadPoolExecutor", LateThread)
+    monkeypatch.setattr("lockgate.evals.running.saving.ThreadPoolExecutor", LateThread)
     await run(database, Opened(last_is_slow))
     assert (await run(database, Opened())).cached == 6
 
@@ -283,7 +283,7 @@ class FullDisk(TrialStore):
 async def test_a_full_disk_ends_the_evaluation_with_a_remedy(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "BATCH_SECONDS", 0.01)
+    monkeypatch.setattr(saving, "BATCH_SECONDS", 0.01)
 
     async def slow(case: Case, trial: int) -> RunResult:
         await asyncio.sleep(0.02)
