@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import update
 
 from lockgate.errors import Conflict, InputError
-from lockgate.runs import RunRequest
+from lockgate.runs import Origin, RunRequest
 from lockgate.runtime import service as runs
 from lockgate.settings.model import Scope
 from lockgate.settings.service import Settings
@@ -120,11 +120,13 @@ async def test_a_run_suspends_is_approved_resumes_elsewhere_and_writes_once(
 async def test_a_resumed_run_calls_no_tool_that_its_caller_may_not(
     control: Database, open_service: Open, ask: Ask, shop: Any, clock: FakeClock
 ) -> None:
-    request = ask(tools=("read_order", "refund"))
+    origin = Origin(key="key_1", key_limits=(("daily_usd", 5.0),), labels=("beta",), session="s1")
+    request = ask(tools=("read_order", "refund"), origin=origin)
     suspended = await open_service().run(request)
     Approvals(control, clock).approve(suspended.approval_id or "", "ann")
     [waiting] = runs.resumable(control)
     assert waiting.tools == ("read_order", "refund")  # its new token will say so too
+    assert waiting.origin == origin  # and whom its calls count for
     narrowed = update(run_table).where(run_table.c.id == request.run_id).values(tools=["read_order"])
     with control.write() as connection:
         connection.execute(narrowed)
