@@ -65,7 +65,7 @@ class Machine:
         self.ledger.persist(self.table)
 
     def agrees(self) -> bool:
-        assert self.spans.flush()
+        assert self.spans.flush(60)
         return all(line.agrees for line in self.accounting.reconcile())
 
 
@@ -101,7 +101,7 @@ def test_calls_that_were_under_way_on_a_lost_machine_cannot_pass_the_cap(machine
     lost.call(100)
     lost.write_down()
     lost.table.mark_sent(lost.hold(400))  # it is lost now, and its provider bills this: nobody here heard of it
-    assert lost.spans.flush()
+    assert lost.spans.flush(60)
     other.call(50)
     lose(lost, other)
     assert other.agrees()
@@ -119,7 +119,7 @@ def test_what_it_really_spent_is_put_right_to_the_last_cent(machine: Callable[[s
     lost.call(100)
     lost.write_down()
     lost.call(200)  # it is lost before this is written down
-    assert lost.spans.flush()
+    assert lost.spans.flush(60)
     other.call(50)
     lose(lost, other)
     assert other.agrees()
@@ -138,7 +138,7 @@ def test_it_is_charged_once(machine: Callable[[str], Machine]) -> None:
     lost, other = machine("a"), machine("b")
     lost.call(300)
     lost.write_down()
-    assert lost.spans.flush()
+    assert lost.spans.flush(60)
     lose(lost, other)
     assert other.agrees()
     assert other.agrees()

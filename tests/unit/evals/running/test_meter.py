@@ -28,7 +28,7 @@ async def test_calls_at_the_same_time_never_pass_the_limit_and_use_what_the_othe
     spend = Spend(limit=100)
     pace = Pace(10)
     outcomes = await asyncio.gather(
-        *(Meter(spend, pace).call(paid, bound=lambda: 60, timeout=5) for _ in range(10)), return_exceptions=True
+        *(Meter(spend, pace).call(paid, bound=lambda: 60, timeout=60) for _ in range(10)), return_exceptions=True
     )
     answered = [one for one in outcomes if isinstance(one, Answer)]
     assert len(answered) == 2  # 30 + 30; a third could come to 120
@@ -50,7 +50,7 @@ async def test_a_call_with_an_unknown_outcome_counts_at_its_full_hold(failure: L
 
     spend = Spend(limit=100)
     with pytest.raises(UpstreamError):
-        await Meter(spend, Pace(1)).call(fails, bound=lambda: 60, timeout=5)
+        await Meter(spend, Pace(1)).call(fails, bound=lambda: 60, timeout=60)
     assert (spend.total, spend.held) == (spent, 0)
 
 
@@ -63,7 +63,7 @@ async def test_a_429_is_sent_again_after_the_time_the_provider_named() -> None:
         return Answer(30)
 
     meter = Meter(Spend(), Pace(8))
-    assert (await meter.call(busy, bound=lambda: 0, timeout=5)).cost_nano == 30
+    assert (await meter.call(busy, bound=lambda: 0, timeout=60)).cost_nano == 30
     assert meter.waited >= 0.02
     assert meter.pace.limit < 8
 
@@ -78,12 +78,12 @@ async def test_a_429_that_asks_for_more_time_than_there_is_is_raised_at_once() -
 
 async def test_a_trials_own_caps_stop_it() -> None:
     meter = Meter(Spend(), Pace(1), Caps(nano=100, tokens=15))
-    await meter.call(paid, bound=lambda: 60, timeout=5)
+    await meter.call(paid, bound=lambda: 60, timeout=60)
     assert meter.check_tokens() == 5
     meter.check_used()
     with pytest.raises(RunFailed, match="trial has spent"):
-        await meter.call(paid, bound=lambda: 80, timeout=5)
-    await meter.call(paid, bound=lambda: 60, timeout=5)
+        await meter.call(paid, bound=lambda: 80, timeout=60)
+    await meter.call(paid, bound=lambda: 60, timeout=60)
     for check in (meter.check_tokens, meter.check_used):  # before another call, and for the answer that was too long
         with pytest.raises(RunFailed, match="20 tokens of 15"):
             check()
@@ -109,5 +109,5 @@ async def test_after_a_429_no_more_calls_are_under_way_than_the_provider_bears()
         seen.append(pace.sending)
         return await paid()
 
-    await asyncio.gather(*(Meter(Spend(), pace).call(counts, bound=lambda: 0, timeout=5) for _ in range(8)))
+    await asyncio.gather(*(Meter(Spend(), pace).call(counts, bound=lambda: 0, timeout=60) for _ in range(8)))
     assert (len(seen), max(seen)) == (8, 2)
