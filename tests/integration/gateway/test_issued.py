@@ -15,6 +15,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from lockgate.errors import Unauthenticated, Unavailable
+from lockgate.gateway import issued
 from lockgate.gateway.issued import ASK_AGAIN, BELIEVED, KEYS_KEPT, Tokens
 from lockgate.project.identity import Issuer
 from lockgate.testing import FakeClock
@@ -75,7 +76,8 @@ def rsa_keys() -> list[rsa.RSAPrivateKey]:
 
 
 @pytest.fixture
-def provider(rsa_keys: list[rsa.RSAPrivateKey]) -> Iterator[Provider]:
+def provider(rsa_keys: list[rsa.RSAPrivateKey], monkeypatch: pytest.MonkeyPatch) -> Iterator[Provider]:
+    monkeypatch.setattr(issued, "FETCH_SECONDS", 60.0)
     made = Provider()
     made.keys["one"] = rsa_keys[0]
     yield made
