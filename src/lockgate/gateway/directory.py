@@ -63,9 +63,9 @@ class Directory:
 
     def refresh(self) -> bool:
         """Read the store once. False when it does not answer: then the last snapshot stays, with its leases."""
-        for look in self._files:
-            look()
         try:
+            for look in self._files:
+                look()
             with self._control.read() as connection:
                 routes = store.all_routes(connection)
                 changed = self._following.refresh(connection)
@@ -97,6 +97,9 @@ class Directory:
     def _run(self) -> None:
         due = time.monotonic() + INTERVAL
         while not self._stopping.wait(LOOK):
-            if self._changed() or time.monotonic() >= due:
-                self.refresh()
-                due = time.monotonic() + INTERVAL
+            try:
+                if self._changed() or time.monotonic() >= due:
+                    due = time.monotonic() + INTERVAL
+                    self.refresh()
+            except Exception:  # the thread's boundary: without it the worker would never again hear of anything
+                log.exception("keys, routes and settings were not read")

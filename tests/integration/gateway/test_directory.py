@@ -114,3 +114,26 @@ def test_a_written_route_is_a_change_once_and_a_store_that_is_away_is_none(
         away.setattr(control, "read", lambda: (_ for _ in ()).throw(OperationalError("away", {}, Exception())))
         assert not changed()
     assert changed()
+
+
+def test_whatever_fails_the_next_reading_comes(control: Database) -> None:
+    failures = [OperationalError("", None, Exception("away")), None, RuntimeError("a defect"), None]
+    looks = 0
+
+    def count_machines() -> None:
+        nonlocal looks
+        looks += 1
+        if failures and (failure := failures.pop(0)):
+            raise failure
+
+    clock = FakeClock(1000.0)
+    directory = Directory(control, Keys(control, clock), clock, files=[count_machines])
+    assert not directory.refresh()
+    directory.start()
+    try:
+        deadline = time.monotonic() + 60
+        while looks < 5:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    finally:
+        directory.stop()
