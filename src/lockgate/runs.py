@@ -27,6 +27,7 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     task: str | None = None
     labels: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
+    cache: Literal["", "bypass", "refresh"] = ""  # whether answers may come from the cache, and go into it
 
 
 class RunRequest(msgspec.Struct, frozen=True, kw_only=True):

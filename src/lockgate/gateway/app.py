@@ -31,7 +31,7 @@ from lockgate.gateway.directory import Directory
 from lockgate.gateway.exchange import ClientGone, Exchange, Headers, Rooms
 from lockgate.gateway.keys import LEASE
 from lockgate.gateway.model import Identity
-from lockgate.gateway.origins import origin_of
+from lockgate.gateway.origins import cache_wish, origin_of
 from lockgate.gateway.protocols.dialect import Dialect
 from lockgate.gateway.protocols.model import Request
 from lockgate.gateway.protocols.passages import DIALECTS
@@ -236,6 +236,8 @@ class Gateway:
         origin = origin_of(exchange.headers, identity)
         if origin.session is None and session is not None:
             origin = msgspec.structs.replace(origin, session=session)
+        if wish := cache_wish(exchange.headers):
+            origin = msgspec.structs.replace(origin, cache=wish)
         asked = Asked(
             agent=agent,
             input=input,

@@ -6,13 +6,14 @@ count for what its caller said, whatever headers they carry; headers of theirs a
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from lockgate.errors import InputError
 from lockgate.gateway.model import Identity
 from lockgate.gateway.routing.triage import TAGS, tags_of
 from lockgate.runs import Origin
 
+CACHE = "x-lockgate-cache"
 MAX_NAME = 128
 MAX_SESSION = 256
 MAX_LABELS = 8
@@ -35,7 +36,16 @@ def origin_of(headers: Any, identity: Identity) -> Origin:
         task=above.task or name_of("x-lockgate-task", task),
         labels=_several("x-lockgate-labels", [] if labels is None else labels.split(","), above.labels),
         tags=_several(TAGS, tags_of(tags), above.tags),
+        cache=above.cache,
     )
+
+
+def cache_wish(headers: Any) -> Literal["", "bypass", "refresh"]:
+    """``bypass``: neither look into the cache nor keep; ``refresh``: do not look, but keep."""
+    told, control = (headers.get(CACHE) or "").lower(), (headers.get("cache-control") or "").lower()
+    if told in ("bypass", "off", "no-store") or "no-store" in control:
+        return "bypass"
+    return "refresh" if told == "refresh" or "no-cache" in control else ""
 
 
 def name_of(header: str, value: str | None, longest: int = MAX_NAME) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from lockgate.testing import FakeModelServer, Reply, call, failing
 from lockgate.versions.model import Guardrails
 
 if TYPE_CHECKING:
-    from conftest import RunningGateway
+    from conftest import FakeHost, RunningGateway
 
 USED = Usage(input_tokens=1000, output_tokens=500)  # $0.002
 FRESH: dict[str, Any] = {"temperature": 0}
@@ -107,6 +108,21 @@ def test_the_bypass_header_and_its_like(gateway: RunningGateway, model: FakeMode
     assert result(gateway.ask(key, "hi", headers={"x-lockgate-cache": "bypass"}, **FRESH)[1]) == "off; bypass"
     assert result(gateway.ask(key, "hi", headers={"cache-control": "no-cache"}, **FRESH)[1]) == "miss; refresh"
     assert said(gateway.ask(key, "hi", **FRESH)[2]) == "answer 2"
+
+
+def test_what_a_runs_caller_says_of_the_cache_holds_for_the_runs_calls(
+    gateway: RunningGateway, model: FakeModelServer, hosts: Callable[[str], FakeHost]
+) -> None:
+    gateway.route()
+    host, key = hosts("b"), gateway.key()
+
+    def run(**headers: str) -> str:
+        assert gateway.ask(key, model="agent:triage", headers=headers)[0] == 200
+        return result(gateway.ask(host.requests[-1].token, "hi", **FRESH)[1])
+
+    assert [run(), run()] == ["miss", "exact"]
+    assert run(**{"x-lockgate-cache": "refresh"}) == "miss; refresh"
+    assert run(**{"cache-control": "no-store"}) == "off; bypass"
 
 
 def test_errors_are_not_kept(gateway: RunningGateway, model: FakeModelServer) -> None:

@@ -17,6 +17,7 @@ from lockgate.gateway.cache.keys import Scope
 from lockgate.gateway.cache.store import Answers, Kept
 from lockgate.gateway.calls.call import Call
 from lockgate.gateway.calls.seams import Hit
+from lockgate.gateway.origins import CACHE, cache_wish
 from lockgate.gateway.protocols.embeddings import Embeddings
 from lockgate.gateway.protocols.model import Request
 from lockgate.gateway.routing import triage
@@ -27,9 +28,6 @@ from lockgate.versions.model import AgentVersion
 
 if TYPE_CHECKING:
     import numpy as np
-
-HEADER = "x-lockgate-cache"
-"""``bypass``: neither look nor keep; ``refresh``: do not look, but keep."""
 
 Ask = Callable[[Call, str, Request], Awaitable[dict[str, Any]]]
 _LARGEST_QUESTION = 8000  # characters
@@ -146,14 +144,12 @@ class AnswerCache:
         tenant, config, _ = self._settings(call)
         if config is None or not config.exact or (tenant is not None and tenant.no_store):
             return False
-        told = (call.exchange.headers.get(HEADER) or "").lower()
-        control = (call.exchange.headers.get("cache-control") or "").lower()
-        if told in ("bypass", "off", "no-store") or "no-store" in control:
+        if _wish(call) == "bypass":
             reason: str | None = "bypass"
         else:
             reason = _unfit(call.request, config)
         if reason is not None:
-            call.headers.append((HEADER, f"off; {reason}"))
+            call.headers.append((CACHE, f"off; {reason}"))
             self._metrics.note(call, "off")
             return False
         return True
@@ -167,8 +163,7 @@ class AnswerCache:
         scope = Scope(call.identity.tenant, call.identity.environment, call.effective_digest or "", policy, chosen_by)
         asked = _Asked(config, keys.key_of(call.request, call.provider, call.model, scope))
         call.notes["cache"] = asked
-        told = (call.exchange.headers.get(HEADER) or "").lower()
-        if told == "refresh" or "no-cache" in (call.exchange.headers.get("cache-control") or "").lower():
+        if _wish(call) == "refresh":
             self._missed(call, "miss; refresh")
             return None
         now = self._clock()
@@ -228,7 +223,7 @@ class AnswerCache:
 
     def _missed(self, call: Call, said: str) -> None:
         self._metrics.note(call, "miss")
-        call.headers.append((HEADER, said))
+        call.headers.append((CACHE, said))
         call.attributes["lockgate.cache.hit"] = "miss"
 
     async def _similar(self, call: Call, asked: _Asked, semantic: Semantic, scope: Scope, now: float) -> Hit | None:
@@ -265,6 +260,11 @@ class AnswerCache:
         if vector.ndim != 1 or not np.isfinite(length) or length == 0:
             raise UpstreamError(f"{semantic.wire_name!r} answered with no vector", sent=True)
         return vector / length
+
+
+def _wish(call: Call) -> str:
+    """Whether the caller, or whoever started the run that calls, wants no answer from the cache."""
+    return cache_wish(call.exchange.headers) or ("" if call.run is None else call.run.origin.cache)
 
 
 def _unfit(request: Request, config: Config) -> str | None:
