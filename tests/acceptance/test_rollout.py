@@ -68,9 +68,20 @@ class Shop:
         self._key = key
         self._numbers = itertools.count()
         self._stop = threading.Event()
+        self._until_served()
         self._users = [threading.Thread(target=self._use, daemon=True) for _ in range(2)]
         for user in self._users:
             user.start()
+
+    def _until_served(self) -> None:
+        end = time.monotonic() + WAIT
+        while True:
+            try:
+                self.ask()
+                return
+            except OSError:  # a host takes a moment to start
+                assert time.monotonic() < end
+                time.sleep(0.3)
 
     def leave(self) -> None:
         self._stop.set()

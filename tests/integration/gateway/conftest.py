@@ -111,7 +111,7 @@ class RunningGateway:
             arm="stable",
             trace_id="1" * 32,
             depth=0,
-            expires_at=self.app.clock() + 60,
+            expires_at=self.app.clock() + 3600,
             max_usd_nano=None,
             max_llm_calls=100,
             max_tokens=1_000_000,

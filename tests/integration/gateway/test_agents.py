@@ -71,7 +71,7 @@ def wait_until(condition: Callable[[], Any], what: str) -> None:
 
 
 def lease() -> dict[str, Any]:
-    return {**CANARY, "lease_until": time.time() + 60}
+    return {**CANARY, "lease_until": time.time() + 3600}
 
 
 def test_a_runs_calls_count_for_what_its_caller_said_and_for_the_callers_key(
@@ -325,7 +325,7 @@ def test_a_run_that_starts_runs_too_deep_is_stopped(gateway: RunningGateway, hos
     host = hosts(STABLE)
     claims = RunClaims(
         run_id="run_1", agent="other", environment="dev", tenant="acme", behaviour_digest="a", effective_digest="b",
-        arm="stable", trace_id="ab" * 16, depth=1, expires_at=time.time() + 60, max_usd_nano=None, max_llm_calls=1,
+        arm="stable", trace_id="ab" * 16, depth=1, expires_at=time.time() + 3600, max_usd_nano=None, max_llm_calls=1,
         max_tokens=1,
     )  # fmt: skip
     assert run(gateway, {"input": "x"}, key=sign(claims, gateway.app.secret))[0] == 200

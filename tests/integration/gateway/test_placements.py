@@ -75,14 +75,17 @@ def shop(tmp_path_factory: pytest.TempPathFactory, models: dict[str, FakeModelSe
     assert lockgate(root, "lock").returncode == 0
     who = ("-c", "user.name=test", "-c", "user.email=test@localhost")
     for command in (("init", "--quiet", "--initial-branch=main"), ("add", "-A"), ("commit", "--quiet", "-m", "one")):
-        subprocess.run(["git", *who, *command], cwd=root, check=True, capture_output=True, timeout=30)
+        subprocess.run(["git", *who, *command], cwd=root, check=True, capture_output=True, timeout=120)
     # What runs here reads this file; what is deployed in dev was read from the branch.
     (root / "lockgate.yaml").write_text(PROJECT.format(url=models["here"].base_url))
     applied = lockgate(root, "apply", "--env", "prod", "--json")
     assert applied.returncode == 0, applied.stderr
     up = Up(root)
     try:
-        yield Shop(root, up.url)
+        shop = Shop(root, up.url)
+        for environment in ("prod", "dev"):
+            wait_until(lambda environment=environment: run(shop, environment)[0] == 200, f"{environment} is served")
+        yield shop
     finally:
         up.stop()
 
@@ -106,7 +109,7 @@ def test_a_provider_that_only_the_followed_branch_names_serves_what_it_deployed(
         told = json.loads(lockgate(shop.root, "gitops", "status", "--json").stdout)
         return [one["status"] for one in told["agents"] if one["environment"] == "dev"] == ["Synced"]
 
-    wait_until(synced, "dev is not synced", 60)
+    wait_until(synced, "dev is not synced")
     status, result = run(shop, "dev")
     assert (status, result["output"], result["error"]) == (200, "branch", None)
 
@@ -134,6 +137,6 @@ def test_an_address_in_the_file_is_followed_by_plain_calls_and_by_versions_from_
     here = before.partition("base_url: '")[2].partition("'")[0]
     file.write_text(before.replace(here, others))
     try:
-        wait_until(lambda: said() == "prod", "the address is not followed", 10)
+        wait_until(lambda: said() == "prod", "the address is not followed")
     finally:
         file.write_text(before)

@@ -362,7 +362,7 @@ def test_what_cannot_be_bounded_is_refused_under_a_cap_and_passes_without(
     model.requests.clear()
     claims = RunClaims(
         run_id="run_1", agent="triage", environment="dev", tenant="acme", behaviour_digest="sha256:" + "a" * 64,
-        effective_digest="sha256:" + "b" * 64, arm="stable", trace_id="1" * 32, depth=0, expires_at=time.time() + 60,
+        effective_digest="sha256:" + "b" * 64, arm="stable", trace_id="1" * 32, depth=0, expires_at=time.time() + 3600,
         max_usd_nano=1_000_000_000, max_llm_calls=10, max_tokens=50_000,
     )  # fmt: skip
     token = sign(claims, gateway.app.secret)

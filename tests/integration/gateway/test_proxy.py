@@ -426,7 +426,7 @@ def token(gateway: RunningGateway, **claims: Any) -> str:
     values: dict[str, Any] = {
         "run_id": "run_1", "agent": "triage", "environment": "dev", "tenant": "acme",
         "behaviour_digest": "sha256:aa", "effective_digest": "sha256:bb", "arm": "candidate",
-        "trace_id": "ab" * 16, "depth": 0, "expires_at": time.time() + 60, "max_usd_nano": None,
+        "trace_id": "ab" * 16, "depth": 0, "expires_at": time.time() + 3600, "max_usd_nano": None,
         "max_llm_calls": 10, "max_tokens": 50_000,
     }  # fmt: skip
     return sign(RunClaims(**{**values, **claims}), gateway.app.secret)

@@ -217,7 +217,7 @@ def test_a_run_falls_back_as_its_version_says_unless_its_loop_does_so_itself(
     )
     claims = RunClaims(
         run_id="run_1", agent="triage", environment="dev", tenant="acme", behaviour_digest="sha256:fb",
-        effective_digest="sha256:" + "b" * 64, arm="stable", trace_id="1" * 32, depth=0, expires_at=time.time() + 60,
+        effective_digest="sha256:" + "b" * 64, arm="stable", trace_id="1" * 32, depth=0, expires_at=time.time() + 3600,
         max_usd_nano=None, max_llm_calls=50, max_tokens=500_000,
     )  # fmt: skip
     model.respond = lambda _: failing(404)

@@ -55,7 +55,7 @@ def test_spans_sent_under_a_run_token_belong_to_the_run(gateway: RunningGateway)
         arm="stable",
         trace_id="ab" * 16,
         depth=0,
-        expires_at=gateway.app.clock() + 60,
+        expires_at=gateway.app.clock() + 3600,
         max_usd_nano=None,
         max_llm_calls=1,
         max_tokens=1,
