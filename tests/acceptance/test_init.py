@@ -80,7 +80,7 @@ def test_the_tests_of_a_scaffolded_project_pass_on_a_scripted_model(template: st
         env=environment,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=280,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -1,4 +1,4 @@
-"""A provider's key, and the secrets in its headers, on the gateway's way: in no answer, span or file, and no call waits for another's secret store."""
+"""A provider's key, and the secrets in its headers: in no answer, span or file; nobody waits for another's secret store."""
 
 from __future__ import annotations
 

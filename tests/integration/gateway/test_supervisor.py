@@ -207,7 +207,7 @@ def test_a_spare_ends_when_nobody_can_tell_it_anything_any_more(tmp_path: Path) 
 def test_a_spare_goes_on_as_the_command_it_is_told(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "lockgate.gateway.spare"]
     done = subprocess.run(
-        command, input='["--version"]\n', cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+        command, input='["--version"]\n', cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
     )
     assert (done.returncode, done.stdout.split()[0]) == (0, "lockgate")
 

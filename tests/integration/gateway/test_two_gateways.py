@@ -115,7 +115,7 @@ class Machine:
         """A command on this machine."""
         arguments = [sys.executable, "-m", "lockgate", *command]
         return subprocess.run(
-            arguments, cwd=self.app.project.root, capture_output=True, text=True, timeout=60, check=False
+            arguments, cwd=self.app.project.root, capture_output=True, text=True, timeout=120, check=False
         )
 
     def lose(self) -> None:

@@ -75,7 +75,7 @@ async def command(root: Path, *arguments: str) -> tuple[int, str, str, set[str]]
     """Run it as a process: (exit code, stdout, stderr, the modules it imported)."""
     started = [sys.executable, "-X", "importtime", "-m", "lockgate", *arguments]
     done = await asyncio.to_thread(
-        subprocess.run, started, cwd=root, capture_output=True, text=True, timeout=60, check=False
+        subprocess.run, started, cwd=root, capture_output=True, text=True, timeout=120, check=False
     )
     lines = done.stderr.splitlines()
     imported = {line.rpartition("|")[2].strip() for line in lines if line.startswith("import time:")}

@@ -298,7 +298,7 @@ def test_the_command_takes_the_password_from_standard_input(
 
     def command(root: Path, *arguments: str, typed: str) -> subprocess.CompletedProcess[str]:
         words = [sys.executable, "-m", "lockgate", *arguments, "--username", "me"]
-        return subprocess.run(words, cwd=root, input=typed, capture_output=True, text=True, timeout=60, check=False)
+        return subprocess.run(words, cwd=root, input=typed, capture_output=True, text=True, timeout=120, check=False)
 
     where = str(at(server))
     done = command(app.project.root, "push", "triage", where, typed="planted-canary\n")
