@@ -1,4 +1,4 @@
-"""A provider's key, and the secrets in its headers: in no answer, span or file; nobody waits for another's secret store."""
+"""A provider's key, and the secrets in its headers: in no answer, span or file; a slow secret store holds up nobody."""
 
 from __future__ import annotations
 
