@@ -180,7 +180,7 @@ class Attempts:
         """The upstream failed. Where it answered, the request itself may be why: then one call speaks against it once,
         or two of them, tried again and again, would switch it off for everybody."""
         blamed = attempt.call.notes.setdefault("blamed", set())
-        if attempt.status is not None and attempt.endpoint in blamed:
+        if attempt.status and attempt.endpoint in blamed:
             attempt.pool.unclear(attempt.endpoint)
         else:
             attempt.pool.failed(attempt.endpoint)

@@ -76,12 +76,14 @@ def is_inside(host: str) -> bool:
 
 def is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
     """Whether it, and the IPv4 address that it may carry (mapped, NAT64, 6to4, Teredo), is one of the internet."""
-    inner: ipaddress.IPv4Address | ipaddress.IPv6Address | None = None
+    inner: ipaddress.IPv4Address | None = None
     if isinstance(address, ipaddress.IPv6Address):
-        inner = address.ipv4_mapped or address.sixtofour or (address.teredo and address.teredo[1]) or None
+        inner = address.ipv4_mapped or address.sixtofour
+        if address.teredo is not None:
+            inner = address.teredo[1]
         if int(address) >> 32 in (0, _NAT64):
             inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-    return (inner or address).is_global
+    return (address if inner is None else inner).is_global
 
 
 def address_of(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
