@@ -54,6 +54,8 @@ class LockgateError(Exception):
     exit_code = 4
     status = 500
     code = "internal_error"
+    paid_nano = 0
+    """What a call that failed cost all the same."""
 
     def __init__(self, message: str, *, remedy: str | None = None) -> None:
         super().__init__(message)

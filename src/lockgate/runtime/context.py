@@ -206,6 +206,7 @@ class RunContext:
             problem = _message_problem(completion.message)
             failure = RunFailed("model_invalid", f"model {step.name!r}: {problem}") if problem else None
         except (LockgateError, TimeoutError) as error:
+            step.cost_nano = getattr(error, "paid_nano", 0)
             failure = model_failure(error, model=step.name, timeout=timeout)
         end_step(step, failure, now=self._clock())
         if not self._client.records_spans:

@@ -169,7 +169,7 @@ class ToolCalls:
         key = hash_of([contract.name, step.request])
         known = self._kept.get(key)
         if known is not None and self._clock() < known[0]:
-            step.response = plain(known[1])
+            step.response, step.from_cache = plain(known[1]), True
             return None
         failure = await self._call(step, contract)
         if failure is None:

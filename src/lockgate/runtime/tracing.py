@@ -94,6 +94,8 @@ class Tracer:
         }
         if step.replayed:
             attributes["lockgate.tool.replayed"] = True
+        if step.from_cache:
+            attributes["lockgate.cache.hit"] = "tool"
         if not self._version.guardrails.pii_redaction:
             attributes["gen_ai.tool.call.arguments"] = _text(step.request)
             attributes["gen_ai.tool.call.result"] = _text(step.response)

@@ -54,7 +54,9 @@ def usage_of(usage: Any) -> Usage:
 
 def failure_of(status: int, headers: Mapping[str, str], data: bytes, model: ModelRef) -> LockgateError:
     """An error answer, of a provider or of the gateway, as an exception of ours."""
-    return refusal_of(status, headers, data, f"model {wire_name(model)!r}")
+    failure = refusal_of(status, headers, data, f"model {wire_name(model)!r}")
+    failure.paid_nano = _cost(headers.get(COST_HEADER))
+    return failure
 
 
 def refusal_of(status: int, headers: Mapping[str, str], data: bytes, what: str) -> LockgateError:

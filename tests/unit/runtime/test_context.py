@@ -139,7 +139,8 @@ async def test_a_read_is_recorded_when_it_is_done(start: Any) -> None:
 async def test_a_repeated_read_is_made_once_where_that_is_wanted_and_again_after_a_write(
     start: Any, workshop: Any
 ) -> None:
-    ctx = start(cache={"tools": True, "ttl": 60.0})
+    spans: list[Span] = []
+    ctx = start(cache={"tools": True, "ttl": 60.0}, emit=spans.append)
     first = await ctx.tool("read_order", {"order_id": "A"})
     first["item"] = "changed by its caller"
     assert (await ctx.tool("read_order", {"order_id": "A"}))["item"] == "kettle"
@@ -149,6 +150,7 @@ async def test_a_repeated_read_is_made_once_where_that_is_wanted_and_again_after
     await ctx.tool("read_order", {"order_id": "A"})
     assert workshop.calls[2:] == ["refund A 1", "read A"]
     assert len(ctx.journal.steps) == 5
+    assert [span.attributes.get("lockgate.cache.hit") for span in spans] == [None, "tool", None, None, None]
 
 
 async def test_a_read_that_failed_is_made_again(start: Any, workshop: Any) -> None:

@@ -84,6 +84,7 @@ def test_an_error_answer_is_an_error_of_its_kind(
 
 
 def test_an_error_says_whether_the_request_was_sent_when_the_gateway_knows() -> None:
+    assert failure_of(502, {"x-lockgate-cost-usd": "0.000002"}, b"{}", MODEL).paid_nano == 2000
     unsent = failure_of(502, {}, b'{"error": {"message": "down", "sent": false}}', MODEL)
     unknown = failure_of(502, {}, b"Bad Gateway", MODEL)
     assert isinstance(unsent, UpstreamError)
