@@ -194,10 +194,11 @@ class Trials:
         missing: list[int] = []
         stale: list[tuple[str, int]] = []
         new = [row for row in rows if not all(ended[row] for ended in self.ended[:trials])]
+        any_stored = await asyncio.to_thread(self.store.any)
         for start in range(0, len(new), CHUNK):
             some = new[start : start + CHUNK]
             digests = [self.digests[row] for row in some]
-            results = await asyncio.to_thread(self.store.results, digests)
+            results = await asyncio.to_thread(self.store.results, digests) if any_stored else {}
             wanted = {score_key(scoring.digest, self.expectations[row]) for scoring in slow for row in some}
             known = await asyncio.to_thread(self.store.scores, digests, wanted) if slow and results else {}
             found: deque[tuple[int, int, RunResult]] = deque()

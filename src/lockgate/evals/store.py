@@ -75,6 +75,12 @@ class TrialStore:
             if records or calls:
                 self.save(records, calls)
 
+    def any(self) -> bool:
+        """Whether there is any trial of the version."""
+        query = select(trials.c.trial).where(trials.c.effective_digest == self._effective).limit(1)
+        with self._control.read() as connection:
+            return connection.execute(query).first() is not None
+
     def results(self, case_digests: Sequence[str]) -> dict[tuple[str, int], RunResult]:
         """What is there already, by case digest and trial."""
         query = select(trials.c.case_digest, trials.c.trial, trials.c.result).where(
@@ -117,10 +123,16 @@ class TrialStore:
         """Drop the trials of these cases, and their scores."""
         with self._control.write() as connection:
             for table in (trial_scores, trial_calls, trials):
-                for start in range(0, len(case_digests), CHUNK):
-                    some = case_digests[start : start + CHUNK]
-                    of_these = table.c.case_digest.in_(some) & (table.c.effective_digest == self._effective)
-                    connection.execute(table.delete().where(of_these))
+                mine = table.c.effective_digest == self._effective
+                there = set(connection.execute(select(table.c.case_digest).where(mine).distinct()).scalars())
+                going = sorted(there.intersection(case_digests))
+                if len(going) == len(there):  # as a rule: all at once takes a tenth of the time
+                    connection.execute(table.delete().where(mine))
+                    continue
+                for start in range(0, len(going), CHUNK):
+                    connection.execute(
+                        table.delete().where(mine, table.c.case_digest.in_(going[start : start + CHUNK]))
+                    )
 
     def forget_trials(self, which: Sequence[tuple[str, int]]) -> None:
         """Drop single trials, by case digest and number, and their scores."""

@@ -158,6 +158,20 @@ def test_writing_a_trial_twice_keeps_the_first(control: Database) -> None:
     assert TrialStore(control, "sha256:f").results(["sha256:c"]) == {}
 
 
+@pytest.mark.parametrize("going", [["sha256:a"], ["sha256:a", "sha256:b", "sha256:none"]])
+def test_trials_are_forgotten_of_the_cases_named_and_of_this_version_alone(control: Database, going: list[str]) -> None:
+    stores = [TrialStore(control, f"sha256:{version}") for version in "12"]
+    result = RunResult(status="completed", output="x")
+    cases = ["sha256:a", "sha256:b"]
+    for store in stores:
+        store.save([TrialRecord(case, case, 0, result, 1.0, [("s", 1.0, "scored", "")]) for case in cases])
+    stores[0].forget(going)
+    left = [case for case in cases if case not in going]
+    assert [digest for digest, _ in stores[0].results(cases)] == left
+    assert [digest for digest, *_ in stores[0].scores(cases, ["s"])] == left
+    assert len(stores[1].results(cases)) == len(stores[1].scores(cases, ["s"])) == 2
+
+
 def test_an_open_verdict_buys_trials_only_where_these_can_settle_it(evals: Evals) -> None:
     card = evaluate(
         evals,
