@@ -22,11 +22,10 @@ import numpy as np
 from lockgate.evals.gate import decide
 from lockgate.evals.grid import SCORED, Grid
 from lockgate.evals.model import Case, Metric, Rubric
-from lockgate.evals.sequential import ALPHA, Level, Stage, design, in_order
+from lockgate.evals.sequential import ALPHA, Stage, design, in_order
 from lockgate.evals.statistics import Floats, by_cluster, estimate, p_below_zero
 
 CASES_A_CLUSTER = 2.5
-FIXED = Level()
 
 
 class Truth(NamedTuple):
@@ -131,7 +130,7 @@ def main() -> None:
     began = time.perf_counter()
     clusters, trials, margin = options.clusters, options.trials, options.margin
     designs = {
-        "fixed n": [Stage(1.0, trials, FIXED)],
+        "fixed n": [Stage(1.0, trials)],
         "sequential": design(clusters, trials, trials),
     }
     truths = [
