@@ -334,7 +334,8 @@ def test_the_purpose_may_come_after_the_file_as_the_node_client_sends_it(
     assert (status, file["purpose"]) == (200, "batch")
     assert b"fake/" not in model.batches.contents[file["id"]]
     status, file = upload(gateway, *form(("file", b"{no lines at all"), ("purpose", b"assistants")))
-    assert (status, model.batches.contents[file["id"]]) == (200, b"{no lines at all")
+    assert status == 200, file
+    assert model.batches.contents[file["id"]] == b"{no lines at all"
 
 
 @pytest.mark.parametrize(
