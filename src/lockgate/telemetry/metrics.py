@@ -24,7 +24,7 @@ TOKEN_BUCKETS = tuple(float(4**power) for power in range(14))
 """Tokens, as the conventions advise: 1 … 67,108,864."""
 
 MOST_SERIES = 1000
-"""Combinations of labels that a counter or histogram keeps apart: callers name models, which must not fill the memory."""
+"""Combinations of labels that a counter or histogram keeps apart: callers name models, and must not fill memory so."""
 OVERFLOW = "other"
 """What the labels of every further combination are."""
 
