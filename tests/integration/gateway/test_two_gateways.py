@@ -205,14 +205,16 @@ async def storm(
                 seen["broke"] += 1
 
     async def watch() -> None:
-        cap, turn = round(CAP_USD * 1e9), 0
+        cap, turn, due = round(CAP_USD * 1e9), 0, 0
         while goes_on():
             await asyncio.sleep(0.1)
             turn += 1
             assert sum(machine.spent()[0] for machine in machines) <= cap
             assert len(provider) <= cap
-            if kills and turn % 12 == 0:
+            answered = seen["200"] + seen["429"]
+            if kills and turn % 12 == 0 and answered >= due:  # a busy machine takes long to start another
                 chance.choice(machines).kill_a_worker(chance)
+                due = answered + 100
 
     async with aiohttp.ClientSession(headers={"authorization": f"Bearer {key}"}) as session:
         clients = [client(session, machine.url) for machine in machines for _ in range(AT_ONCE)]
