@@ -4,8 +4,8 @@ Results are scored as they come, stored in batches off the hot path, and dropped
 stored is found again under (version, case, trial), so a crash resumes where it was and a grown golden set runs only its
 new cases.
 
-While the first answers are waited for there is nothing to do: what comes after the trials is imported then, numpy
-among it, so that it holds up neither the first call nor the verdict.
+While the last answers are waited for there is little to do: what comes after the trials is imported then, numpy among
+it. Before the first call it would hold that up, and between calls those that follow.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ GRACE = 5.0
 """Seconds that a cancelled trial has to end; then it is left behind."""
 TRIES = 8
 """Times a trial is begun anew because of a provider's rate limit, before it is left for another evaluation."""
-FIRST_CALLS_SECONDS = 0.05
-"""In which the first calls have left."""
+LAST_CALLS_SECONDS = 0.02
+"""In which the calls of the last trials to begin have left."""
 
 _CODES: dict[Status, int] = {"scored": SCORED, "skipped": SKIPPED, "unscored": UNSCORED, "error": ERROR}
 
@@ -103,7 +103,7 @@ class Trials:
         needed_after: Sequence[str] = (),
     ) -> None:
         """``most``: trials that may be run in all, for showing how far this is; ``needed_after``: modules that are
-        imported when the first calls are under way."""
+        imported when the last calls are under way."""
         self.cases = cases
         self.most = most
         self.scorings = scorings
@@ -130,6 +130,7 @@ class Trials:
         self.costs, self.seconds = Cells(len(cases)), Cells(len(cases))
         self.ended: list[bytearray] = []  # by trial, then row
         self.needed_after = needed_after
+        self.all_begun = asyncio.Event()
         self.asks = any(SCORERS[scoring.metric.scorer].runs != "inline" for scoring in scorings)
 
     async def run(
@@ -281,8 +282,8 @@ class Trials:
 
     async def _import_what_follows(self) -> None:
         names, self.needed_after = self.needed_after, ()
-        if names:
-            await asyncio.sleep(FIRST_CALLS_SECONDS)
+        await self.all_begun.wait()
+        await asyncio.sleep(LAST_CALLS_SECONDS)
         for name in names:
             import_module(name)
             await asyncio.sleep(0)  # an answer may have come
@@ -300,6 +301,8 @@ class Trials:
                     todo.clear()
                 if todo:
                     trial, row = divmod(todo.popleft(), len(self.cases))
+                    if not todo:
+                        self.all_begun.set()
                     await self._trial(subject, todo, row, trial)
             finally:
                 self.pace.end()

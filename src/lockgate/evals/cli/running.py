@@ -23,7 +23,7 @@ NEEDED_AFTER = (
     "rich.console",
     "rich.table",
 )
-"""What signs the verdict and shows it. It is imported while the first answers are waited for."""
+"""What signs the verdict and shows it. It is imported while the last answers are waited for."""
 
 
 def evaluated(
