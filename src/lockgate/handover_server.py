@@ -37,6 +37,7 @@ class HandoverServer:
 
     async def open(self) -> None:
         """Listen. The caller has made sure that no other control plane does."""
+        self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._path.unlink(missing_ok=True)
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(str(self._path))

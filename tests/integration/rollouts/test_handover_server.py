@@ -49,7 +49,7 @@ def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[App]:
     monkeypatch.chdir(tmp_path)
     opened = App(load_project(tmp_path))
     opened.versions.lock()
-    (opened.home / "run").mkdir(mode=0o700, exist_ok=True)
+    command_socket(opened.home).parent.mkdir(mode=0o700, exist_ok=True)
     yield opened
     opened.control.close()
 
