@@ -110,6 +110,8 @@ class Gateway:
         self._logs_requests = logs.logs_requests()
         self._emit = emit
         self._models: dict[tuple[str, str], tuple[float, list[str]]] = {}
+        self._running: set[asyncio.Task[None]] = set()  # the requests that wait for a run
+        self._stopping = False
         self._paths: dict[tuple[str, str], Handler] = {
             **{("POST", dialect.path): partial(self._call, dialect) for dialect in DIALECTS},
             ("GET", "/v1/models"): self._list_models,
@@ -146,6 +148,12 @@ class Gateway:
             if self._logs_requests:
                 _log_request(exchange)
 
+    async def end_runs(self, seconds: float) -> None:
+        """Take nothing new but the calls of runs, until the runs under way have ended or ``seconds`` are over."""
+        self._stopping = True
+        if self._running:
+            await asyncio.wait(self._running, timeout=seconds)
+
     async def close(self) -> None:
         if self._batches is not None:
             await self._batches.close()
@@ -166,13 +174,15 @@ class Gateway:
 
     async def _identify(self, exchange: Exchange) -> Identity:
         credential = exchange.bearer()
-        return self._access.recall(credential) or await self._access.ask(credential)
+        identity = self._access.recall(credential) or await self._access.ask(credential)
+        if self._stopping and identity.run is None:
+            raise Unavailable("the gateway stops", remedy="ask again: another one takes over, or this one comes back")
+        return identity
 
     # --- model calls ------------------------------------------------------------------------------------------
 
     async def _call(self, dialect: Dialect, exchange: Exchange) -> None:
-        credential = exchange.bearer()
-        identity = self._access.recall(credential) or await self._access.ask(credential)
+        identity = await self._identify(exchange)
         request = dialect.read(await exchange.body())
         if request.model.startswith(AGENT):
             await self._chat_with_agent(exchange, identity, request)
@@ -227,6 +237,10 @@ class Gateway:
         *,
         session: str | None = None,
     ) -> Ran:
+        task = asyncio.current_task()
+        assert task is not None
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
         if identity.run is not None and exchange.trace_id.hex() != identity.run.trace_id:
             exchange.trace_id, exchange.parent_id = bytes.fromhex(identity.run.trace_id), None
         session = exchange.headers.get("x-lockgate-session") or session
@@ -304,8 +318,13 @@ class Gateway:
 
     async def _ready(self, exchange: Exchange) -> None:
         read_at = self._directory.read_at
-        ready = read_at is not None and time.time() - read_at < LEASE  # from then on it refuses keys
-        exchange.respond_json(200 if ready else 503, {"status": "ready" if ready else "the store does not answer"})
+        if self._stopping:
+            status = "stopping"
+        elif read_at is None or time.time() - read_at >= LEASE:  # from then on it refuses keys
+            status = "the store does not answer"
+        else:
+            status = "ready"
+        exchange.respond_json(200 if status == "ready" else 503, {"status": status})
 
     async def _render_metrics(self, exchange: Exchange) -> None:
         exchange.respond(200, [("content-type", CONTENT_TYPE)], self._metrics.render().encode())

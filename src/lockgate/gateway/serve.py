@@ -112,10 +112,14 @@ def serve_forever(
     make_app: Callable[[], RsgiApp],
     descriptor: int,
     *,
+    end_runs: Callable[[float], Awaitable[None]],
     close: Callable[[], Awaitable[None]],
     drain_seconds: float = DRAIN_SECONDS,
 ) -> None:
-    """Serve until SIGTERM; then drain, and ``close`` what the application holds."""
+    """Serve until SIGTERM; then ``end_runs`` within so many seconds, drain, and ``close`` what the application holds.
+
+    Connections are taken until the runs have ended: a run under way makes its next model call over a new one.
+    """
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -127,7 +131,9 @@ def serve_forever(
         gc.freeze()  # what is there now lives as long as the process: never look through it again
         gc.set_threshold(20_000, 20, 20)
         await stopping.wait()
-        await server.drain(drain_seconds)
+        deadline = loop.time() + drain_seconds
+        await end_runs(drain_seconds)
+        await server.drain(max(0.0, deadline - loop.time()))
         await close()
 
     import uvloop  # the supervisor, which binds the socket, needs none

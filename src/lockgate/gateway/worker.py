@@ -239,6 +239,11 @@ class Worker:
             emit=app.spans.emit,
         ).routes()
 
+    async def end_runs(self, seconds: float) -> None:
+        """Before the last call: serve only what the runs under way ask for, until they have ended."""
+        if self._gateway is not None:
+            await self._gateway.end_runs(seconds)
+
     async def close(self) -> None:
         """After the last call: write out spans, close connections."""
         if self._gateway is not None:
@@ -267,7 +272,9 @@ def main() -> None:
     from lockgate.gateway.serve import serve_forever
 
     worker = Worker(open_app(), arguments.index)
-    serve_forever(worker.start, arguments.fd, close=worker.close, drain_seconds=arguments.drain)
+    serve_forever(
+        worker.start, arguments.fd, end_runs=worker.end_runs, close=worker.close, drain_seconds=arguments.drain
+    )
 
 
 if __name__ == "__main__":

@@ -306,6 +306,35 @@ def test_a_stop_lets_the_calls_under_way_end_and_leaves_nobody(
     assert not any(running(pid) for pid in pids)
 
 
+def test_a_stop_lets_the_runs_under_way_end_with_all_the_calls_they_still_make(
+    project: Path, key: str, model: FakeModelServer, none_up: None
+) -> None:
+    one = Up(project)
+    wait_until(lambda: run(one, key)[0] == 200, "a host")
+    go_on = threading.Event()
+
+    def two_steps(request: ModelRequest) -> Reply:
+        if len(request.body["messages"]) > 2:
+            return Reply(text="seen")
+        go_on.wait(WAIT)
+        return Reply(text="")  # an empty answer is asked for again
+
+    model.respond = two_steps
+    count = len(model.requests)
+    answered: list[Any] = []
+    caller = threading.Thread(target=lambda: answered.append(run(one, key)))
+    caller.start()
+    model.wait_for_requests(count + 1)
+    one.process.send_signal(signal.SIGTERM)
+    wait_until(lambda: refuses(one.url) or ask(one.url, "/ready", key)[0] == 503, "the gateway still says ready")
+    assert refuses(one.url) or chat(one, key) == 503
+    go_on.set()
+    assert one.stop() == 0
+    caller.join(WAIT)
+    ((status, ended),) = answered
+    assert (status, ended["status"], ended["output"]) == (200, "completed", "seen"), (ended, one.output)
+
+
 def test_the_gateway_alone_serves_models_and_says_that_there_is_no_control_plane(
     project: Path, key: str, model: FakeModelServer, none_up: None
 ) -> None:
