@@ -123,6 +123,7 @@ def test_an_agent_that_never_returns_fails_its_trials_and_the_others_go_on(proje
     assert code_ == 0, said
     card = json.loads(said[said.index("{") : said.rindex("}") + 1])
     assert card["failures"] == {"trial_timeout": 1}
+    assert any(one.startswith("1 trial failed with trial_timeout: ") for one in card["warnings"]), card["warnings"]
     assert sum(metric["errors"] for metric in card["metrics"] if metric["name"] == "field_match") == 1
 
 

@@ -11,7 +11,7 @@ from lockgate.errors import InputError, LockgateError, Unavailable
 from lockgate.evals import golden
 from lockgate.evals.model import Case, MetricCard, Rubric
 from lockgate.evals.running.meter import Spend
-from lockgate.evals.running.outcome import Outcome
+from lockgate.evals.running.outcome import NOT_THE_AGENT, Outcome
 from lockgate.money import show_usd
 
 if TYPE_CHECKING:
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 COULD_NOT = 0.5
 """From this share of trials lost to a failing provider on, there is no verdict at all."""
-
+LONGEST = 200
+"""Characters of an error that a scorecard shows."""
 
 Calibrations: TypeAlias = "dict[str, Calibration | None]"
 """The newest calibration of the judge on each metric that it scores."""
@@ -71,6 +72,11 @@ def warnings_of(
         found.append(f"{met} trials met a failing provider; the same command tries them again")
     if other is not None and (met := other.not_the_agent - other.failures["budget_exceeded"]):
         found.append(f"{met} of the baseline's trials met a failing provider and were left out")
+    for kind, error in outcome.errors.items():
+        if error and kind not in NOT_THE_AGENT:
+            count = outcome.failures[kind]
+            many = f"{count} trials failed with {kind}, the first" if count > 1 else f"1 trial failed with {kind}"
+            found.append(f"{many}: {_line_of(error)}")
     for (metric, status), trouble in outcome.troubles.items():
         what = "its scorer failed on" if status == "error" else "unscored on"
         worst = ", counted as the worst" if status == "error" else ""
@@ -79,6 +85,11 @@ def warnings_of(
     if behind:
         found.append(f"{behind} trials did not end when they were cancelled")
     return found
+
+
+def _line_of(error: str) -> str:
+    line = error.partition("\n")[0]
+    return line if len(line) <= LONGEST else line[: LONGEST - 1] + "…"
 
 
 def uncalibrated(calibrations: Calibrations) -> list[str]:

@@ -399,7 +399,9 @@ class Trials:
         failed = result.status not in ("completed", "suspended")
         self.tally.cost_nano += result.cost_nano
         if failed:
-            self.tally.failures[result.error_type or "failed"] += 1
+            kind = result.error_type or "failed"
+            self.tally.failures[kind] += 1
+            self.tally.errors.setdefault(kind, result.error or "")
         if failed and result.error_type in NOT_THE_AGENT:
             return  # neither kept nor scored: missing
         self.ended[trial][row] = True

@@ -183,6 +183,7 @@ async def test_a_subject_that_raises_is_a_failed_trial_with_its_error(database: 
 
     found = await run(database, Opened(broken))
     assert dict(found.failures) == {"subject_error": 6}
+    assert found.errors == {"subject_error": "ZeroDivisionError: oh"}
     stored = TrialStore(database, "sha256:e").results([CASES[0].digest])[(CASES[0].digest, 0)]
     assert stored.error == "ZeroDivisionError: oh"
 

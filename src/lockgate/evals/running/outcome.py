@@ -49,6 +49,7 @@ class Tally(msgspec.Struct, kw_only=True):
     cached: int = 0
     ran: int = 0
     failures: Counter[str] = msgspec.field(default_factory=Counter)
+    errors: dict[str, str] = msgspec.field(default_factory=dict)  # by error type, what the first of them said
     troubles: dict[tuple[str, str], Trouble] = msgspec.field(default_factory=dict)  # of scoring, by metric and status
     cost_nano: int = 0  # of all trials, cached ones included
     stopped: bool = False  # the limit was reached before all were run
