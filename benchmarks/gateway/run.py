@@ -95,7 +95,10 @@ def serve_bare(fd: int, target: str, *, seam: bool) -> None:
         if session is not None:
             await session.close()
 
-    serve_forever(lambda: app, fd, close=close)
+    async def end_runs(seconds: float) -> None:
+        """A pass-through has none."""
+
+    serve_forever(lambda: app, fd, end_runs=end_runs, close=close)
 
 
 @contextlib.contextmanager
