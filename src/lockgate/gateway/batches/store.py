@@ -20,8 +20,8 @@ OPEN, SETTLED, UNKNOWN = "open", "settled", "unknown"
 """What is known of a batch's cost: not yet; its answers told; nobody can tell, it stays charged in full."""
 
 
-class File(msgspec.Struct, frozen=True, kw_only=True):
-    """One file. ``counted``: see :class:`~lockgate.gateway.batches.lines.Counted`."""
+class Owned(msgspec.Struct, frozen=True, kw_only=True):
+    """What a provider has for a tenant, by the provider's own id."""
 
     environment: str
     provider: str
@@ -29,32 +29,26 @@ class File(msgspec.Struct, frozen=True, kw_only=True):
     tenant: str
     key_id: str
     created_at: float
+
+
+class File(Owned, frozen=True, kw_only=True):
+    """One file. ``counted``: see :class:`~lockgate.gateway.batches.lines.Counted`."""
+
     purpose: str
     object: dict[str, Any]
     counted: dict[str, Any] | None = None
     batch_id: str | None = None
 
 
-class PartedUpload(msgspec.Struct, frozen=True, kw_only=True):
+class PartedUpload(Owned, frozen=True, kw_only=True):
     """A file that comes in parts, and is not whole yet."""
 
-    environment: str
-    provider: str
-    id: str
-    tenant: str
-    key_id: str
-    created_at: float
     purpose: str
 
 
-class Batch(msgspec.Struct, frozen=True, kw_only=True):
+class Batch(Owned, frozen=True, kw_only=True):
     """One batch, and what is charged for it."""
 
-    environment: str
-    provider: str
-    id: str
-    tenant: str
-    key_id: str
     machine: str
     agent: str | None
     run_id: str | None
@@ -63,7 +57,6 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     charge_id: str
     trace_id: str
     attributes: dict[str, Any]
-    created_at: float
     requests: int
     held_nano: int
     object: dict[str, Any]
@@ -73,20 +66,17 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def find_file(connection: Connection, who: Identity, id: str) -> File | None:
-    wanted = select(files).where(_whose(files, who), files.c.id == id)
-    found = connection.execute(wanted.order_by(files.c.created_at.desc())).first()
+    found = _find(connection, files, who, id)
     return None if found is None else _file(found)
 
 
 def find_batch(connection: Connection, who: Identity, id: str) -> Batch | None:
-    wanted = select(batches).where(_whose(batches, who), batches.c.id == id)
-    found = connection.execute(wanted.order_by(batches.c.created_at.desc())).first()
+    found = _find(connection, batches, who, id)
     return None if found is None else _batch(found)
 
 
 def find_upload(connection: Connection, who: Identity, id: str) -> PartedUpload | None:
-    wanted = select(uploads).where(_whose(uploads, who), uploads.c.id == id)
-    found = connection.execute(wanted.order_by(uploads.c.created_at.desc())).first()
+    found = _find(connection, uploads, who, id)
     return None if found is None else PartedUpload(**found._mapping)
 
 
@@ -104,18 +94,17 @@ def list_batches(connection: Connection, who: Identity, *, after: str | None, li
 
 
 def keep_file(connection: Connection, file: File) -> None:
-    """Write it down; one that is known stays whose it is."""
-    connection.execute(insert_into(connection, files).values(msgspec.structs.asdict(file)).on_conflict_do_nothing())
+    _keep(connection, files, file)
 
 
 def keep_batch(connection: Connection, batch: Batch) -> None:
-    connection.execute(insert_into(connection, batches).values(msgspec.structs.asdict(batch)).on_conflict_do_nothing())
+    _keep(connection, batches, batch)
 
 
 def keep_upload(connection: Connection, upload: PartedUpload) -> None:
     """Write it down, and forget those that nobody ended."""
     connection.execute(delete(uploads).where(uploads.c.created_at < upload.created_at - UPLOAD_SECONDS))
-    connection.execute(insert_into(connection, uploads).values(msgspec.structs.asdict(upload)).on_conflict_do_nothing())
+    _keep(connection, uploads, upload)
 
 
 def forget_upload(connection: Connection, upload: PartedUpload) -> None:
@@ -156,11 +145,22 @@ def open_batch_of(connection: Connection, file: File) -> str | None:
     return connection.execute(select(batches.c.id).where(*wanted)).scalar()
 
 
+def _find(connection: Connection, table: Any, who: Identity, id: str) -> Row[Any] | None:
+    """The newest: two providers may have given the same id."""
+    wanted = select(table).where(_whose(table, who), table.c.id == id)
+    return connection.execute(wanted.order_by(table.c.created_at.desc())).first()
+
+
+def _keep(connection: Connection, table: Any, one: Owned) -> None:
+    """Write it down; one that is known stays whose it is."""
+    connection.execute(insert_into(connection, table).values(msgspec.structs.asdict(one)).on_conflict_do_nothing())
+
+
 def _whose(table: Any, who: Identity | File) -> Any:
     return and_(table.c.environment == who.environment, table.c.tenant == who.tenant)
 
 
-def _this(table: Any, one: File | Batch | PartedUpload) -> Any:
+def _this(table: Any, one: Owned) -> Any:
     return and_(
         table.c.environment == one.environment, table.c.provider == one.provider, table.c.id == one.id
     )  # fmt: skip
