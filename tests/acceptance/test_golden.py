@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from lockgate.cli import app
 from lockgate.testing import FakeModelServer
-from lockgate.testing.replies import ModelRequest, Reply
+from lockgate.testing.replies import ModelRequest, Reply, failing
 
 runner = CliRunner()
 
@@ -34,6 +34,8 @@ agent:
 
 
 def answer(request: ModelRequest) -> Any:
+    if "out of reach" in request.last_user:
+        return failing(400)
     return Reply(text="no JSON" if "unreadable" in request.last_user else json.dumps({"cases": PROPOSED}))
 
 
@@ -174,7 +176,7 @@ def test_drafts_wait_until_a_person_accepts_them(project: Path) -> None:
     call("accept", "drafts.jsonl", candidate["id"], "--to", "golden.jsonl", "--as", "ann")
     assert Path("golden.jsonl").read_text().startswith(before)
     assert rows("golden.jsonl")[-1]["metadata"] == {"drafted_from": "returns.md", "accepted_by": "ann"}
-    assert rows("drafts.jsonl") == []
+    assert not Path("drafts.jsonl").exists()  # nothing waits
 
 
 def test_a_draft_without_a_candidate_is_no_success(project: Path) -> None:
@@ -182,3 +184,28 @@ def test_a_draft_without_a_candidate_is_no_success(project: Path) -> None:
     shown = call("draft", "odd.md", "--model", "fake:m-2026-01-01", "--to", "drafts.jsonl", exit_code=4)
     assert "not the JSON" in shown
     assert not Path("drafts.jsonl").exists()
+
+
+def test_a_golden_set_takes_no_draft_and_lint_finds_one_that_was_put_there(project: Path) -> None:
+    before = Path("golden.jsonl").read_text()
+    model = ("--model", "fake:m-2026-01-01")
+    assert "no candidates" in call("draft", "returns.md", *model, "--to", "golden.jsonl", exit_code=2)
+    assert Path("golden.jsonl").read_text() == before
+    call("draft", "returns.md", *model, "--to", "drafts.jsonl")
+    Path("golden.jsonl").write_text(before + Path("drafts.jsonl").read_text())
+    found = json.loads(call("lint", "golden.jsonl", "--json", exit_code=1))
+    assert [one["rule"] for one in found["problems"] if one["level"] == "error"] == ["unreviewed"]
+
+
+def test_what_was_proposed_before_the_model_failed_is_kept(project: Path) -> None:
+    Path("far.md").write_text("out of reach\n")
+    shown = call("draft", "returns.md", "far.md", "--model", "fake:m-2026-01-01", "--to", "drafts.jsonl", exit_code=4)
+    assert "1 candidates were added to drafts.jsonl" in shown
+    assert [row["expected_output"] for row in rows("drafts.jsonl")] == ["30 days"]
+
+
+def test_a_document_without_text_and_a_model_without_a_provider_are_named(project: Path) -> None:
+    Path("empty.md").write_text(" \n")
+    model = ("--model", "fake:m-2026-01-01")
+    assert "empty.md: has no text" in call("draft", "empty.md", *model, "--to", "drafts.jsonl", exit_code=2)
+    assert "--model 'm' is not" in call("draft", "returns.md", "--model", "m", "--to", "drafts.jsonl", exit_code=2)

@@ -276,11 +276,11 @@ def _judge_settings(judge: Any, root: Path, sources: dict[str, str]) -> JudgeSet
     )
 
 
-def judge_named(model: str) -> JudgeSettings:
-    """``ollama:llama3.1:70b`` → the judge of that provider and name."""
+def judge_named(model: str, option: str = "--judge") -> JudgeSettings:
+    """``ollama:llama3.1:70b`` → the judge of that provider and name. ``option`` is what a message calls it."""
     provider, colon, name = model.partition(":")
     if not (colon and provider and name):
-        raise InputError(f"judge {model!r} is not PROVIDER:NAME", remedy="e.g. --judge ollama:llama3.1:70b")
+        raise InputError(f"{option} {model!r} is not PROVIDER:NAME", remedy=f"e.g. {option} ollama:llama3.1:70b")
     return JudgeSettings(model=model)
 
 

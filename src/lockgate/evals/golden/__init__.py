@@ -12,6 +12,7 @@ from lockgate.evals.golden.jsonl import (
     dataset_digest,
     parse_case,
     read_cases,
+    unreviewed,
     warnings,
     write_cases,
 )
@@ -30,6 +31,7 @@ __all__ = [
     "outlines",
     "parse_case",
     "read_cases",
+    "unreviewed",
     "warnings",
     "write_cases",
 ]

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lockgate.console import JsonFlag, Who, console, emit, group, table, user
-from lockgate.errors import Conflict, InputError
-from lockgate.evals.cli.stopping import awaited, stoppable
+from lockgate.errors import InputError, LockgateError
+from lockgate.evals.cli.stopping import awaited, on_interrupt_say, stoppable
 
 if TYPE_CHECKING:
     from lockgate.bootstrap import App
@@ -198,7 +198,7 @@ def draft(
     Example: lockgate golden draft kb/returns.md --model openai:gpt-4o-mini-2024-07-18 --to drafts.jsonl
     """
     from lockgate.bootstrap import open_app
-    from lockgate.evals.golden import append_cases, read_cases
+    from lockgate.evals.golden import append_cases, read_cases, unreviewed
     from lockgate.evals.golden.draft import draft as propose
     from lockgate.evals.golden.draft import parts
     from lockgate.evals.model import JudgeSettings
@@ -206,10 +206,27 @@ def draft(
     from lockgate.money import show_usd
 
     app = open_app()
-    sources = [part for one in source for part in parts(one, _source_text(app, one))]
-    settings: JudgeSettings = judge_named(model)
-    known = read_cases(to) if to.exists() else []
-    spent = 0
+    settings: JudgeSettings = judge_named(model, "--model")
+    sources = []
+    for one in source:
+        found = parts(one, _source_text(app, one))
+        if not found:
+            raise InputError("has no text", path=one, remedy="give text files, or run ids")
+        sources += found
+    known = read_cases(to) if to.exists() and to.stat().st_size else []
+    if len(unreviewed(known)) < len(known):
+        raise InputError(
+            "has cases that are no candidates",
+            path=to,
+            remedy="give a file of its own: `lockgate golden accept` moves what is right into the golden set",
+        )
+    spent = kept = 0
+
+    def keep(cases: list[Case]) -> None:
+        nonlocal kept
+        append_cases(to, cases)
+        kept += len(cases)
+        on_interrupt_say(f"interrupted: {kept} candidates were added to {to}")
 
     async def run() -> Any:
         nonlocal spent
@@ -224,22 +241,26 @@ def draft(
                 spent += reply.cost_nano
                 return reply
 
-            return await propose(counted, sources, count, known)
+            return await propose(counted, sources, count, keep, known)
 
-    found = awaited(run())
-    if found.cases:
-        append_cases(to, found.cases)
-    data = {"candidates": len(found.cases), "to": str(to), "dropped": found.dropped, "cost_usd": spent / 1e9}
+    try:
+        drafted = awaited(run())
+    except LockgateError:
+        if kept:
+            console(stderr=True).print(f"{kept} candidates were added to {to} before this:", markup=False)
+        raise
+    data = {"candidates": len(drafted.cases), "to": str(to), "dropped": drafted.dropped, "cost_usd": spent / 1e9}
 
     def render() -> None:
-        console().print(f"{len(found.cases)} candidates added to {to} for {show_usd(spent)}", markup=False)
-        for why in found.dropped:
+        added = f"{len(drafted.cases)} candidates added to {to}" if drafted.cases else "no candidate was found"
+        console().print(f"{added}, for {show_usd(spent)}", markup=False)
+        for why in drafted.dropped:
             console().print(f"  dropped: {why}", markup=False)
-        if found.cases:
+        if drafted.cases:
             console().print(f"  read them, then: lockgate golden accept {to} ID… --to GOLDEN_SET", markup=False)
 
     emit(data, json, render)
-    if not found.cases:
+    if not drafted.cases:
         raise typer.Exit(4)
 
 
@@ -260,7 +281,7 @@ def accept(
     from lockgate.evals.golden import append_cases, read_cases, write_cases
 
     if candidates.resolve() == to.resolve():
-        raise Conflict("candidates and golden set are the same file", remedy="give another --to")
+        raise InputError("candidates and golden set are the same file", remedy="give another --to")
     waiting = {case.id: case for case in read_cases(candidates)}
     lost = [id for id in ids if id not in waiting]
     if lost:
@@ -272,7 +293,10 @@ def accept(
     ]
     append_cases(to, taken)
     rest = [case for case in waiting.values() if case.id not in set(ids)]
-    write_cases(candidates, rest)
+    if rest:
+        write_cases(candidates, rest)
+    else:
+        candidates.unlink()
     data = {"accepted": [case.id for case in taken], "to": str(to), "waiting": len(rest)}
     emit(data, json, lambda: console().print(f"{len(taken)} cases added to {to}, {len(rest)} wait", markup=False))
 

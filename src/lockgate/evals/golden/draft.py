@@ -76,8 +76,13 @@ def parts(name: str, text: str) -> list[Source]:
     return [Source(f"{name}#{n + 1}" if len(pieces) > 1 else name, one.strip()) for n, one in enumerate(pieces)]
 
 
-async def draft(ask: Ask, sources: Sequence[Source], count: int, known: Sequence[Case] = ()) -> Drafted:
-    """About ``count`` candidates. One whose quote is not in its source, or whose id is known, is dropped and said."""
+async def draft(
+    ask: Ask, sources: Sequence[Source], count: int, keep: Callable[[list[Case]], None], known: Sequence[Case] = ()
+) -> Drafted:
+    """About ``count`` candidates; ``keep`` is given them as they come, for whatever ends this before its end.
+
+    One whose quote is not in its source, or whose id is known, is dropped and said.
+    """
     cases: dict[str, Case] = {}
     dropped: list[str] = []
     taken = {case.id for case in known}
@@ -87,6 +92,8 @@ async def draft(ask: Ask, sources: Sequence[Source], count: int, known: Sequence
         while before < len(cases) < wanted:  # until it has nothing new to say
             before = len(cases)
             await _asked(ask, source, min(AT_ONCE, wanted - before), taken, cases, dropped)
+            if new := list(cases.values())[before:]:
+                keep(new)
     return Drafted(list(cases.values()), dropped)
 
 
@@ -129,6 +136,7 @@ def _candidate(one: dict[str, str], source: Source) -> Case:
             "tags": ["drafted"],
             "cluster": source.name,
             "metadata": {"drafted_from": source.name},
+            **({"source_run": source.name} if source.name.startswith("run_") else {}),
         },
         path=source.name,
     )

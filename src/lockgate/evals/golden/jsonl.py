@@ -215,7 +215,14 @@ def warnings(cases: Sequence[Case]) -> list[str]:
     found = []
     if len(cases) < FEW:
         found.append(f"the golden set has {len(cases)} cases; below {FEW} a verdict rests on little")
+    if waiting := unreviewed(cases):
+        found.append(f"{len(waiting)} cases were proposed by a model, and nobody has accepted them: {waiting[0]}…")
     return found
+
+
+def unreviewed(cases: Iterable[Case]) -> list[str]:
+    """The ids of candidates: cases that a model proposed (``lockgate golden draft``) and nobody has accepted."""
+    return [case.id for case in cases if "drafted_from" in case.metadata and "accepted_by" not in case.metadata]
 
 
 def dataset_digest(cases: Iterable[Case]) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import msgspec
 
 from lockgate.evals.embeddings import Embedder
-from lockgate.evals.golden.jsonl import FEW, MANY
+from lockgate.evals.golden.jsonl import FEW, MANY, unreviewed
 from lockgate.evals.golden.near import near_pairs
 from lockgate.evals.model import Case
 from lockgate.evals.scorers.sample import as_text, input_text, normal
@@ -50,6 +50,7 @@ def lint(cases: Sequence[Case], around: Around, embedder: Embedder) -> list[Prob
     """Every finding, errors first."""
     found = [
         *_size(cases),
+        *_unreviewed(cases),
         *_copies(cases, embedder),
         *_leaks(cases, around.prompts),
         *_unreachable(cases, around),
@@ -71,6 +72,14 @@ def _size(cases: Sequence[Case]) -> list[Problem]:
         remedy = "keep a core of 40 to 200 for every change, the rest under another split"
         return [_warning("size", f"{len(cases)} cases; above {MANY} every change is slow and dear to gate", remedy)]
     return []
+
+
+def _unreviewed(cases: Sequence[Case]) -> list[Problem]:
+    ids = unreviewed(cases)
+    if not ids:
+        return []
+    message = f"{len(ids)} cases were proposed by a model, and nobody has accepted them: {_names(ids)}"
+    return [_error("unreviewed", message, "keep them in a file of their own, and lockgate golden accept", ids)]
 
 
 def _copies(cases: Sequence[Case], embedder: Embedder) -> list[Problem]:
