@@ -159,6 +159,24 @@ def test_a_stream_that_does_not_fit_is_asked_for_once_more_before_any_of_it_goes
 
 
 @pytest.mark.parametrize("stream", [False, True])
+def test_each_of_several_choices_has_to_fit(gateway: RunningGateway, model: FakeModelServer, stream: bool) -> None:
+    guarded(gateway, output=({"guard": "schema", "action": "block"},))
+    texts = ['{"sum": 4}', "the sum is 4"]
+    chunks = [{"index": index, "delta": {"content": text}} for index, text in enumerate(texts)]
+    ends = [{"index": index, "delta": {}, "finish_reason": "stop"} for index in range(2)]
+    events = [f"data: {json.dumps({'choices': [choice]})}\n\n".encode() for choice in (*chunks, *ends)]
+    whole = [{"index": i, "message": {"content": text}, "finish_reason": "stop"} for i, text in enumerate(texts)]
+    model.respond = lambda _: (
+        Reply(events=(*events, b"data: [DONE]\n\n")) if stream else Reply(body=json.dumps({"choices": whole}).encode())
+    )
+    status, _, body = gateway.ask(gateway.run_token(), response_format=FORMAT, stream=stream, n=2)
+    assert (status, json.loads(body)["error"]["guard"]) == (403, "schema")
+    assert "ask in other words" in json.loads(body)["error"]["message"]
+    first, second = (json.loads(span.attributes)["lockgate.guardrails"] for span in gateway.spans())
+    assert [[one["action"] for one in first], [one["action"] for one in second]] == [["allow"], ["allow", "block"]]
+
+
+@pytest.mark.parametrize("stream", [False, True])
 def test_an_answer_of_anthropics_shape_has_to_fit_too(
     gateway: RunningGateway, model: FakeModelServer, stream: bool
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
@@ -62,37 +63,44 @@ def problem_of(text: str, schema: dict[str, Any]) -> str | None:
         return None  # a schema that is none: the provider's to refuse
 
 
-def said_text(dialect: str, answer: Any) -> str | None:
-    """The text of an answer's first choice; None when it calls tools, refuses or was cut off: no schema binds that."""
+def said_texts(dialect: str, answer: Any) -> list[str]:
+    """The text of each choice that a schema binds: not of one that calls tools, refuses or was cut off."""
     if not isinstance(answer, dict):
-        return None
+        return []
     if dialect == "chat":
         choices = answer.get("choices")
-        choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
-        message = choice.get("message")
-        if not isinstance(message, dict) or message.get("tool_calls") or message.get("refusal"):
-            return None
-        content = message.get("content")
-        return content if isinstance(content, str) and choice.get("finish_reason") != "length" else None
+        said = (_said_in(choice) for choice in (choices if isinstance(choices, list) else ()))
+        return [text for text in said if text is not None]
     if dialect == "messages":
         if answer.get("stop_reason") in MESSAGES_UNBOUND or not isinstance(answer.get("content"), list):
-            return None
+            return []
         blocks = [block for block in answer["content"] if isinstance(block, dict) and block.get("type") == "text"]
-        texts = [block["text"] for block in blocks if isinstance(block.get("text"), str)]
-        return "".join(texts) if texts else None
+        return _joined(block.get("text") for block in blocks)
     output = answer.get("output")
     if not isinstance(output, list) or answer.get("status") == "incomplete":
-        return None
+        return []
     if any(isinstance(item, dict) and "call" in str(item.get("type")) for item in output):
-        return None
-    parts = [
-        part["text"]
+        return []
+    return _joined(
+        part.get("text")
         for item in output
         if isinstance(item, dict) and isinstance(item.get("content"), list)
         for part in item["content"]
-        if isinstance(part, dict) and isinstance(part.get("text"), str)
-    ]
-    return "".join(parts) if parts else None
+        if isinstance(part, dict)
+    )
+
+
+def _said_in(choice: Any) -> str | None:
+    message = choice.get("message") if isinstance(choice, dict) else None
+    if not isinstance(message, dict) or message.get("tool_calls") or message.get("refusal"):
+        return None
+    content = message.get("content")
+    return content if isinstance(content, str) and choice.get("finish_reason") != "length" else None
+
+
+def _joined(texts: Iterable[Any]) -> list[str]:
+    said = [text for text in texts if isinstance(text, str)]
+    return ["".join(said)] if said else []
 
 
 def repair(request: Request, said: str, problem: str, schema: dict[str, Any]) -> Request:

@@ -116,7 +116,7 @@ class Guardrails:
             return
         asked = judging(guard.model.wire_name, texts)
         answer = await self.ask(call, guard.model.wire_name, Chat().read(json.dumps(asked).encode()))
-        said = schemas.said_text("chat", answer) or _first_content(answer)
+        said = next(iter(schemas.said_texts("chat", answer)), None) or _first_content(answer)
         if said.strip().lower().startswith("yes"):
             outcome.count("model")
             if guard.action == "block":
@@ -139,8 +139,7 @@ class Guardrails:
                     checked = await asyncio.to_thread(_checked_answer, dialect, answer, policy, outcomes)
                 else:
                     checked = _checked_answer(dialect, answer, policy, outcomes)
-            said = schemas.said_text(dialect, checked)
-            if said is not None:
+            for said in schemas.said_texts(dialect, checked):
                 self._fit(call, policy, outcomes, said, may_repair=_REPAIRED not in call.attributes)
         finally:
             self._note(call, outcomes)
@@ -177,7 +176,8 @@ class Guardrails:
         return _Stream(self, call, policy, dialect)
 
     def _note(self, call: Call, outcomes: Sequence[Outcome]) -> None:
-        shown = call.attributes.setdefault(ATTRIBUTE, [])
+        # a list of its own: the span of an attempt that was asked for once more keeps the one it has
+        shown = call.attributes[ATTRIBUTE] = list(call.attributes.get(ATTRIBUTE, ()))
         environment, agent = call.identity.environment, call.agent or ""
         for outcome in outcomes:
             shown.append(outcome.attributes())

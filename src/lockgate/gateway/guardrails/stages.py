@@ -34,12 +34,12 @@ class Stage(Protocol):
 def blocked(outcome: Outcome, what: str) -> Blocked:
     """The error of a check that refuses: which, and what kind of thing it found, never the thing."""
     outcome.action = "block"
-    side = "the request" if outcome.side == "input" else "the answer"
+    side, can = ("the request", "take it out") if outcome.side == "input" else ("the answer", "ask in other words")
     return Blocked(
         f"the guardrail {outcome.guard!r} stopped {side}: {what}",
         guard=outcome.guard,
         side=outcome.side,
-        remedy="take it out, or ask whoever owns the guardrails",
+        remedy=f"{can}, or ask whoever owns the guardrails",
     )
 
 

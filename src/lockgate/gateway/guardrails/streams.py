@@ -24,7 +24,7 @@ MAX_CALL = 4 * 1024 * 1024
 _SPOKEN = ("content", "refusal", "reasoning_content", "reasoning")
 NewChain = Callable[[], Chain]
 AtEnd = Callable[[str], None]
-"""Told the text of the first choice when it is whole and nothing of it has gone out; may raise."""
+"""Told the text of each choice when it is whole; may raise."""
 
 
 def _decoded(event: bytes) -> tuple[dict[str, Any] | None, bytes]:
@@ -56,10 +56,11 @@ class _Stream(ABC):
         self._hold = hold
         self._at_end = at_end
         self._events = Events()
-        self._said: list[str] = []
+        self._said: dict[int, list[str]] = {}
+        """What each choice says; protocols without choices have one."""
         self._held: list[bytes] = []
-        self._unbound = False
-        """Whether it calls tools, refuses or was cut off: then no schema binds what it says."""
+        self._unbound: set[int] = set()
+        """Choices that call tools, refuse or were cut off: no schema binds what they say."""
 
     def feed(self, data: bytes) -> bytes:
         out = b"".join(self._event(event) for event in self._events.feed(data))
@@ -72,10 +73,15 @@ class _Stream(ABC):
         rest = self._events.finish()
         out = self._event(rest) if rest.strip() else b""
         out += self._close()
-        if self._at_end is not None and not self._unbound:
-            self._at_end("".join(self._said))
+        if self._at_end is not None:
+            for choice, texts in sorted(self._said.items()):
+                if choice not in self._unbound:
+                    self._at_end("".join(texts))
         held, self._held = b"".join(self._held), []
         return held + out
+
+    def _note(self, text: str, choice: int = 0) -> None:
+        self._said.setdefault(choice, []).append(text)
 
     @abstractmethod
     def _event(self, event: bytes) -> bytes:
@@ -123,15 +129,15 @@ class ChatStream(_Stream):
             if isinstance(delta.get(name), str):
                 had_text = had_text or bool(delta[name])
                 out = self._chain(index, name).feed(delta[name]) if delta[name] else ""
-                if index == 0 and name == "content":
-                    self._said.append(out)
+                if name == "content":
+                    self._note(out, index)
                 if out or not delta[name]:
                     delta[name] = out
                 else:
                     del delta[name]
         waits = self._take_calls(index, delta)
-        if index == 0 and (waits or refuses or choice.get("finish_reason") == "length"):
-            self._unbound = True
+        if waits or refuses or choice.get("finish_reason") == "length":
+            self._unbound.add(index)
         checked = {**choice, "delta": delta}
         if isinstance(choice.get("text"), str):  # completions of old
             checked["text"] = self._chain(index, "text").feed(choice["text"])
@@ -161,8 +167,8 @@ class ChatStream(_Stream):
         rest = {}
         for place in [place for place in self._texts if place[0] == index]:
             text = self._texts.pop(place).finish()
-            if place == (0, "content"):
-                self._said.append(text)
+            if place[1] == "content":
+                self._note(text, index)
             if text:
                 rest[place[1]] = text
         return rest
@@ -226,15 +232,16 @@ class MessagesStream(_Stream):
         if value is None:
             return event
         kind, index = value.get("type"), value.get("index", 0)
-        if kind == "message_delta" and isinstance(value.get("delta"), dict):
-            self._unbound = self._unbound or value["delta"].get("stop_reason") in MESSAGES_UNBOUND
+        delta = value.get("delta")
+        if kind == "message_delta" and isinstance(delta, dict) and delta.get("stop_reason") in MESSAGES_UNBOUND:
+            self._unbound.add(0)
         if kind == "content_block_start" and isinstance(value.get("content_block"), dict):
             block = value["content_block"]
             for name in ("text", "thinking"):
                 if isinstance(block.get(name), str):
                     chain = self._new()
                     self._texts[index] = (name, chain)
-                    value["content_block"] = {**block, name: self._note(chain.feed(block[name]), name)}
+                    value["content_block"] = {**block, name: self._spoken(chain.feed(block[name]), name)}
             return _encoded(value, kind)
         if kind == "content_block_delta" and isinstance(value.get("delta"), dict):
             return self._delta(value, index)
@@ -245,9 +252,9 @@ class MessagesStream(_Stream):
     def _close(self) -> bytes:
         return b"".join(self._stop(index) for index in sorted({*self._texts, *self._inputs}))
 
-    def _note(self, text: str, name: str) -> str:
+    def _spoken(self, text: str, name: str) -> str:
         if name == "text":
-            self._said.append(text)
+            self._note(text)
         return text
 
     def _delta(self, value: dict[str, Any], index: int) -> bytes:
@@ -255,7 +262,7 @@ class MessagesStream(_Stream):
         for name in ("text", "thinking"):
             if isinstance(delta.get(name), str):
                 known = self._texts.setdefault(index, (name, self._new()))
-                out = self._note(known[1].feed(delta[name]), name)
+                out = self._spoken(known[1].feed(delta[name]), name)
                 value["delta"] = {**delta, name: out}
                 return _encoded(value, "content_block_delta") if out else b""
         if isinstance(delta.get("partial_json"), str):
@@ -269,7 +276,7 @@ class MessagesStream(_Stream):
     def _stop(self, index: int) -> bytes:
         deltas: list[dict[str, Any]] = []
         known = self._texts.pop(index, None)
-        if known is not None and (rest := self._note(known[1].finish(), known[0])):
+        if known is not None and (rest := self._spoken(known[1].finish(), known[0])):
             deltas.append({"type": f"{known[0]}_delta", known[0]: rest})
         written = "".join(self._inputs.pop(index, ()))
         if written:
@@ -295,7 +302,7 @@ class ResponsesStream(_Stream):
         kind = kind if isinstance(kind, str) else ""
         item = value.get("item")
         if kind == "response.incomplete" or (isinstance(item, dict) and "call" in str(item.get("type"))):
-            self._unbound = True
+            self._unbound.add(0)
         place = (kind.rsplit(".", 1)[0], value.get("item_id"), value.get("output_index"), value.get("content_index"))
         if kind.endswith(".delta"):
             if not isinstance(value.get("delta"), str):
@@ -304,14 +311,14 @@ class ResponsesStream(_Stream):
                 return b""  # the whole of them comes with the event that ends them
             out = (self._texts.get(place) or self._begin(place)).feed(value["delta"])
             if "output_text" in kind:
-                self._said.append(out)
+                self._note(out)
             value.pop("logprobs", None)
             return _encoded({**value, "delta": out}, kind) if out else b""
         before = b""
         if kind.endswith(".done") and place in self._texts:
             rest = self._texts.pop(place).finish()
             if "output_text" in kind:
-                self._said.append(rest)
+                self._note(rest)
             if rest:
                 head = {name: one for name, one in value.items() if name not in ("text", "type", "logprobs")}
                 before = _encoded({**head, "type": f"{place[0]}.delta", "delta": rest}, f"{place[0]}.delta")
