@@ -60,12 +60,19 @@ async def score_trial(scoring: Scoring, sample: Sample, *, failed: bool, timeout
         if kind.asks:
             reason = "the judge did not answer" if kind.runs == "judge" else "no embeddings came"
             return Score(metric=metric.name, value=None, reason=reason, status="unscored")
-        return failed_score(metric, failure)
-    except Stuck as failure:  # an inline scorer that computes without end
-        return failed_score(metric, failure)
+        if str(failure):  # the scorer's own
+            return failed_score(metric, failure)
+        given = SCORER_SECONDS if kind.runs == "thread" else timeout
+        return _without_end(metric, f"the scorer gave nothing in {given:g} s")
+    except Stuck:  # an inline scorer that computes without end
+        return _without_end(metric, "the scorer computed without end")
     except Exception as failure:  # a scorer may raise anything: it is that trial's outcome
         return failed_score(metric, failure)
     return to_score(metric, mark)
+
+
+def _without_end(metric: Metric, reason: str) -> Score:
+    return Score(metric=metric.name, value=metric.worst, reason=reason, status="error")
 
 
 async def _in_thread(scorer: Scorer, sample: Sample) -> Mark:
