@@ -30,14 +30,22 @@ def crossing(balance: Balance, warn: float = WARN_PERCENT) -> float | None:
 
 
 def alert_message(balance: Balance) -> str:
-    """One line for the alert: ``agent:prod:triage (2026-11-21): 71 % of $50.00 is spent or held: $34.10 and $1.40``."""
+    """One line for the alert: ``agent:prod:triage (2026-11-21): 71 % of $50.00 is spent or held: $34.10 and $1.40``.
+
+    Calls may be refused below 100 %: by what each may need at most, which is more than what is left.
+    """
     when = f" ({balance.window})" if balance.window else ""
     percent = taken_percent(balance)
     if balance.unit == "usd":
-        cap, spent, held = show_usd(balance.cap or 0), show_usd(balance.settled), show_usd(balance.held)
+        figures = (balance.cap or 0, balance.settled, balance.held, balance.left or 0)
+        cap, spent, held, left = map(show_usd, figures)
     else:
         cap, spent, held = f"{balance.cap or 0:,} {balance.unit}", f"{balance.settled:,}", f"{balance.held:,}"
-    refused = f", {balance.refused:,} calls refused" if balance.refused else ""
+        left = f"{balance.left or 0:,}"
+    refused = ""
+    if balance.refused:
+        what = "1 call was refused: it" if balance.refused == 1 else f"{balance.refused:,} calls were refused: each"
+        refused = f"; {what} may have needed more than was left" + (f" ({left} now)" if balance.left else "")
     taken = "spent or held" if balance.held else "spent"
     parts = f"{spent} and {held}" if balance.held else spent
     return f"{balance.account}{when}: {percent or 0:.0f} % of {cap} is {taken}: {parts}{refused}"

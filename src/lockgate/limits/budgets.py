@@ -35,7 +35,6 @@ def accounts_for(
     agent: str | None = None,
     settings: AgentSettings | None = None,
     run: RunLimits | None = None,
-    tenant_daily_usd: float | None = None,
     day: str | None = None,
     limits: Sequence[Account] = (),
     leased: bool = False,
@@ -50,7 +49,7 @@ def accounts_for(
     accounts: list[Account] = []
     if agent is not None:
         accounts += _agent_accounts(environment, agent, settings, day)
-    accounts.append(Account(name=f"tenant:{environment}:{tenant}", window=day, cap=_nano(tenant_daily_usd)))
+    accounts.append(Account(name=f"tenant:{environment}:{tenant}", window=day, cap=None))
     if limits:
         accounts = merged(accounts, limits)
     if leased:

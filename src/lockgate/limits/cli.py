@@ -93,7 +93,6 @@ def simulate(
         return accounts_for(
             environment=call.environment, tenant=call.tenant, now=call.at, agent=call.agent,
             settings=deployed.get((call.environment, call.agent or "")), day=book.day(call.at),
-            tenant_daily_usd=app.ledger.tenant_daily_usd(call.environment, call.tenant),
             limits=book.limits(caller, call.at)[0],
         )  # fmt: skip
 

@@ -40,7 +40,7 @@ from lockgate.limits.records import (
     Records,
     slot_at,
 )
-from lockgate.limits.refusals import budget_exceeded, rate_exceeded, rate_refused
+from lockgate.limits.refusals import budget_exceeded, rate_refused
 from lockgate.limits.tablefile import H_OVERRUNS, H_REPAIRS, H_RESTORED
 from lockgate.money import Nano
 
@@ -202,7 +202,7 @@ class HoldTable:
             parts=tuple(parts),
         )  # fmt: skip
 
-    # --- counters and rates ---------------------------------------------------------------------------------------
+    # --- counters -------------------------------------------------------------------------------------------------
 
     def count(self, account: Account, amount: int = 1, *, now: float) -> None:
         """Add to an account at once, without a hold; LimitExceeded, and nothing added, when its cap would be passed."""
@@ -226,24 +226,6 @@ class HoldTable:
             at = self._records.account(key[2], key[0], key[1]) + A_BEGAN
             words[at] = words[at] or int(now * 1e9)
             return words[at] / 1e9
-
-    def take(self, name: str, *, per_second: float, burst: float, now: float, amount: float = 1.0) -> None:
-        """Take from the token bucket ``name``, which holds ``burst`` at most and gains ``per_second``.
-
-        Raises :class:`LimitExceeded` with the seconds until it may pass. (Generic cell rate algorithm, ITU-T I.371:
-        the one number kept is the time at which the bucket will be full again.)
-        """
-        words = self._words
-        stamp = int(now * 1e9)
-        with self._file:
-            base = self._records.account("rate", name, "")
-            full_at = max(words[base + A_SETTLED], stamp) + int(amount / per_second * 1e9)
-            early = full_at - stamp - int(burst / per_second * 1e9)
-            words[base + A_TOUCHED] = stamp
-            if early <= 0:
-                words[base + A_SETTLED] = full_at
-                return
-        raise rate_exceeded(name, per_second, burst, early / 1e9)
 
     # --- what there is --------------------------------------------------------------------------------------------
 

@@ -7,14 +7,6 @@ from lockgate.limits.model import Account, Balance, Rate
 from lockgate.limits.windows import seconds_left
 from lockgate.money import show_usd
 
-_SETTINGS = {
-    ("run", "usd"): "budgets.max_usd_per_run",
-    ("run", "tokens"): "budgets.max_tokens_per_run",
-    ("run", "calls"): "budgets.max_llm_calls",
-    ("agent", "usd"): "budgets.daily_usd",
-    ("agent", "tokens"): "budgets.daily_tokens",
-}
-
 SAME = "same "
 """How the window of an account begins that counts calls which are alike."""
 
@@ -24,6 +16,43 @@ _REASONS = {
     ("run", "calls"): "llm_calls_exceeded",
 }
 """Why a run ends when its own budget is used up, in the words of ``docs/runs.md``."""
+
+
+_RUN_CAPS = {"usd": "max_usd_per_run", "tokens": "max_tokens_per_run", "calls": "max_llm_calls"}
+_SCOPES = {"tenant": "tenants", "agent": "agents", "model": "models", "session": "sessions", "task": "tasks",
+           "label": "labels"}  # fmt: skip
+
+
+def setting_of(account: str, field: str) -> str:
+    """The key that sets a cap or a rate, and its file: ``daily_usd`` of ``limits.tenants.acme`` (or of its ``'*'``)…
+
+    ``account`` is a name such as ``tenant:prod:acme``; a limit that `lockgate settings` holds is above the file's, so
+    both are named where both can be.
+    """
+    kind, _, rest = account.partition(":")
+    if kind == "run":
+        # a run that a header named has no agent file
+        return f"limits.runs.{field} in lockgate.yaml" if "/" in rest else f"budgets.{field} in the agent's file"
+    environment, _, name = rest.partition(":")
+    at = f"`lockgate settings set limit.{field} … --env {environment}"
+    if kind == "project":
+        return f"{field} of limits.project in lockgate.yaml, or {at}`"
+    if kind == "key":
+        return f"{field} of the key, which `lockgate keys create --limit` set, or of limits.keys in lockgate.yaml"
+    if kind not in _SCOPES:
+        return field
+    own = f"limits.{_SCOPES[kind]}.{name.partition('/')[2] if kind == 'session' else name}"
+    file = f"{field} of {own} (or of its '*') in lockgate.yaml"
+    if kind == "agent" and field in ("daily_usd", "daily_tokens"):
+        file = f"budgets.{field} in the agent's file, {file}"
+    return f"{file}, or {at} --{kind} {name}`" if kind in ("tenant", "agent", "model") else file
+
+
+def _cap_of(account: str, window: str, unit: str) -> str:
+    if account.startswith("run:"):
+        return setting_of(account, _RUN_CAPS.get(unit, unit))
+    period = {len("2026-11"): "monthly_", len("2026-11-21"): "daily_"}.get(len(window.partition(" ")[0]), "")
+    return setting_of(account, f"{period}{unit}")
 
 
 def budget_exceeded(balance: Balance, needed: int, now: float) -> LimitExceeded:
@@ -37,7 +66,7 @@ def budget_exceeded(balance: Balance, needed: int, now: float) -> LimitExceeded:
             f"{balance.account!r} has {balance.held} calls under way, and may have {balance.cap}",
             limit=balance.account,
             retry_after=1.0 if balance.cap else None,
-            remedy="wait for one to end, or raise `concurrent`",
+            remedy=f"wait for one to end, or raise {_cap_of(balance.account, '', 'concurrent')}",
         )
     if balance.window.startswith(SAME):
         return LimitExceeded(
@@ -56,10 +85,7 @@ def budget_exceeded(balance: Balance, needed: int, now: float) -> LimitExceeded:
         figures = (balance.settled, balance.held, balance.left or 0, needed, cap)
         spent, held, left, need, limit = (f"{figure:,} {balance.unit}" for figure in figures)
     when = f" in {balance.window}" if balance.window else ""
-    setting = _SETTINGS.get((balance.account.partition(":")[0], balance.unit), "the cap")
-    if balance.account.startswith("run:") and "/" in balance.account:  # a run that a header named has no agent file
-        setting = setting.replace("budgets.", "limits.runs.") + " in lockgate.yaml"
-    remedy = f"raise {setting}"
+    remedy = f"raise {_cap_of(balance.account, balance.window, balance.unit)}"
     if needed > cap:
         remedy += ", or lower max_tokens or shorten the request"
     elif balance.window:
@@ -74,32 +100,23 @@ def budget_exceeded(balance: Balance, needed: int, now: float) -> LimitExceeded:
     )
 
 
-def rate_exceeded(name: str, per_second: float, burst: float, wait: float) -> LimitExceeded:
-    """The error for an empty token bucket; ``wait`` is seconds until it has enough."""
-    return LimitExceeded(
-        f"the rate limit {name!r} is reached: {per_second:g} a second, at most {burst:g} at once",
-        limit=name,
-        retry_after=wait,
-        remedy=f"try again in {wait:.3g} s",
-    )
-
-
 def rate_refused(refusal: tuple[Rate, float, bool], tokens: int) -> LimitExceeded:
     """The error for a rate: when waiting helps, for how long; when the call alone is above the rate, that it is."""
     rate, wait, is_share = refusal
     of = f"{rate.per_minute:g} {rate.unit} a minute"
+    setting = setting_of(rate.name, f"{rate.unit}_per_minute")
     if wait < 0:
         return LimitExceeded(
             f"the rate limit {rate.name!r} is {of}, and this call alone may need {tokens:,} tokens",
             limit=rate.name,
-            remedy="lower max_tokens, shorten the request, or raise the limit",
+            remedy=f"lower max_tokens, shorten the request, or raise {setting}",
         )
     what = f"{rate.member!r} has used its share of it" if is_share else "it is used up"
     return LimitExceeded(
         f"the rate limit {rate.name!r} is {of}: {what}",
         limit=rate.name,
         retry_after=wait,
-        remedy=f"try again in {wait:.3g} s",
+        remedy=f"try again in {wait:.3g} s, or raise {setting}",
     )
 
 
@@ -117,5 +134,5 @@ def lease_refused(account: Account, *, spent: int, leased: int, needed: int, now
         f"{show(leased)}, this call may need {show(needed)} more",
         limit=account.name,
         retry_after=1.0 if may_come_back else seconds_left(account.window, now),
-        remedy="raise the cap, or wait for the next window",
+        remedy=f"raise {_cap_of(account.name, account.window, account.unit)}, or wait for the next window",
     )

@@ -59,7 +59,6 @@ class Ledger:
         self._clock = clock
         self._lock = lock
         self._written: dict[Key, int] = {}
-        self._settings: Snapshot | None = None
         self._burn: dict[Key, tuple[float, float]] = {}
 
     @contextmanager
@@ -205,14 +204,6 @@ class Ledger:
                 for environment, agent, settings in store.deployed(connection)
             }
 
-    def tenant_daily_usd(self, environment: str, tenant: str) -> float | None:
-        """The tenant's daily budget as ``lockgate settings`` has it."""
-        if self._settings is None:
-            with self._control.read() as connection:
-                self._settings = Snapshot(settings_store.current(connection))
-        value: float | None = self._settings.value("tenant.daily_usd", environment=environment, tenant=tenant)
-        return value
-
     def burning(self) -> dict[Key, float]:
         """How fast each budget is being spent, units a second, over all machines."""
         now = self._clock()
@@ -225,9 +216,10 @@ class Ledger:
 
 
 def burn_now(row: Kept, now: float) -> float:
-    """A row's rate as it is now; a young account's is not taken for a slow one."""
+    """A row's rate as it is now; a young account's is taken for that of its life, of a minute at least: a few calls in
+    a second are no sign of as many in each."""
     rate = row.burn * 2 ** ((row.updated_at - now) / BURN_HALF_LIFE)
-    seen = 1 - 2 ** -(max(1.0, now - row.created_at) / BURN_HALF_LIFE)
+    seen = 1 - 2 ** -(max(60.0, now - row.created_at) / BURN_HALF_LIFE)
     return rate / seen
 
 

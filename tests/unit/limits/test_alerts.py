@@ -46,6 +46,10 @@ def test_taken_percent_counts_holds() -> None:
 def test_the_message_has_the_arithmetic() -> None:
     nano = balance(34_100_000_000, held=1_400_000_000, cap=50_000_000_000, refused=2)
     assert alert_message(nano) == (
-        "agent:prod:triage (2026-11-18): 71 % of $50.00 is spent or held: $34.10 and $1.40, 2 calls refused"
+        "agent:prod:triage (2026-11-18): 71 % of $50.00 is spent or held: $34.10 and $1.40; "
+        "2 calls were refused: each may have needed more than was left ($14.50 now)"
     )
     assert "80 % of 100 tokens is spent: 80" in alert_message(balance(80, unit="tokens"))
+    assert alert_message(balance(100, unit="tokens", refused=1)).endswith(
+        "100; 1 call was refused: it may have needed more than was left"
+    )

@@ -41,7 +41,7 @@ def test_what_is_not_capped_is_counted() -> None:
 
 
 def test_a_call_without_an_agent_counts_for_its_tenant() -> None:
-    assert caps(tenant_daily_usd=0.5) == {("tenant:prod:acme", "2026-11-18", "usd"): 500_000_000}
+    assert caps() == {("tenant:prod:acme", "2026-11-18", "usd"): None}
 
 
 @pytest.mark.parametrize(

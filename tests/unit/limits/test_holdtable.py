@@ -155,26 +155,9 @@ def test_counting_stops_at_the_cap(table: HoldTable) -> None:
     assert standing(table, tools) == (2, 0)
 
 
-def test_a_token_bucket_gives_its_burst_then_its_rate(table: HoldTable) -> None:
-    def take(at: float) -> None:
-        table.take("key:k1", per_second=2.0, burst=3.0, now=NOW + at)
-
-    for _ in range(3):
-        take(0.0)
-    with pytest.raises(LimitExceeded) as refused:
-        take(0.0)
-    assert refused.value.retry_after == pytest.approx(0.5)  # one more at 2 a second
-    take(0.5)
-    with pytest.raises(LimitExceeded):
-        take(0.6)
-    for _ in range(3):
-        take(10.0)  # never more than the burst, however long the rest
-    with pytest.raises(LimitExceeded):
-        take(10.0)
-
-
 def test_full_buckets_are_forgotten(table: HoldTable) -> None:
-    table.take("key:k1", per_second=1.0, burst=1.0, now=NOW)
+    table.settle(table.hold([RUN], 0, now=NOW, rates=[Rate(name="key:k1", per_minute=60.0)]), 0)
+    table.drop(table.balances())
     assert table.drop_rates(NOW + 0.5) == 0
     assert table.drop_rates(NOW + 1.5) == 1
     assert table.balances() == []

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from lockgate.limits.model import Balance
-from lockgate.limits.refusals import budget_exceeded, rate_exceeded
+import pytest
+
+from lockgate.limits.model import Balance, Rate, Unit
+from lockgate.limits.refusals import budget_exceeded, rate_refused
 
 NOON = 1_795_003_200.0
 USD = 10**9
+DAILY = (
+    "budgets.daily_usd in the agent's file, daily_usd of limits.agents.triage (or of its '*') in lockgate.yaml, "
+    "or `lockgate settings set limit.daily_usd … --env prod --agent triage`"
+)
 
 
 def day(settled: int, held: int) -> Balance:
@@ -19,7 +25,7 @@ def test_a_spent_day_can_be_waited_out() -> None:
         "the budget 'agent:prod:triage' in 2026-11-18 would pass its cap of $50.00: "
         "spent $49.00, held $0.00, left $1.00, this call may need $2.00"
     )
-    assert error.remedy == "raise budgets.daily_usd, or wait until it ends"
+    assert error.remedy == f"raise {DAILY}, or wait until it ends"
     assert error.retry_after == 12 * 3600
     assert error.limit == "agent:prod:triage"
 
@@ -31,7 +37,7 @@ def test_open_holds_may_come_back_soon() -> None:
 def test_waiting_does_not_help_a_call_that_is_larger_than_the_cap() -> None:
     error = budget_exceeded(day(0, 0), 51 * USD, NOON)
     assert error.retry_after is None
-    assert error.remedy == "raise budgets.daily_usd, or lower max_tokens or shorten the request"
+    assert error.remedy == f"raise {DAILY}, or lower max_tokens or shorten the request"
 
 
 def test_waiting_does_not_help_a_run() -> None:
@@ -39,12 +45,32 @@ def test_waiting_does_not_help_a_run() -> None:
     error = budget_exceeded(run, 1, NOON)
     assert error.retry_after is None
     assert "10 calls" in error.message
-    assert error.remedy == "raise budgets.max_llm_calls"
+    assert error.remedy == "raise budgets.max_llm_calls in the agent's file"
     named = Balance(account="run:dev/acme/r1", window="", cap=10, settled=10, held=0, unit="calls")
     assert budget_exceeded(named, 1, NOON).remedy == "raise limits.runs.max_llm_calls in lockgate.yaml"
 
 
-def test_an_empty_bucket_says_when_it_has_enough() -> None:
-    error = rate_exceeded("key:k1", 2.0, 10.0, 0.25)
-    assert (error.retry_after, error.limit) == (0.25, "key:k1")
-    assert "2 a second, at most 10 at once" in error.message
+@pytest.mark.parametrize(
+    ("account", "window", "unit", "key"),
+    [
+        ("tenant:prod:acme", "2026-11-18", "usd", "daily_usd of limits.tenants.acme (or of its '*') in lockgate.yaml"),
+        ("tenant:prod:acme", "2026-11 Europe/Berlin", "tokens", "limit.monthly_tokens … --env prod --tenant acme`"),
+        ("tenant:prod:acme", "", "concurrent", "concurrent of limits.tenants.acme"),
+        ("model:dev:openai/gpt-4o", "2026-11-18", "usd", "daily_usd of limits.models.openai/gpt-4o"),
+        ("session:dev:acme/s1", "", "usd", "usd of limits.sessions.s1 (or of its '*') in lockgate.yaml"),
+        ("task:dev:summarise", "2026-11-18", "usd", "daily_usd of limits.tasks.summarise"),
+        ("label:dev:campaign", "", "usd", "usd of limits.labels.campaign"),
+        ("key:dev:key_1", "", "calls", "calls of the key, which `lockgate keys create --limit` set"),
+        ("project:dev", "2026-11", "usd", "monthly_usd of limits.project in lockgate.yaml"),
+    ],
+)
+def test_what_to_raise_is_named_with_its_file(account: str, window: str, unit: Unit, key: str) -> None:
+    balance = Balance(account=account, window=window, cap=10, settled=10, held=10, unit=unit)
+    assert key in str(budget_exceeded(balance, 1, NOON).remedy)
+
+
+def test_a_rate_says_how_long_to_wait_and_what_to_raise() -> None:
+    rate = Rate(name="tenant:dev:acme", per_minute=60.0)
+    error = rate_refused((rate, 0.25, False), 1)
+    assert (error.retry_after, error.limit) == (0.25, "tenant:dev:acme")
+    assert "requests_per_minute of limits.tenants.acme (or of its '*') in lockgate.yaml" in str(error.remedy)

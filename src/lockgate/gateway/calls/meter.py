@@ -200,7 +200,6 @@ class Budgets:
             tenant=caller.tenant,
             agent=agent,
             settings=route.settings if route else None,
-            tenant_daily_usd=settings.value("tenant.daily_usd", environment=environment, tenant=caller.tenant),
             now=now,
             day=book.day(now),
             limits=limits,
