@@ -168,7 +168,8 @@ class Blocked(Refused):
 class LimitExceeded(Refused):
     """A limit is reached. ``retry_after`` is seconds until it may pass, None when waiting cannot help.
 
-    ``reason``: when a run has to end for it, the word of ``docs/runs.md`` that says why.
+    ``reason``: when a run has to end for it, the word of ``docs/runs.md`` that says why. ``unit``: when it is a rate,
+    what it counts.
     """
 
     status = 429
@@ -182,11 +183,13 @@ class LimitExceeded(Refused):
         retry_after: float | None = None,
         remedy: str | None = None,
         reason: str | None = None,
+        unit: str | None = None,
     ) -> None:
         super().__init__(message, remedy=remedy)
         self.limit = limit
         self.retry_after = retry_after
         self.reason = reason
+        self.unit = unit
 
 
 class ApprovalPending(Refused):

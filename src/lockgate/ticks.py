@@ -207,7 +207,8 @@ class BudgetAlerts:
         crossed = {
             _alert_key(balance): (balance, level)
             for balance in self._app.ledger.balances(self._app.holds, capped=self._app.capped(), day=self._app.day)
-            if not balance.account.startswith("run:")
+            if balance.unit != "concurrent"
+            and not balance.account.startswith(("run:", "session:"))  # one caller's: its calls are told
             and (level := crossing(balance, self._warn_at(balance))) is not None
         }
         for key, (balance, level) in crossed.items():

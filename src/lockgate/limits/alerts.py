@@ -17,16 +17,18 @@ def taken_percent(balance: Balance) -> float | None:
 
 
 def crossing(balance: Balance, warn: float = WARN_PERCENT) -> float | None:
-    """The highest line crossed: ``warn`` percent (near the cap), 100 (at it, or it turned a call away), or None.
+    """The highest line crossed: ``warn`` percent (near the cap, or it turned a call away), 100 (at it, or near it while
+    it turned a call away), or None.
 
-    Holds count, because what is held may be spent.
+    Holds count, because what is held may be spent. A call that asks for more than there is left of a budget that is
+    hardly used says more of the caller than of the budget.
     """
     percent = taken_percent(balance)
     if percent is None:
         return None
-    if percent >= 100 or balance.refused:
+    if percent >= 100 or (balance.refused and percent >= warn):
         return 100
-    return warn if percent >= warn else None
+    return warn if percent >= warn or balance.refused else None
 
 
 def alert_message(balance: Balance) -> str:

@@ -182,7 +182,7 @@ def _is_wanted(balance: Balance, agent: str | None, tenant: str | None, runs: bo
 
 def time_to_empty(balance: Balance, burn: float) -> float | None:
     """Seconds until nothing is left at this rate; None without a cap, or when nothing is being spent."""
-    if balance.left is None:
+    if balance.left is None or balance.unit == "concurrent":
         return None
     if balance.left == 0:
         return 0.0
@@ -215,7 +215,9 @@ def _row(balance: Balance, burn: float) -> dict[str, Any]:
 def _figure(balance: Balance, value: float | None) -> str:
     if value is None:
         return "–"
-    return show_usd(round(value)) if balance.unit == "usd" else f"{value:,.0f} {balance.unit}"
+    if balance.unit == "usd":
+        return show_usd(round(value))
+    return f"{value:,.0f} {'at once' if balance.unit == 'concurrent' else balance.unit}"
 
 
 def _draw(rows: list[tuple[Balance, float]]) -> None:
@@ -233,7 +235,7 @@ def _draw(rows: list[tuple[Balance, float]]) -> None:
             (
                 balance.account,
                 balance.window,
-                _figure(balance, balance.settled),
+                _figure(balance, None if balance.unit == "concurrent" else balance.settled),
                 _figure(balance, balance.held),
                 _figure(balance, balance.left),
                 _figure(balance, balance.cap),

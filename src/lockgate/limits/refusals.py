@@ -117,6 +117,7 @@ def rate_refused(refusal: tuple[Rate, float, bool], tokens: int) -> LimitExceede
         limit=rate.name,
         retry_after=wait,
         remedy=f"try again in {wait:.3g} s, or raise {setting}",
+        unit=rate.unit,
     )
 
 

@@ -174,7 +174,7 @@ class Ledger:
             batches = store.open_batches(connection)
         found: dict[Key, Balance] = {}
         for balance in () if table is None else table.balances():
-            if not balance.window.startswith(SAME) and balance.unit != "concurrent":
+            if not balance.window.startswith(SAME):
                 found[balance.key] = balance
         here = set(found)
         for row in kept:

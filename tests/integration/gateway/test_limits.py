@@ -50,6 +50,21 @@ def test_a_keys_rate_is_told_with_every_answer_and_kept(gateway: RunningGateway)
     assert gateway.ask(gateway.key())[0] == 200  # another key is not concerned
 
 
+def test_a_refusal_tells_only_of_the_rate_that_refused(gateway: RunningGateway) -> None:
+    rates = {"requests_per_minute": 60, "tokens_per_minute": 3000.0}
+    limit(gateway, tenants={"acme": {"requests_per_minute": 1, "tokens_per_minute": 3000.0},
+                            "full": {"concurrent": 0, **rates}, "poor": {"daily_usd": 0, **rates}})  # fmt: skip
+    assert gateway.ask(gateway.key(), max_tokens=10)[0] == 200
+    status, headers, body = gateway.ask(gateway.key(), max_tokens=10)
+    assert (status, headers["x-ratelimit-remaining-requests"]) == (429, "0")
+    assert "x-ratelimit-remaining-tokens" not in headers
+    assert "requests_per_minute of limits.tenants.acme" in error(body)["message"]
+    for tenant in ("full", "poor"):
+        status, headers, _ = gateway.ask(gateway.key(tenant=tenant), max_tokens=10)
+        assert status == 429
+        assert not any(name.startswith("x-ratelimit") for name in headers)
+
+
 def test_a_tenants_tokens_a_minute(gateway: RunningGateway, model: FakeModelServer) -> None:
     limit(gateway, tenants={"*": {"tokens_per_minute": 3000.0}})
     model.respond = lambda _: Reply(text="x", usage=USED)  # 1500 tokens, whatever was held

@@ -59,6 +59,16 @@ def test_json_is_in_usd_or_in_the_accounts_unit(today: str) -> None:
     assert (run["unit"], run["cap"], run["settled"], run["left"]) == ("calls", 10, 1, 9)
 
 
+def test_calls_under_way_at_once_are_shown_as_held(project: Path) -> None:
+    (project / "lockgate.yaml").write_text("project: p\nlimits: {tenants: {acme: {concurrent: 3}}}\n")
+    holds = open_app().holds
+    holds.hold([Account(name="tenant:dev:acme", window="", cap=3, unit="concurrent")], 0, now=time.time())
+    holds.close()
+    shown = runner.invoke(app, ["budgets", "--tenant", "acme"]).output
+    [line] = [line for line in shown.splitlines() if line.startswith("tenant:dev:acme")]
+    assert line.split()[1:] == ["–", "1", "at", "once", "2", "at", "once", "3", "at", "once", "33", "%"]
+
+
 @pytest.mark.usefixtures("today")
 def test_one_agents_budgets_alone() -> None:
     rows = msgspec.json.decode(runner.invoke(app, ["budgets", "--json", "--agent", "triage"]).output)

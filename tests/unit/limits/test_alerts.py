@@ -30,6 +30,7 @@ def balance(settled: int, held: int = 0, cap: int | None = 100, refused: int = 0
         (balance(100), 100),
         (balance(60, held=40), 100),
         (balance(97, refused=1), 100),  # a call did not fit: the budget stops calls, if not at 100 % to the cent
+        (balance(5, refused=1), 70),  # it may have asked for more than anybody should
         (balance(0, cap=0), 100),
         (balance(10**12, cap=None), None),
     ],

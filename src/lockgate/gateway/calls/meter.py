@@ -329,7 +329,7 @@ def refused_headers(refused: LimitExceeded, rates: Sequence[Rate]) -> list[tuple
     """``x-ratelimit-*`` of the rate that refused the call, if one did."""
     if refused.retry_after is None:
         return []
-    hit = [rate for rate in rates if rate.name == refused.limit]
+    hit = [rate for rate in rates if (rate.name, rate.unit) == (refused.limit, refused.unit)]
     return [header for one in hit for header in _three(one.unit, one.per_minute, 0, refused.retry_after)]
 
 
