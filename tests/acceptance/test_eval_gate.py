@@ -380,7 +380,7 @@ def test_a_strict_metric_waits_for_a_calibrated_judge(judged: Path, server: Fake
     assert by_name["field_match"]["calibrated"] is None
     assert card["judge_calibrated"]
     assert not any("not calibrated" in warning for warning in card["warnings"])
-    assert "judge calibrated κ 1.00" in call("report")
+    assert "judge calibrated κ 1.00 (40 labels)" in call("report")
 
 
 def test_a_judge_that_disagrees_with_people_is_refused_with_the_reason(judged: Path, server: FakeModelServer) -> None:

@@ -122,6 +122,11 @@ class JudgeSettings(msgspec.Struct, frozen=True, kw_only=True):
     panel: tuple[str, ...] = ()  # further judges, ``provider:name``: the median of all counts
     calibrated: bool = False
 
+    @property
+    def shown(self) -> str:
+        """Its name for people: all of a panel."""
+        return f"{self.model} (panel with {', '.join(self.panel)})" if self.panel else self.model
+
 
 class Rubric(msgspec.Struct, frozen=True, kw_only=True):
     """What a good answer is, for one agent. ``digest`` names exactly this content."""
@@ -207,6 +212,7 @@ class MetricCard(msgspec.Struct, frozen=True, kw_only=True):
     labels: int = 0  # answers that people have scored, from which it is corrected
     calibrated: bool | None = None  # whether its judge agrees with people; None: no judge scores it
     kappa: float | None = None  # how far, where it was calibrated
+    judge_labels: int = 0  # answers that people have graded, which it was held against
     more_cases: int | None = None  # about so many more would settle it, where trials cannot
     more_trials: int | None = None  # about so many more trials a case would
 

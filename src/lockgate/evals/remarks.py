@@ -65,7 +65,7 @@ def warnings_of(
     """What whoever reads the scorecard must know."""
     found = golden.warnings(cases) if cases else []
     if rubric.judge is not None and (open_ := uncalibrated(calibrations)):
-        found.append(f"the judge {rubric.judge.model} is not calibrated against human labels: {', '.join(open_)}")
+        found.append(f"the judge {rubric.judge.shown} is not calibrated against human labels: {', '.join(open_)}")
     if outcome.stopped or (other is not None and other.stopped):
         found.append(f"stopped at max_usd: {show_usd(spend.nano)} spent; run again with a higher max_usd to go on")
     if met := outcome.not_the_agent - outcome.failures["budget_exceeded"]:
@@ -107,7 +107,7 @@ def check_strict(rubric: Rubric, calibrations: Calibrations) -> None:
     strict = {metric.name for metric in rubric.metrics if metric.blocking and (metric.strict or everywhere)}
     refused = uncalibrated({name: found for name, found in calibrations.items() if name in strict})
     if refused:
-        judge = "the judge" if rubric.judge is None else f"the judge {rubric.judge.model}"
+        judge = "the judge" if rubric.judge is None else f"the judge {rubric.judge.shown}"
         raise Unavailable(
             f"could not evaluate: {judge} is not calibrated against human labels, and may not decide "
             f"{'blocking metrics in this environment' if everywhere else 'strict metrics'}: {', '.join(refused)}",
@@ -120,8 +120,10 @@ def with_calibration(card: MetricCard, calibrations: Calibrations) -> MetricCard
     if card.name not in calibrations:
         return card
     found = calibrations[card.name]
-    good, kappa = (False, None) if found is None else (found.good, found.kappa)
-    return msgspec.structs.replace(card, calibrated=good, kappa=kappa)
+    if found is None:
+        return msgspec.structs.replace(card, calibrated=False)
+    labels = found.labels - found.unscored
+    return msgspec.structs.replace(card, calibrated=found.good, kappa=found.kappa, judge_labels=labels)
 
 
 def could_not(outcome: Outcome) -> LockgateError:

@@ -241,7 +241,7 @@ class Evals:
             cost_nano=outcome.cost_nano,
             spent_nano=spend.nano,
             seconds=self._clock() - started,
-            judge=rubric.judge.model if judged and rubric.judge else None,
+            judge=rubric.judge.shown if judged and rubric.judge else None,
             judge_calibrated=bool(judged) and all(found is not None and found.good for found in calibrations.values()),
             model_override=model_override,
             warnings=[

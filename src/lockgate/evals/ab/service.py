@@ -136,7 +136,7 @@ async def run_ab(
         winner=winner,
         a=_side(a, outcomes[0], answers[0]),
         b=_side(b, outcomes[1], answers[1]),
-        judge=rubric.judge.model if rubric.judge else "",
+        judge=rubric.judge.shown if rubric.judge else "",
         seed=seed,
         spent_nano=spend.nano,
         pairs_seen=seen,

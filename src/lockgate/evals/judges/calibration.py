@@ -103,7 +103,7 @@ def calibrate(
     return Calibration(
         digest=judge_digest(settings, metric),
         metric=metric.name,
-        model=settings.model,
+        model=settings.shown,
         labels=len(pairs),
         unscored=len(pairs) - len(scored),
         agreement=float(np.average(human == judge, weights=weights)) if scored else 0.0,

@@ -161,7 +161,7 @@ def _draw(found: list[Calibration]) -> None:
                 show(one.human_kappa),
                 show(one.sensitivity),
                 show(one.specificity),
-                f"{one.mean_error:+.2f}",
+                f"{one.mean_error:+.2f}" if one.labels > one.unscored else "–",
                 show(one.length_bias),
                 _position(one),
                 "calibrated" if one.good else f"not calibrated: {one.why_not}",

@@ -98,7 +98,7 @@ def score(metric: MetricCard, *, around: bool = True) -> str:
     if metric.unscored:
         text += f", {metric.unscored} unscored"
     if metric.calibrated is not None:
-        agreed = "" if metric.kappa is None else f" κ {metric.kappa:.2f}"
+        agreed = "" if metric.kappa is None else f" κ {metric.kappa:.2f} ({metric.judge_labels} labels)"
         text += f", judge {'calibrated' if metric.calibrated else 'uncalibrated'}{agreed}"
     return text
 

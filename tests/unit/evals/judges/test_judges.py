@@ -188,3 +188,8 @@ def test_pairs_for_the_order_are_of_one_input_first_and_then_beside_the_expected
     file.write_text("\n".join(json.dumps(line) for line in lines))
     found = comparable(read_labels(file, "helpfulness"))
     assert [(left.sample.output, right.sample.output) for left, right in found] == [("one", "two"), ("said", "meant")]
+
+
+def test_a_panel_is_named_with_all_its_judges() -> None:
+    panel = JudgeSettings(model="p:m", panel=("p:x", "q:y"))
+    assert calibrate([], panel, METRIC, now=0.0).model == "p:m (panel with p:x, q:y)"
