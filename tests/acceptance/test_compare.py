@@ -65,7 +65,7 @@ def test_two_evaluations_are_compared_by_id_and_nothing_is_run(project: Path, se
     assert metric["difference_interval"]["high"] < 0
     assert len(card["broken"]) == 15
     assert card["slices"][0]["name"] == "four"
-    assert card["baseline_cost_nano"] == first["cost_nano"] > 0
+    assert card["baseline_run_usd"] == first["run_usd"] > 0
     assert len(server.requests) == asked
     assert "newly broken" in Path("o/c.md").read_text().lower()
     assert "c12" in Path("o/c.html").read_text()

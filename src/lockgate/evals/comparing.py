@@ -17,7 +17,7 @@ from lockgate.errors import InputError
 from lockgate.evals.figures import show, signed
 from lockgate.evals.gate import Decision, decide
 from lockgate.evals.model import Interval, Metric, MetricCard, Rubric, Scorecard, Verdict
-from lockgate.evals.operations import Ran, costs_by_tag, quantiles
+from lockgate.evals.operations import Ran, costs_by_tag, mean_cost, quantiles
 from lockgate.evals.sequential import ALPHA, SHOWN
 from lockgate.evals.statistics import Floats, holm
 from lockgate.evals.tables import CaseTable, rows_of
@@ -91,7 +91,8 @@ def _card(
         latency=quantiles(mine.seconds),
         baseline_latency=quantiles(theirs.seconds),
         cost_nano=_nano(mine.costs),
-        baseline_cost_nano=_nano(theirs.costs),
+        run_usd=mean_cost(mine),
+        baseline_run_usd=mean_cost(theirs),
         costs=costs_by_tag(tables.after.cases, mine, theirs),
         spent_nano=0,
         cached_trials=tables.after.costs.size,
@@ -121,9 +122,7 @@ def compare_cards(before: Scorecard, after: Scorecard, **card: Any) -> Scorecard
         baseline_label=before.label,
         baseline_effective=before.effective_digest,
         baseline_latency=before.latency,
-        baseline_cost_nano=before.cost_nano
-        * max(1, after.cases * after.trials)
-        // max(1, before.cases * before.trials),
+        baseline_run_usd=before.mean_cost_usd,
         verdict=overall,
         reasons=[f"{one.name}: {one.reason}" for one in deciding if one.verdict == overall],
         metrics=metrics,

@@ -359,7 +359,8 @@ class Scorecard(msgspec.Struct, frozen=True, kw_only=True):
     flaky_cases: list[Flaky] = msgspec.field(default_factory=list)
     latency: Quantiles | None = None
     baseline_latency: Quantiles | None = None
-    baseline_cost_nano: int | None = None
+    run_usd: float | None = None  # on average, of the trials that ran, failed ones included
+    baseline_run_usd: float | None = None
     costs: list[TagCost] = msgspec.field(default_factory=list)  # by tag, the dearest first
     attestation: str | None = None
     self_check: SelfCheck | None = None
@@ -367,8 +368,8 @@ class Scorecard(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def mean_cost_usd(self) -> float:
-        """USD a trial, failed ones included."""
-        return self.cost_nano / 1e9 / max(1, self.cases * self.trials)
+        """USD a trial that ran, failed ones included."""
+        return self.cost_nano / 1e9 / max(1, self.cases * self.trials) if self.run_usd is None else self.run_usd
 
     def metric(self, name: str) -> MetricCard | None:
         return next((card for card in self.metrics if card.name == name), None)

@@ -34,6 +34,11 @@ class Ran(NamedTuple):
     seconds: Floats
 
 
+def mean_cost(of: Outcome | Ran | None) -> float | None:
+    """USD a trial that ran; None when none did. One that did not run was not free."""
+    return None if of is None or np.isnan(of.costs).all() else float(np.nanmean(of.costs))
+
+
 def costs_by_tag(cases: Sequence[Case], outcome: Outcome | Ran, other: Outcome | Ran | None) -> list[TagCost]:
     """What a run costs by kind of case, the dearest first."""
     members: dict[str, list[int]] = {}
@@ -77,13 +82,12 @@ def cost_bounds(
 ) -> list[Bound]:
     """``a_run``: USD on average; ``increase``: over the baseline's, as a share; ``every_tag``: for each tag too."""
     found = []
-    ran = card.cases * card.trials > 0
-    mean = card.mean_cost_usd if ran else None
+    mean = None if _all_failed(card) else card.mean_cost_usd
     if a_run is not None:
         found.append(_bound(card, "a run", mean, a_run, "usd"))
     if increase is not None:
-        before = card.baseline_cost_nano
-        limit = None if before is None else before / 1e9 / max(1, card.cases * card.trials) * (1 + increase)
+        before = card.baseline_run_usd
+        limit = None if before is None else before * (1 + increase)
         found.append(_bound(card, f"a run, at most {increase:+.0%} on the baseline", mean, limit, "usd"))
     known = {one.tag: one for one in card.costs}
     limits = dict.fromkeys(known, a_run) if every_tag and a_run is not None else {}
@@ -100,19 +104,27 @@ def cost_bounds(
 def latency_bounds(card: Scorecard, limits: dict[str, float], increase: float | None) -> list[Bound]:
     """``limits``: seconds by quantile (``p95`` …); ``increase``: of p95, over the baseline's."""
     found = []
+    took = None if _all_failed(card) else card.latency
     for name, most in limits.items():
-        found.append(_bound(card, name, None if card.latency is None else getattr(card.latency, name), most, "seconds"))
+        found.append(_bound(card, name, None if took is None else getattr(took, name), most, "seconds"))
     if increase is not None:
         before = None if card.baseline_latency is None else card.baseline_latency.p95 * (1 + increase)
-        mine = None if card.latency is None else card.latency.p95
+        mine = None if took is None else took.p95
         found.append(_bound(card, f"p95, at most {increase:+.0%} on the baseline", mine, before, "seconds"))
     return found
+
+
+def _all_failed(card: Scorecard) -> bool:
+    """Then nobody knows what a run that comes to an answer takes."""
+    return card.failed_trials >= card.cases * card.trials
 
 
 def _bound(card: Scorecard, what: str, value: float | None, limit: float | None, unit: str) -> Bound:
     shown = unit if unit in ("usd", "seconds") else "usd"
     if value is None or limit is None or value != value:  # NaN is no figure
-        missing = "the evaluation has no such runs" if value is None else "it was not compared with a baseline"
+        missing = "it was not compared with a baseline"
+        if value is None:
+            missing = "all runs failed" if _all_failed(card) else "the evaluation has no such runs"
         verdict, text = "inconclusive", missing
     else:
         verdict = "pass" if value <= limit else "fail"

@@ -201,7 +201,7 @@ class Evals:
                 labels=labels_of(calibrations, candidate.agent),
                 check=check_ran,
             )
-        from lockgate.evals.operations import costs_by_tag, quantiles
+        from lockgate.evals.operations import costs_by_tag, mean_cost, quantiles
         from lockgate.evals.tables import CaseTable, key_of, pack
 
         decision, outcome, other, cases = seen.decision, seen.candidate, seen.baseline, known
@@ -225,7 +225,8 @@ class Evals:
             flaky_cases=decision.flaky_cases,
             latency=quantiles(outcome.seconds),
             baseline_latency=None if other is None else quantiles(other.seconds),
-            baseline_cost_nano=None if other is None else other.cost_nano,
+            run_usd=mean_cost(outcome),
+            baseline_run_usd=mean_cost(other),
             costs=costs_by_tag(cases, outcome, other),
             verdict=decision.verdict,
             reasons=decision.reasons,

@@ -89,9 +89,8 @@ def _head(card: Scorecard) -> str:
 
 def _tiles(card: Scorecard) -> str:
     """The figures one looks for first."""
-    runs = max(1, card.cases * card.trials)
     found = [("cases", f"{card.cases:,}", f"× {card.trials} trials" if card.trials > 1 else "one trial each")]
-    before = "" if card.baseline_cost_nano is None else f"baseline {show(card.baseline_cost_nano / 1e9 / runs, 'usd')}"
+    before = "" if card.baseline_run_usd is None else f"baseline {show(card.baseline_run_usd, 'usd')}"
     found.append(("a run", show(card.mean_cost_usd, "usd"), before))
     if card.latency is not None:
         other = card.baseline_latency
