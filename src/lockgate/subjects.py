@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from lockgate.errors import InputError, Unavailable
+from lockgate.errors import InputError, Unavailable, UpstreamError
 from lockgate.evals.model import Case, Subject
 from lockgate.results import RunResult, Usage
 from lockgate.versions.model import AgentVersion, ModelRef
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from lockgate.evals.simulation.conversation import UserTurn
     from lockgate.evals.simulation.model import UserScript
     from lockgate.offswitch import OffSwitch
+    from lockgate.runtime.clients import Send
     from lockgate.runtime.direct import Endpoint
     from lockgate.runtime.local import LocalRunner
     from lockgate.runtime.model import Completion, ModelClient
@@ -138,7 +139,6 @@ async def open_models(
     from lockgate.runtime.direct import DirectClient
     from lockgate.runtime.metered import MeteredClient
     from lockgate.runtime.model import wire_name
-    from lockgate.tls import aiohttp
 
     switch = switch or OffSwitch(app, environment, version.agent)
     switch.check(wire_name(version.model))  # before anything is started
@@ -157,8 +157,8 @@ async def open_models(
             return app.prices.cost(provider(model)[0], model.provider, model.name, usage)
 
         price(version.model, Usage())  # an unknown price is one clear error now, not a failure of every trial
-        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
-            direct = DirectClient(session, lambda name: provider(ModelRef(provider=name, name=""))[1], price)
+        async with _sender() as send:
+            direct = DirectClient(send, lambda name: provider(ModelRef(provider=name, name=""))[1], price)
 
             def bound(model: ModelRef, request_bytes: int, tokens: int) -> int:
                 return app.prices.bound(
@@ -170,6 +170,37 @@ async def open_models(
                 )
 
             yield MeteredClient(Switched(direct, switch), bound)
+
+
+@asynccontextmanager
+async def _sender() -> AsyncIterator[Send]:
+    """The gateway's own way to providers."""
+    from yarl import URL
+
+    import lockgate.tls  # noqa: F401 - before anything else takes aiohttp in
+    from lockgate.gateway.upstream import DEFAULT_HEADERS, Upstream
+    from lockgate.runtime.clients import LARGEST_ANSWER, Sent
+
+    upstream = Upstream(connections=0)  # the evaluation's concurrency is the limit
+
+    async def send(url: str, headers: Mapping[str, str], body: bytes, timeout: float) -> Sent:
+        try:
+            answer = await upstream.send(
+                "POST", URL(url), headers={**DEFAULT_HEADERS, **headers}, body=body, timeout=timeout
+            )
+            try:
+                return Sent(answer.status, dict(answer.headers()), await answer.read(LARGEST_ANSWER))
+            finally:
+                answer.close()
+        except UpstreamError as failure:
+            if failure.sent and isinstance(failure.__cause__, TimeoutError):
+                raise TimeoutError from failure
+            raise
+
+    try:
+        yield send
+    finally:
+        await upstream.close()
 
 
 @asynccontextmanager
@@ -195,7 +226,6 @@ async def _open_member(app: App, settings: JudgeSettings, named: str, environmen
     from lockgate.offswitch import OffSwitch, Switched
     from lockgate.project.secrets.masking import without
     from lockgate.runtime.direct import DirectClient
-    from lockgate.tls import aiohttp
 
     provider, _, name = named.partition(":")
     model = ModelRef(
@@ -214,8 +244,8 @@ async def _open_member(app: App, settings: JudgeSettings, named: str, environmen
             return app.prices.cost(kind, asked.provider, asked.name, usage)
 
         price(model, Usage())  # an unknown price is one clear error now
-        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
-            client = Switched(DirectClient(session, lambda _: endpoint, price), switch)
+        async with _sender() as send:
+            client = Switched(DirectClient(send, lambda _: endpoint, price), switch)
 
             async def metered(body: dict[str, Any]) -> Completion:
                 meter = METER.get()
@@ -299,13 +329,13 @@ def open_embeddings(app: App, named: str, environment: str) -> AskVectors:
 
 
 def override_model(version: AgentVersion, name: str) -> AgentVersion:
-    """The version on another model, ``provider:name``, its parameters kept."""
+    """The version on another model alone, ``provider:name``, its parameters kept: no fallback or triage answers in that
+    model's place."""
     provider, _, model = name.partition(":")
     if not provider or not model:
         raise InputError(f"{name!r} is not a model", remedy="write provider:name, such as ollama:llama3.1:70b")
-    return msgspec.structs.replace(
-        version, model=msgspec.structs.replace(version.model, provider=provider, name=model, revision=None)
-    )
+    other = msgspec.structs.replace(version.model, provider=provider, name=model, revision=None)
+    return msgspec.structs.replace(version, model=other, fallbacks=(), triage=None)
 
 
 def open_provider(

@@ -15,7 +15,7 @@ from lockgate.bootstrap import open_app
 from lockgate.evals.store import last_of_kind
 from lockgate.fleet.fallbacks import Slice, fallback_command
 from lockgate.testing import FakeModelServer
-from lockgate.testing.replies import ModelRequest
+from lockgate.testing.replies import ModelRequest, failing
 from lockgate.ticks import fallbacks
 
 AGENT = """\
@@ -38,13 +38,13 @@ class Backup(Models):
 
     def __init__(self) -> None:
         super().__init__()
-        self.in_order = True
+        self.in_order, self.away = True, False
         self.asked: list[str] = []
 
     def __call__(self, request: ModelRequest) -> object:
         self.asked.append(request.body["model"])
         if request.body["model"].startswith("backup"):
-            return "Gladly!" if self.in_order else "¿?"
+            return failing(503) if self.away else "Gladly!" if self.in_order else "¿?"
         return super().__call__(request)
 
 
@@ -64,6 +64,14 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, models: Backup) -> 
             prices.write("  backup-2026-01-01: {input: 1.0, output: 2.0}\n")
         call("lock")
         yield tmp_path
+
+
+def test_no_other_model_answers_for_a_backup_that_is_away(project: Path, models: Backup) -> None:
+    other = AGENT.replace("backup-2026-01-01}]", "backup-2026-01-01}, {provider: fake, name: agent-2026-01-01}]")
+    (project / "agents/support.v3.yaml").write_text(other)
+    models.away = True
+    assert "met a failing provider" in call("fallback", "agents/support.v3.yaml", exit_code=4)
+    assert set(models.asked) == {"backup-2026-01-01"}
 
 
 def test_the_backup_model_is_asked_anew_each_time_and_its_verdict_is_nobody_elses(
