@@ -153,7 +153,10 @@ class App:
     def accounting(self) -> Accounting:
         from lockgate.limits.accounting import Accounting
 
-        return Accounting(self.control, self.traces, self.ledger, self.holds, self.charges, self.clock)
+        def counts(account: str, window: str) -> bool:
+            return self.books(account.split(":")[1]).counts(account, window)
+
+        return Accounting(self.control, self.traces, self.ledger, self.holds, self.charges, self.clock, counts=counts)
 
     @cached_property
     def books(self) -> Books:

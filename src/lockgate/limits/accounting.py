@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -35,13 +36,17 @@ class Accounting:
         table: HoldTable,
         charges: Charges,
         clock: Clock = system,
+        *,
+        counts: Callable[[str, str], bool] = lambda account, window: True,
     ) -> None:
+        """``counts`` says whether calls of now count on an account, in windows of that sort."""
         self._control = control
         self._traces = traces
         self._ledger = ledger
         self._table = table
         self._charges = charges
         self._clock = clock
+        self._counts = counts
 
     def calls(self, begin: float, end: float) -> Iterator[Paid]:
         """The model calls that began in this time and cost something, oldest first."""
@@ -99,10 +104,20 @@ class Accounting:
         if self._ledger.machine:
             self._charge_lost(now)
         settled: dict[Key, int] = {}
+        lives: dict[Key, tuple[float, float]] = {}
         with self._control.read() as connection:
             rows = store.since(connection, now - (days + 1) * DAY, None if everywhere else self._ledger.machine)
         for row in rows:
             settled[row.key] = settled.get(row.key, 0) + row.settled
+            began, ended = lives.get(row.key, (row.created_at, row.updated_at))
+            lives[row.key] = min(began, row.created_at), max(ended, row.updated_at)
+        zones = Counter((account, window.partition(" ")[0]) for account, window, _ in lives)
+        for key, (began, _) in lives.items():
+            account, day = key[0], key[1].partition(" ")[0]
+            if self._counts(account, key[1]):
+                # counted with a limit and without one, unless days began elsewhere until today
+                always = account.startswith(("tenant:", "agent:")) and len(day) == 10 and zones[account, day] == 1
+                lives[key] = 0.0 if always else began, float("inf")
         begin = now - days * DAY
         for _, window, _ in settled:
             if window and bounds(window)[1] > now - days * DAY:
@@ -117,6 +132,7 @@ class Accounting:
             moving=moving,
             since=now - days * DAY,
             now=now,
+            lives=lives,
         )
 
     def _charge_lost(self, now: float) -> None:

@@ -58,6 +58,6 @@ def reconcile_message(line: Line) -> str:
     more = "more" if line.difference > 0 else "less"
     return (
         f"{line.account} ({line.window}): the ledger has {show_usd(abs(line.difference))} {more} than the spans: "
-        f"settled {show_usd(line.settled)}, traced {show_usd(line.traced)}, "
+        f"settled {show_usd(line.settled)}, traced {show_usd(line.told)}, "
         f"known without a trace {show_usd(line.untraced)}"
     )

@@ -62,6 +62,25 @@ class Book:
     def day(self, now: float) -> str:
         return window_of(now, "day", self.zone)
 
+    def counts(self, account: str, window: str) -> bool:
+        """Whether calls of now count in USD on this account in windows of that sort: a limit that was taken out, and
+        another time zone, leave accounts behind on which nothing is counted any more."""
+        name, _, zone = window.partition(" ")
+        kind, _, rest = account.partition(":")
+        is_day = len(name) == len("2026-11-21")
+        if (zone or "UTC") != self.zone:
+            return False
+        if kind == "key" or (is_day and kind in ("tenant", "agent")):
+            return True  # a key's own limits stay; a tenant's and an agent's days are counted without one
+        spec = self._spec
+        if kind == "project":
+            allowance = spec.project
+        else:
+            named = {"tenant": spec.tenants, "agent": spec.agents, "model": spec.models, "task": spec.tasks,
+                     "label": spec.labels}.get(kind, {})  # fmt: skip
+            allowance = of(named, rest.partition(":")[2])
+        return allowance is not None and (allowance.daily_usd if is_day else allowance.monthly_usd) is not None
+
     def _look_up(self, caller: Caller, quarter: int) -> tuple[tuple[Account, ...], tuple[Rate, ...]]:
         now = float(quarter * QUARTER)
         accounts: dict[tuple[str, str, str], Account] = {}

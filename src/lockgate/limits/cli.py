@@ -300,7 +300,7 @@ def _draw_bill(bill: Bill, traffic: float, iterations: int) -> None:
 def _line(line: Line) -> dict[str, Any]:
     return {
         "account": line.account, "window": line.window, "settled_usd": to_usd(line.settled),
-        "traced_usd": to_usd(line.traced), "untraced_usd": to_usd(line.untraced),
+        "traced_usd": to_usd(line.told), "untraced_usd": to_usd(line.untraced),
         "difference_usd": to_usd(line.difference), "agrees": line.agrees,
     }  # fmt: skip
 
@@ -311,7 +311,7 @@ def _draw_lines(lines: list[Line]) -> None:
         return
     rows = [
         (
-            line.account, line.window, show_usd(line.settled), show_usd(line.traced), show_usd(line.untraced),
+            line.account, line.window, show_usd(line.settled), show_usd(line.told), show_usd(line.untraced),
             "agrees" if line.agrees else f"differs by {show_usd(abs(line.difference))}",
         )
         for line in lines

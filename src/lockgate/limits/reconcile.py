@@ -66,10 +66,16 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     traced: int
     untraced: int  # charged for calls that left no span, because their process died
     slack: int  # what may yet move: calls at the window's ends, and calls of this moment
+    before: int = 0  # calls of before the account was first written down: they count if there was its limit already
 
     @property
     def difference(self) -> int:
-        return self.settled - self.traced - self.untraced
+        return self.settled - self.told - self.untraced
+
+    @property
+    def told(self) -> int:
+        """What the spans say: of the calls of before, as much as the ledger can have counted."""
+        return self.traced + min(self.before, max(0, self.settled - self.untraced - self.traced))
 
     @property
     def agrees(self) -> bool:
@@ -84,9 +90,14 @@ def compare(
     moving: Mapping[Key, int],
     since: float,
     now: float,
+    lives: Mapping[Key, tuple[float, float]] | None = None,
 ) -> list[Line]:
     """The accounts of USD in windows that had not ended at ``since``. ``moving``: what is held of each just now;
-    ``untraced``: charges of calls without a span."""
+    ``untraced``: charges of calls without a span; ``lives``: when an account was first written down, and until when
+    calls counted on it (a limit may come and go inside of a window)."""
+    lives = lives or {}
+    always = (0.0, float("inf"))
+    before: dict[Key, int] = defaultdict(int)
     zones = {window.partition(" ")[2] or "UTC" for _, window, _ in settled if window}
     traced: dict[Key, int] = defaultdict(int)
     slack: dict[Key, int] = defaultdict(int)
@@ -96,7 +107,10 @@ def compare(
                 window = window_of(call.at, period, zone)
                 near = {window_of(call.at + shift, period, zone) for shift in (-BOUNDARY, BOUNDARY)}
                 for name in call.names():
-                    traced[name, window, "usd"] += call.cost_nano
+                    began, ended = lives.get((name, window, "usd"), always)
+                    if call.at > ended:
+                        continue
+                    (before if call.at < began else traced)[name, window, "usd"] += call.cost_nano
                     if len(near) > 1:
                         for one in near:
                             slack[name, one, "usd"] += call.cost_nano
@@ -118,6 +132,7 @@ def compare(
                 traced=traced[key],
                 untraced=lost[key],
                 slack=slack[key] + moving.get(key, 0),
+                before=before[key],
             )
         )
     return lines

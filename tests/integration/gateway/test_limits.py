@@ -239,6 +239,10 @@ def test_the_ledger_agrees_with_the_spans_and_a_difference_is_an_alert(
         store.adjust(connection, balance.key, "", -50_000_000)
     Reconciliation(gateway.app).tell()
     assert gateway.app.alerts.list() == []
+    with gateway.app.control.write() as connection:
+        store.adjust(connection, balance.key, "", -1_000_000)
+    [line] = Reconciliation(gateway.app).tell()
+    assert line.difference == -1_000_000  # what was spent is missing from the ledger
 
 
 def test_a_charge_at_its_bound_is_corrected_by_what_the_provider_says_later(

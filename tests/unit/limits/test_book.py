@@ -41,6 +41,22 @@ def test_a_name_with_an_entry_has_its_own_and_each_other_the_stars() -> None:
     assert caps(book, tenant="other")["tenant:prod:other", day, "usd"] == USD
 
 
+@pytest.mark.parametrize(
+    ("account", "window", "counts"),
+    [
+        ("tenant:prod:acme", "2026-11-19 Pacific/Auckland", True),
+        ("tenant:prod:acme", "2026-11-19", False),  # of another time zone
+        ("tenant:prod:acme", "2026-11 Pacific/Auckland", False),  # it has no limit of a month
+        ("project:prod", "2026-11 Pacific/Auckland", True),
+        ("project:prod", "2026-11-19 Pacific/Auckland", False),
+        ("model:prod:openai/gpt-4o", "2026-11-19 Pacific/Auckland", False),
+        ("key:prod:key_1", "2026-11 Pacific/Auckland", True),
+    ],
+)
+def test_what_calls_of_now_count_on(account: str, window: str, counts: bool) -> None:
+    assert Book("prod", SPEC).counts(account, window) is counts
+
+
 def test_session_task_and_labels_have_budgets() -> None:
     found = caps(Book("prod", SPEC), tenant="acme", session="s1", task="summarise", labels=("beta", "free"))
     assert found["session:prod:acme/s1", "", "usd"] == USD // 2
