@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from lockgate import clock as clocks
-from lockgate.errors import InputError, NotFound, RunFailed, Unavailable
+from lockgate.errors import NotFound, RunFailed, Unavailable
+from lockgate.evals.fixtures import fixtures_of
 from lockgate.results import RunResult
 from lockgate.runtime.calling import call_function
 from lockgate.runtime.context import MODEL_TIMEOUT, RunContext
@@ -110,23 +111,16 @@ class EvalTools:
     """
 
     def __init__(self, fixtures: Sequence[Any] = (), world: Mapping[str, Callable[..., Any]] | None = None) -> None:
-        for fixture in fixtures:
-            if not isinstance(fixture, dict) or not isinstance(fixture.get("tool"), str):
-                raise InputError(
-                    f"a fixture must name its tool, and is {fixture!r}",
-                    remedy='give {"tool": "read_orders", "arguments": {…}, "result": …}',
-                )
-        self._fixtures = fixtures
+        self._fixtures = fixtures_of(fixtures) if fixtures else []
         self._world = world
 
     async def answer(self, contract: ToolContract, arguments: dict[str, Any], *, asks: bool) -> Answer | None:
         stubbed = contract.effect == "write" or asks
         for fixture in self._fixtures:
-            if fixture["tool"] == contract.name and _fits(fixture.get("arguments") or {}, arguments):
-                error = fixture.get("error")
-                if error is not None:
-                    return Answer(error_type="tool_failed", error=str(error))
-                return Answer(result=fixture.get("result"), stubbed=stubbed)
+            if fixture.tool == contract.name and _fits(fixture.arguments or {}, arguments):
+                if fixture.error is not None:
+                    return Answer(error_type="tool_failed", error=fixture.error)
+                return Answer(result=fixture.result, stubbed=stubbed)
         if self._world is not None and contract.effect != "pure":
             return await self._in_world(self._world, contract, arguments)
         if stubbed:

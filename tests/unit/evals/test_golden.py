@@ -60,6 +60,8 @@ def test_empty_columns_are_absent() -> None:
         ('{"id": "a", "input": "x", "must_not": "no"}', "must_not is 'no'", "correct"),
         ('{"id": "a", "input": "x", "expected_tools": [3]}', "'expected_tools' has 3", "names"),
         ('{"id": " ", "input": "x"}', "'id' is ' '", "name"),
+        ('{"id": "a", "input": "x", "metadata": {"fixtures": [{"tol": "t"}]}}', "unknown field `tol`", "tool"),
+        ('{"id": "a", "input": "x", "metadata": {"simulation": {"user": {"goat": "g"}}}}', "simulation: ", "goal"),
     ],
 )
 def test_a_wrong_line_is_named_with_file_line_value_and_remedy(

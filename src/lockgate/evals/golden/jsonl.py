@@ -204,10 +204,26 @@ def _build(fields: dict[str, Any], recorded: dict[str, Any], wrong: Any) -> Case
         wrong(f"'id' is {case.id!r}", "give it a name")
     if not (math.isfinite(case.weight) and case.weight > 0):
         wrong(f"'weight' is {case.weight!r}", "give a positive number; 1 is usual")
+    _check_run(case, wrong)
     for tool in case.expected_tools or []:
         if not (isinstance(tool, str) or (isinstance(tool, dict) and isinstance(tool.get("name"), str))):
             wrong(f"'expected_tools' has {_short(tool)}", 'give names, or {"name": …, "arguments": {…}}')
     return case
+
+
+def _check_run(case: Case, wrong: Any) -> None:
+    """What a case says of how it is run is read before the first one is paid for."""
+    try:
+        if "fixtures" in case.metadata:
+            from lockgate.evals.fixtures import fixtures_of
+
+            fixtures_of(case.metadata["fixtures"])
+        if "simulation" in case.metadata:
+            from lockgate.evals.simulation.model import simulation_of
+
+            simulation_of(case)
+    except InputError as failure:
+        wrong(failure.message, failure.remedy)
 
 
 def warnings(cases: Sequence[Case]) -> list[str]:
