@@ -23,6 +23,7 @@ from lockgate import clock
 from lockgate.ids import new_id
 from lockgate.results import RunResult, Usage
 from lockgate.runs import RunRequest
+from lockgate.runtime.clients import by_session
 from lockgate.runtime.direct import DirectClient, Endpoint
 from lockgate.runtime.loader import Code
 from lockgate.runtime.local import LocalRunner
@@ -121,7 +122,8 @@ async def compare(count: int, folder: Path) -> None:
 
     with FakeModelServer(answer, latency=LATENCY) as server:
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
-            client = DirectClient(session, lambda name: Endpoint(server.base_url, None), lambda model, usage: 0)
+            send = by_session(session)
+            client = DirectClient(send, lambda name: Endpoint(server.base_url, None), lambda model, usage: 0)
             remote = LocalRunner(VERSION, client, folder)
             await measure("over HTTP (1 process)", count, lambda: remote.run("where is order A-1?"))
 

@@ -4,14 +4,14 @@ Results are scored as they come, stored in batches off the hot path, and dropped
 stored is found again under (version, case, trial), so a crash resumes where it was and a grown golden set runs only its
 new cases.
 
-While the last answers are waited for there is little to do: what comes after the trials is imported then, numpy among
-it. Before the first call it would hold that up, and between calls those that follow.
+While the first answers are waited for there is nothing to do, and little while the last ones are: what comes
+after the trials is imported then, numpy among it. Before the first call it would hold that up, and between calls those
+that follow.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
@@ -22,29 +22,28 @@ from typing import Any
 import msgspec
 
 from lockgate import clock as clocks
-from lockgate.errors import InputError, Killed, LockgateError
+from lockgate.errors import LockgateError
 from lockgate.evals.grid import ERROR, SCORED, SKIPPED, UNSCORED
 from lockgate.evals.model import Case, Status, Subject, score_key
 from lockgate.evals.running.meter import METER, Caps, Meter, Spend
 from lockgate.evals.running.outcome import NOT_THE_AGENT, Cells, Outcome, Progress, Tally, Trouble
 from lockgate.evals.running.pace import Pace
+from lockgate.evals.running.place import Attempt, Place
 from lockgate.evals.running.saving import Saving
 from lockgate.evals.running.scoring import Scoring, score_trial
-from lockgate.evals.running.watchdog import SLACK, Stuck, Watchdog
+from lockgate.evals.running.watchdog import SLACK, Watchdog
 from lockgate.evals.scorers import SCORERS, Sample
 from lockgate.evals.simulation.model import trial_key
 from lockgate.evals.store import CHUNK, CallRecord, TrialRecord, TrialStore
 from lockgate.money import show_usd
 from lockgate.results import RunResult
 
-_LOG = logging.getLogger(__name__)
-
-GRACE = 5.0
-"""Seconds that a cancelled trial has to end; then it is left behind."""
 TRIES = 8
 """Times a trial is begun anew because of a provider's rate limit, before it is left for another evaluation."""
-LAST_CALLS_SECONDS = 0.02
-"""In which the calls of the last trials to begin have left."""
+CALLS_SECONDS = 0.01
+"""In which the call of a trial that has just begun has left."""
+ANSWER_SECONDS = 0.001
+"""In which an answer that has come ends its trial."""
 
 _CODES: dict[Status, int] = {"scored": SCORED, "skipped": SKIPPED, "unscored": UNSCORED, "error": ERROR}
 
@@ -235,7 +234,7 @@ class Trials:
                     if found:
                         row, trial, result = found.popleft()
                         self.tally.cached += 1
-                        await self._take(row, trial, self.cases[row], result, known, stored=True)
+                        await self._take(row, trial, result, known)
                 finally:
                     self.pace.end()
 
@@ -270,131 +269,102 @@ class Trials:
         try:
             async with asyncio.TaskGroup() as group:
                 saver = group.create_task(self.saving.go_on())
-                workers = [
-                    group.create_task(self._worker(subject, todo)) for _ in range(min(self.concurrency, len(todo)))
-                ]
+                places = []
+                for _ in range(min(self.concurrency, len(todo))):
+                    places.append(group.create_task(self._place(subject, todo)))
+                    await asyncio.sleep(0)  # the first calls leave while the others are made ready
                 importing = group.create_task(self._import_what_follows())
-                await asyncio.wait(workers)
+                await asyncio.wait(places)
                 saver.cancel()
                 importing.cancel()
         except* LockgateError as failures:
             raise failures.exceptions[0] from None
 
     async def _import_what_follows(self) -> None:
-        names, self.needed_after = self.needed_after, ()
+        names, self.needed_after = deque(self.needed_after), ()
+        await asyncio.sleep(CALLS_SECONDS)
+        while names and not self.tally.ran:
+            import_module(names.popleft())
+            await asyncio.sleep(ANSWER_SECONDS)
         await self.all_begun.wait()
-        await asyncio.sleep(LAST_CALLS_SECONDS)
+        await asyncio.sleep(CALLS_SECONDS)
         for name in names:
             import_module(name)
-            await asyncio.sleep(0)  # an answer may have come
+            await asyncio.sleep(ANSWER_SECONDS)
 
-    async def _worker(self, subject: Subject, todo: deque[int]) -> None:
-        while todo:
-            await self.saving.room.wait()
-            await self.pace.start()
-            try:
-                if self.spend.reached:
-                    self.tally.stopped = True
-                    return
-                if self.pace.hopeless:
-                    self.tally.failures["rate_limited"] += len(todo)
-                    todo.clear()
-                if todo:
-                    trial, row = divmod(todo.popleft(), len(self.cases))
-                    if not todo:
-                        self.all_begun.set()
-                    await self._trial(subject, todo, row, trial)
-            finally:
-                self.pace.end()
+    async def _place(self, subject: Subject, todo: deque[int]) -> None:
+        place = Place(
+            subject,
+            timeout=self.timeout,
+            begin=lambda: self._begin(todo),
+            end=lambda attempt, result: self._end(attempt, result, todo),
+            stalled=self.watchdog.stalled,
+        )
+        try:
+            await place.run()
+        finally:
+            self.tally.left_behind += place.left_behind
 
-    async def _trial(self, subject: Subject, todo: deque[int], row: int, trial: int) -> None:
-        """Run one trial, or put it back when a provider would not have it now."""
+    async def _begin(self, todo: deque[int]) -> Attempt | None:
+        """The next trial, when it may start; None when there is none, or none may."""
+        if not todo:
+            return None
+        await self.saving.room.wait()
+        await self.pace.start()
+        if self.spend.reached:
+            self.tally.stopped = True
+        elif self.pace.hopeless:
+            self.tally.failures["rate_limited"] += len(todo)
+            todo.clear()
+        if self.spend.reached or not todo:
+            self.pace.end()
+            return None
+        trial, row = divmod(todo.popleft(), len(self.cases))
+        if not todo:
+            self.all_begun.set()
+        digest = self.digests[row]
         meter = Meter(self.spend, self.pace, self.caps)
-        meter.recorded = self.kept_calls.pop((self.digests[row], trial), {})
-        meter.stored = bool(meter.recorded)
-        meter.note = lambda *call: self.store.note(CallRecord(self.digests[row], trial, *call))
+        meter.recorded = self.kept_calls.pop((digest, trial), {})
+        meter.note = lambda *call: self.store.note(CallRecord(digest, trial, *call))
         self.under_way[row, trial] = meter
         METER.set(meter)
-        began = time.monotonic()
-        try:
-            case = self.cases[row]
-            result = await self._run_one(subject, case, trial, meter)
-            del self.under_way[row, trial]
-            spent = meter.close()
-            self.spend.nano += max(spent, result.cost_nano - meter.replayed_nano)
-            limited = result.error_type == "rate_limited"
-            if limited and not meter.refused:
-                self.pace.limited(None, sent_at=began)
-            if limited and self.tries[row, trial] + 1 < TRIES and not self.pace.hopeless:
-                self.tries[row, trial] += 1
-                meter.keep_for_later(self.kept_calls, (self.digests[row], trial))
-                todo.append(row + trial * len(self.cases))
-                return
+        return Attempt(row, trial, self.cases[row], meter, stalled=self.watchdog.stalled())
+
+    async def _end(self, attempt: Attempt, result: RunResult, todo: deque[int]) -> None:
+        """Take the result, or put the trial back when a provider would not have it now."""
+        row, trial, meter = attempt.row, attempt.trial, attempt.meter
+        del self.under_way[row, trial]
+        spent = meter.close()
+        self.spend.nano += max(spent, result.cost_nano - meter.replayed_nano)
+        limited = result.error_type == "rate_limited"
+        if limited and not meter.refused:
+            self.pace.limited(None, sent_at=attempt.began)
+        if limited and self.tries[row, trial] + 1 < TRIES and not self.pace.hopeless:
+            self.tries[row, trial] += 1
+            if meter.recorded:
+                self.kept_calls[self.digests[row], trial] = meter.recorded
+            todo.append(row + trial * len(self.cases))
+        else:
             if result.error_type == "budget_exceeded" and self.spend.reached:
                 self.tally.stopped = True
             if not limited:
                 self.pace.succeeded()
             self.tally.ran += 1
-            await self._take(row, trial, case, result, {}, stored=False)
-        finally:
-            self.spend.nano += meter.close()
-            self.under_way.pop((row, trial), None)
-
-    async def _run_one(self, subject: Subject, case: Case, trial: int, meter: Meter) -> RunResult:
-        """One trial, which ends whatever the subject does. Waiting for a provider's rate limit is not held against
-        it, nor is the time in which another trial kept the event loop to itself."""
-        began, stalled = time.monotonic(), self.watchdog.stalled()
-        task = asyncio.ensure_future(subject(case, trial))
-        try:
-            done, _ = await asyncio.wait((task,), timeout=self.timeout)
-            while not done and (left := self._left(began, meter, stalled)) > 0:
-                done, _ = await asyncio.wait((task,), timeout=left)
-        except asyncio.CancelledError:
-            task.cancel()
-            raise
-        took = time.monotonic() - began
-        if not done:
-            task.cancel()
-            ended, _ = await asyncio.wait((task,), timeout=GRACE)
-            self.tally.left_behind += not ended
-            message = f"no answer in {self.timeout:g} s"
-            return RunResult(status="failed", error_type="trial_timeout", error=message, seconds=took)
-        if task.cancelled():
-            return RunResult(status="failed", error_type="cancelled", error="the run was cancelled", seconds=took)
-        failure = task.exception()
-        if isinstance(failure, Stuck):
-            message = f"no answer in {self.timeout:g} s"
-            return RunResult(status="failed", error_type="trial_timeout", error=message, seconds=took)
-        if isinstance(failure, Killed):
-            raise failure
-        if isinstance(failure, InputError):
-            raise InputError(f"case {case.id!r} cannot be run: {failure.message}", remedy=failure.remedy) from failure
-        if failure is not None:
-            if not isinstance(failure, LockgateError):
-                _LOG.warning("the subject raised on case %s", case.id, exc_info=failure)
-            message = f"{type(failure).__name__}: {failure}"[:500]
-            return RunResult(status="failed", error_type="subject_error", error=message, seconds=took)
-        result = task.result()
-        if result.seconds > 0 and not meter.waited:
-            return result
-        return msgspec.structs.replace(result, seconds=max(0.0, (result.seconds or took) - meter.waited))
-
-    def _left(self, began: float, meter: Meter, stalled: float) -> float:
-        """Seconds that a trial still has."""
-        not_its_own = meter.waited + self.watchdog.stalled() - stalled
-        return self.timeout + not_its_own - (time.monotonic() - began)
+            await self._take(row, trial, result)
+        self.pace.end()
 
     async def _take(
         self,
         row: int,
         trial: int,
-        case: Case,
         result: RunResult,
-        known: dict[tuple[str, int, str], tuple[float | None, str, str]],
-        *,
-        stored: bool,
+        known: dict[tuple[str, int, str], tuple[float | None, str, str]] | None = None,
     ) -> None:
-        """Score a result, note it in the grids, and put it where it will be saved."""
+        """Score a result, note it in the grids, and put it where it will be saved.
+
+        ``known`` has the scores of a stored one.
+        """
+        case, stored = self.cases[row], known is not None
         sample = Sample(case, case.input, result)
         failed = result.status not in ("completed", "suspended")
         self.tally.cost_nano += result.cost_nano
@@ -412,7 +382,7 @@ class Trials:
         rows: list[tuple[str, float | None, str, str]] = []
         for scoring in self.scorings:
             digest = score_key(scoring.digest, self.expectations[row])
-            found = known.get((self.digests[row], trial, digest))
+            found = known.get((self.digests[row], trial, digest)) if known else None
             if found is not None:
                 value, status, reason = found
                 code = _CODES[status]  # type: ignore[index]
@@ -436,6 +406,5 @@ class Trials:
         found = []
         for (row, trial), meter in self.under_way.items():
             fresh, meter.fresh = meter.fresh, []
-            meter.stored = meter.stored or bool(fresh)
             found += [CallRecord(self.digests[row], trial, key, number, answer) for key, number, answer in fresh]
         return found

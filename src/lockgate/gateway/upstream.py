@@ -104,8 +104,10 @@ class Answer:
 class Upstream:
     """Sends requests. One per process and event loop; with ``socket`` every request goes to that Unix socket."""
 
-    def __init__(self, socket: Path | None = None) -> None:
+    def __init__(self, socket: Path | None = None, *, connections: int = MAX_CONNECTIONS) -> None:
+        """``connections``: at most so many at a time; 0 for as many as are asked for."""
         self._socket = socket
+        self._connections = connections
         self._session: aiohttp.ClientSession | None = None
         self._wire: Wire | None = None
         self._watchman = Watchman()
@@ -200,9 +202,9 @@ class Upstream:
         connector: aiohttp.BaseConnector
         if self._socket is not None:
             # A new connection each: one that was kept could not tell whether a process killed since had the request.
-            connector = aiohttp.UnixConnector(str(self._socket), limit=MAX_CONNECTIONS, force_close=True)
+            connector = aiohttp.UnixConnector(str(self._socket), limit=self._connections, force_close=True)
         else:
-            connector = aiohttp.TCPConnector(limit=MAX_CONNECTIONS, keepalive_timeout=_KEEP_ALIVE)
+            connector = aiohttp.TCPConnector(limit=self._connections, keepalive_timeout=_KEEP_ALIVE)
             moved = missing(connector)
             if moved is None:
                 self._wire = Wire(connector)
@@ -260,4 +262,6 @@ def _reason(failure: BaseException) -> str:
         return "the connection closed before its end"
     if isinstance(failure, aiohttp.ServerDisconnectedError):
         return "it hung up"
+    if isinstance(failure, aiohttp.ClientConnectorError) and not isinstance(failure, aiohttp.ClientSSLError):
+        return failure.strerror or str(failure)  # the whole of it names the address once more
     return str(failure) or type(failure).__name__

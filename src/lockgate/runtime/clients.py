@@ -1,9 +1,12 @@
-"""The model client of a hosted run: chat completions over HTTP, through the gateway, under the run's token."""
+"""The model client of a hosted run: chat completions over HTTP, through the gateway, under the run's token.
+
+How a question leaves this process is :data:`Send`'s to say: a hosted run has the session of its host.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -18,6 +21,19 @@ LARGEST_ANSWER = 16 * 1024 * 1024
 """Bytes of one answer; a server that sends more is failing."""
 
 
+class Sent(NamedTuple):
+    """What came back: the names of ``headers`` are in lower case, or told apart by no case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+Send = Callable[[str, Mapping[str, str], bytes, float], Awaitable[Sent]]
+"""Posts a body to a URL under these headers, within so many seconds. Raises UpstreamError, and TimeoutError when no
+answer came in time."""
+
+
 class GatewayClient:
     """One run's way to models. ``session`` is shared by all runs of a process; the token is this run's."""
 
@@ -25,7 +41,7 @@ class GatewayClient:
 
     def __init__(self, session: aiohttp.ClientSession, base_url: str, token: str, *, traceparent: str = "") -> None:
         """``base_url`` ends with ``/v1``."""
-        self._session = session
+        self._send = by_session(session)
         self._base_url = base_url
         # The loop tries a version's fallbacks itself: each is a step of the run.
         self._headers = {"authorization": f"Bearer {token}", "x-lockgate-fallbacks": "off"}
@@ -35,11 +51,11 @@ class GatewayClient:
     async def complete(self, model: ModelRef, body: dict[str, Any], *, timeout: float) -> Completion:
         """See :class:`~lockgate.runtime.model.ModelClient`."""
         asked = {"model": wire_name(model), **body}
-        return await ask(self._session, self._base_url, self._headers, asked, model, timeout)
+        return await ask(self._send, self._base_url, self._headers, asked, model, timeout)
 
 
 async def ask(
-    session: aiohttp.ClientSession,
+    send: Send,
     base_url: str,
     headers: Mapping[str, str],
     body: dict[str, Any],
@@ -53,40 +69,55 @@ async def ask(
     other side answers.
     """
     secrets = (headers.get("authorization", "").removeprefix("Bearer "), *secrets)
+    url = f"{base_url.rstrip('/')}/chat/completions"
     try:
-        async with session.post(
-            f"{base_url.rstrip('/')}/chat/completions",
-            data=msgspec.json.encode(body),
-            headers={"content-type": "application/json", **headers},
-            timeout=aiohttp.ClientTimeout(total=timeout),
-            allow_redirects=False,  # would carry the token elsewhere
-        ) as response:
-            data = await _read(response)
-            if response.status != 200:
-                # before it is cut to length: a part of the credential could not be found again
-                raise failure_of(response.status, response.headers, without(data, *secrets), model)
-            try:
-                return completion_of(data, response.headers, model)
-            except UpstreamError:
-                return completion_of(without(data, *secrets), response.headers, model)
+        status, answered, data = await _sent(
+            send, url, {"content-type": "application/json", **headers}, msgspec.json.encode(body), model, timeout
+        )
+        if status != 200:
+            # before it is cut to length: a part of the credential could not be found again
+            raise failure_of(status, answered, without(data, *secrets), model)
+        try:
+            return completion_of(data, answered, model)
+        except UpstreamError:
+            return completion_of(without(data, *secrets), answered, model)
     except LockgateError as error:
         error.message = without(error.message.encode("utf-8", "replace"), *secrets).decode()
         error.args = (error.message,)
         raise
-    except TimeoutError:  # some of aiohttp's are ClientErrors as well
+
+
+async def _sent(send: Send, url: str, headers: Mapping[str, str], body: bytes, model: ModelRef, timeout: float) -> Sent:
+    try:
+        return await send(url, headers, body, timeout)
+    except UpstreamError as error:
+        error.message = f"model {wire_name(model)!r}: {error.message}"
+        if not error.sent:
+            error.remedy = "is the server up, and its address right?"
         raise
-    except aiohttp.ClientConnectorError as error:
-        raise UpstreamError(
-            f"model {wire_name(model)!r}: {base_url} cannot be reached: {error.strerror or error}",
-            sent=False,
-            remedy="is the server up, and its address right?",
-        ) from error
-    except aiohttp.ClientError as error:
-        raise UpstreamError(
-            f"model {wire_name(model)!r}: the connection failed: {type(error).__name__}: "
-            + without(str(error).encode("utf-8", "replace"), *secrets).decode(),
-            sent=True,
-        ) from error
+
+
+def by_session(session: aiohttp.ClientSession) -> Send:
+    """Sends with a session of aiohttp's."""
+
+    async def send(url: str, headers: Mapping[str, str], body: bytes, timeout: float) -> Sent:
+        try:
+            async with session.post(
+                url,
+                data=body,
+                headers=headers,
+                timeout=aiohttp.ClientTimeout(total=timeout),
+                allow_redirects=False,  # would carry the token elsewhere
+            ) as response:
+                return Sent(response.status, response.headers, await _read(response))
+        except TimeoutError:  # some of aiohttp's are ClientErrors as well
+            raise
+        except aiohttp.ClientConnectorError as error:
+            raise UpstreamError(f"{url} cannot be reached: {error.strerror or error}", sent=False) from error
+        except aiohttp.ClientError as error:
+            raise UpstreamError(f"the connection failed: {type(error).__name__}: {error}", sent=True) from error
+
+    return send
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:

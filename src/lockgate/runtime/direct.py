@@ -9,9 +9,8 @@ import msgspec
 
 from lockgate.money import Nano
 from lockgate.results import Usage
-from lockgate.runtime.clients import ask
+from lockgate.runtime.clients import Send, ask
 from lockgate.runtime.model import Completion
-from lockgate.tls import aiohttp
 from lockgate.versions.model import ModelRef
 
 
@@ -31,11 +30,11 @@ class DirectClient:
 
     def __init__(
         self,
-        session: aiohttp.ClientSession,
+        send: Send,
         endpoint: Callable[[str], Endpoint],
         price: Callable[[ModelRef, Usage], Nano],
     ) -> None:
-        self._session = session
+        self._send = send
         self._endpoint = endpoint
         self._price = price
 
@@ -44,5 +43,5 @@ class DirectClient:
         base_url, api_key, further, secrets = self._endpoint(model.provider)
         headers = {**dict(further), **({"authorization": f"Bearer {api_key}"} if api_key else {})}
         asked = {"model": model.name, **body}
-        completion = await ask(self._session, base_url, headers, asked, model, timeout, secrets)
+        completion = await ask(self._send, base_url, headers, asked, model, timeout, secrets)
         return msgspec.structs.replace(completion, cost_nano=self._price(model, completion.usage))

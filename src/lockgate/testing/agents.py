@@ -148,6 +148,7 @@ class TestedAgent:
     async def _client(self) -> AsyncIterator[ModelClient]:
         import aiohttp
 
+        from lockgate.runtime.clients import by_session
         from lockgate.runtime.direct import DirectClient, Endpoint
 
         mocked = self._mocking.current
@@ -157,7 +158,7 @@ class TestedAgent:
         async with aiohttp.ClientSession() as session:
             if mocked is not None:
                 scripted = Endpoint(base_url=mocked.base_url, api_key="mock")
-                yield DirectClient(session, lambda provider: scripted, self._price)
+                yield DirectClient(by_session(session), lambda provider: scripted, self._price)
                 return
             from lockgate.offswitch import OffSwitch, Switched
 
@@ -168,7 +169,7 @@ class TestedAgent:
             }
             if self._cassette is None:
                 self._cassette = Cassette(self._cassette_path, recording=True)
-            direct = DirectClient(session, places.__getitem__, self._price)
+            direct = DirectClient(by_session(session), places.__getitem__, self._price)
             yield Recorded(self._cassette, Switched(direct, switch))
 
     def _played(self) -> Cassette:

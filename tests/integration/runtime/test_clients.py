@@ -9,7 +9,7 @@ import pytest
 
 from lockgate.errors import Refused, UpstreamError
 from lockgate.runtime import clients
-from lockgate.runtime.clients import GatewayClient
+from lockgate.runtime.clients import GatewayClient, by_session
 from lockgate.runtime.direct import DirectClient, Endpoint
 from lockgate.testing import FakeModelServer, Reply, closing, cut, failing, hanging, nonsense, rate_limited
 from lockgate.versions.model import ModelRef
@@ -40,7 +40,8 @@ async def test_a_provider_is_asked_by_its_own_name_for_the_model_and_priced_here
     session: aiohttp.ClientSession,
 ) -> None:
     with FakeModelServer("hi") as server:
-        client = DirectClient(session, lambda name: Endpoint(server.base_url, "key"), lambda model, usage: 42)
+        send = by_session(session)
+        client = DirectClient(send, lambda name: Endpoint(server.base_url, "key"), lambda model, usage: 42)
         completion = await client.complete(MODEL, BODY, timeout=60.0)
         [request] = server.requests
     assert (request.model, request.headers["authorization"], completion.cost_nano) == ("model-1", "Bearer key", 42)

@@ -16,11 +16,10 @@ from typing import Any
 import pytest
 
 from lockgate.errors import InputError, Unavailable
-from lockgate.evals import runner
 from lockgate.evals.grid import ERROR, MISSING, SCORED, UNSCORED
 from lockgate.evals.model import Case, Metric, Rubric, Subject
 from lockgate.evals.runner import run_trials
-from lockgate.evals.running import saving, scoring
+from lockgate.evals.running import place, saving, scoring
 from lockgate.evals.running.meter import Spend
 from lockgate.evals.running.outcome import Outcome, Progress
 from lockgate.evals.running.scoring import prepare
@@ -161,7 +160,7 @@ async def test_a_subject_that_never_returns_is_a_failed_trial(database: Database
 async def test_a_subject_that_will_not_be_cancelled_is_left_behind(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "GRACE", 0.02)
+    monkeypatch.setattr(place, "GRACE", 0.02)
     release = asyncio.Event()
 
     async def stubborn(case: Case, trial: int) -> RunResult:
@@ -407,3 +406,28 @@ async def test_a_rate_limited_trial_is_begun_again_and_none_is_lost(
 
     found = await run(database, Opened(busy))
     assert (found.ran, found.failed, found.total) == (6, 0, 6)
+
+
+async def test_what_a_rate_limited_trial_paid_for_is_not_paid_for_again(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lockgate.evals.running import pace
+    from lockgate.evals.running.meter import METER
+
+    monkeypatch.setattr(pace, "BACKOFF", 0.001)
+    paid = []
+
+    async def busy(case: Case, trial: int) -> RunResult:
+        meter = METER.get()
+        assert meter is not None
+        if meter.replay("question") is not None:
+            return await echo(case, trial)
+        paid.append(case.id)
+        meter.keep("question", {"answer": 1})
+        async with asyncio.timeout(60):
+            while meter.fresh:  # until it is in the database  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+        return RunResult(status="failed", error_type="rate_limited", error="429")
+
+    found = await run(database, Opened(busy))
+    assert (found.ran, found.failed, sorted(paid)) == (6, 0, [case.id for case in CASES])

@@ -115,13 +115,13 @@ class Meter:
         self._waiting = 0
         self._since = 0.0
         self.recorded: dict[str, list[Any]] = {}
-        """Calls that an earlier attempt at this trial paid for before it was cut off, by what was asked."""
+        """Calls that were paid for, in earlier attempts at this trial that were cut off and in this one, by what was
+        asked."""
         self.asked: dict[str, int] = {}
         self.fresh: list[tuple[str, int, Any]] = []
         """Calls that were paid for and are not stored yet: what was asked, how many times before, the answer."""
         self.note: Callable[[str, int, Any], None] | None = None
         """Told of each as it comes."""
-        self.stored = False
         self.refused = False  # with 429, which the pace knows of
         self.replayed_nano = 0
 
@@ -145,6 +145,7 @@ class Meter:
     def keep(self, key: str, answer: Any) -> None:
         """Note a fresh answer, to be stored while the trial is still under way."""
         call = (key, self.asked[key] - 1, answer)
+        self.recorded.setdefault(key, []).append(answer)
         self.fresh.append(call)
         if self.note is not None:
             self.note(*call)
@@ -188,15 +189,6 @@ class Meter:
                     self._add(unknown)
                 elif failed:  # an answered judge is counted by who asked it
                     self.spend.nano += unknown
-
-    def keep_for_later(self, kept: dict[Any, dict[str, list[Any]]], trial: Any) -> None:
-        """Leave what was paid for to the next attempt at this trial in this process."""
-        for key, number, answer in self.fresh:
-            answers = self.recorded.setdefault(key, [])
-            if len(answers) == number:
-                answers.append(answer)
-        if self.recorded:
-            kept[trial] = self.recorded
 
     def close(self) -> int:
         """The trial has ended: what it spent, in nano-USD, is no longer open."""

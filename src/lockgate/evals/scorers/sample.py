@@ -60,7 +60,7 @@ def as_json(value: Any) -> Any:
     text = value.strip()
     if text.startswith("```"):
         text = text.removeprefix("```").removeprefix("json").strip().removesuffix("```")
-    return json.loads(text, parse_constant=_refuse)
+    return _DECODER.decode(text)
 
 
 def normal(text: str) -> str:
@@ -78,3 +78,6 @@ def input_text(value: Any) -> str:
 
 def _refuse(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse)  # made anew for each answer it would take longer than decoding
