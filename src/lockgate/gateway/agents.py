@@ -170,6 +170,11 @@ class Agents:
         """How many shadows found no place in their queue."""
         return self._shadows.dropped + self._mirrored.dropped
 
+    async def runs_under_way(self) -> bool:
+        """Whether a run of this machine's hosts has not ended, whoever asked for it."""
+        folder = str(host_socket(self._home, "").parent)
+        return await asyncio.to_thread(self._directory.runs_under_way, folder)
+
     async def close(self) -> None:
         """Stop shadowing and close the connections to hosts."""
         await self._shadows.close()

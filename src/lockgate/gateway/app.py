@@ -151,8 +151,12 @@ class Gateway:
     async def end_runs(self, seconds: float) -> None:
         """Take nothing new but the calls of runs, until the runs under way have ended or ``seconds`` are over."""
         self._stopping = True
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds
         if self._running:
             await asyncio.wait(self._running, timeout=seconds)
+        while loop.time() < deadline and await self._agents.runs_under_way():  # noqa: ASYNC110 - they end elsewhere
+            await asyncio.sleep(0.1)
 
     async def close(self) -> None:
         if self._batches is not None:

@@ -15,6 +15,7 @@ from lockgate.gateway import store, switches
 from lockgate.gateway.keys import Keys
 from lockgate.gateway.model import Route
 from lockgate.gateway.routes import Routes
+from lockgate.process import alive
 from lockgate.settings.model import Snapshot
 from lockgate.settings.service import Follower
 from lockgate.storage.engine import Database
@@ -82,6 +83,15 @@ class Directory:
         self._failing = False
         self.read_at = self._clock()
         return True
+
+    def runs_under_way(self, folder: str) -> bool:
+        """Whether a host of this machine, with its socket in this folder, has a run that has not ended: a run that went
+        on after an approval has nobody who waits for it."""
+        try:
+            with self._control.read() as connection:
+                return any(alive(pid) for pid in store.hosts_with_runs(connection, folder))
+        except (SQLAlchemyError, Unavailable):
+            return False
 
     def start(self) -> None:
         """Read once, then keep reading in a thread until :meth:`stop`."""

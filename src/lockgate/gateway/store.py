@@ -11,7 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from lockgate.gateway.model import ApiKey, Route
 from lockgate.storage.engine import Database
-from lockgate.storage.schema import api_keys, deployments, routes
+from lockgate.storage.schema import api_keys, deployments, hosts, routes, runs
 from lockgate.versions.model import AgentSettings, VersionRef
 
 
@@ -100,6 +100,13 @@ def warm_versions(connection: Connection, now: float) -> list[tuple[str, Version
         )
         for row in rows
     ]
+
+
+def hosts_with_runs(connection: Connection, folder: str) -> list[int]:
+    """The processes of the hosts with sockets in this folder that have runs under way."""
+    busy = select(runs.c.host).where(runs.c.status == "running")
+    wanted = hosts.c.address.startswith(folder, autoescape=True) & hosts.c.id.in_(busy)
+    return list(connection.execute(select(hosts.c.pid).where(wanted)).scalars())
 
 
 def _key_columns(key: ApiKey) -> dict[str, Any]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
+import os
 import socket
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -15,11 +18,15 @@ import openai
 import pytest
 from anthropic import Anthropic
 from openai import OpenAI
+from sqlalchemy import insert, update
 
 from lockgate.gateway.model import RunClaims
 from lockgate.gateway.tokens import sign, verify
 from lockgate.project.limits import LimitSpec
 from lockgate.results import RunResult, ToolUse, Usage
+from lockgate.runs import host_socket
+from lockgate.storage.schema import hosts as hosts_table
+from lockgate.storage.schema import runs as runs_table
 from lockgate.versions.model import ActionLimits
 
 if TYPE_CHECKING:
@@ -493,3 +500,34 @@ def test_a_host_that_never_answers_is_given_up(
     hosts(STABLE).respond = lambda _: "hang"
     status, problem = run(gateway, {"input": "x"})
     assert (status, problem["sent"]) == (502, True)
+
+
+# --- a stop ---------------------------------------------------------------------------------------------------
+
+
+def test_a_stop_serves_the_calls_of_a_run_that_went_on_after_an_approval_until_it_ends(gateway: RunningGateway) -> None:
+    address = str(host_socket(gateway.app.home, "sha256:" + STABLE * 64))
+    run_1 = {
+        "id": "run_1", "agent": "triage", "environment": "dev", "behaviour_digest": "b", "effective_digest": "b",
+        "arm": "stable", "assignment_key": "k", "tenant": "acme", "input": "x", "trace_id": "1" * 32, "attempt": 2,
+        "status": "running", "host": "host_1", "started_at": time.time(),
+    }  # fmt: skip
+    with gateway.app.control.write() as connection:
+        connection.execute(
+            insert(hosts_table).values(
+                id="host_1", effective_digest="b", pid=os.getpid(), address=address, ready_at=0.0, heartbeat_at=0.0
+            )
+        )
+        connection.execute(insert(runs_table).values(**run_1))
+    worker = gateway.worker
+    assert worker is not None
+    stop = threading.Thread(target=lambda: asyncio.run(worker.end_runs(60)))
+    stop.start()
+    key = gateway.key()
+    wait_until(lambda: gateway.ask(key)[0] == 503, "new calls are served")
+    assert gateway.ask(gateway.run_token())[0] == 200
+    assert stop.is_alive()
+    with gateway.app.control.write() as connection:
+        connection.execute(update(runs_table).values(status="completed"))
+    stop.join(30)
+    assert not stop.is_alive()
