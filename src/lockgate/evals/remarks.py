@@ -69,7 +69,7 @@ def warnings_of(
     if outcome.stopped or (other is not None and other.stopped):
         found.append(f"stopped at max_usd: {show_usd(spend.nano)} spent; run again with a higher max_usd to go on")
     if met := outcome.not_the_agent - outcome.failures["budget_exceeded"]:
-        found.append(f"{met} trials met a failing provider; the same command tries them again")
+        found.append(f"{met} trials met a failing provider; the same command tries them again{_first_of(outcome)}")
     if other is not None and (met := other.not_the_agent - other.failures["budget_exceeded"]):
         found.append(f"{met} of the baseline's trials met a failing provider and were left out")
     for kind, error in outcome.errors.items():
@@ -85,6 +85,12 @@ def warnings_of(
     if behind:
         found.append(f"{behind} trials did not end when they were cancelled")
     return found
+
+
+def _first_of(outcome: Outcome) -> str:
+    """What the first trial said that was lost to a failing provider."""
+    said = next((error for kind, error in outcome.errors.items() if error and kind in NOT_THE_AGENT), "")
+    return f": {_line_of(said)}" if said else ""
 
 
 def _line_of(error: str) -> str:
@@ -132,7 +138,8 @@ def could_not(outcome: Outcome) -> LockgateError:
     full = outcome.failures.most_common(1)[0][0] == "rate_limited"
     ask = "is the quota used up, or the rate limit too low?" if full else "is the model server up and its key right?"
     return Unavailable(
-        f"could not evaluate: {outcome.not_the_agent} of {outcome.total} trials met a failing provider ({kinds})",
+        f"could not evaluate: {outcome.not_the_agent} of {outcome.total} trials met a failing provider "
+        f"({kinds}){_first_of(outcome)}",
         remedy=f"{ask} Finished trials are kept: run the same command again",
     )
 

@@ -25,7 +25,7 @@ async def converse(script: UserScript, agent: AgentTurn, ask: UserTurn) -> RunRe
     """The whole conversation as one result: the last answer, all tool calls, the sums of usage, cost and time.
 
     A turn of the agent that fails ends it, with that failure. A user whose model cannot be asked is no failure of the
-    agent's: the trial is ``model_unavailable``, and is tried again.
+    agent's, nor is one that has nothing to say: the trial is ``model_unavailable`` or ``model_error``, and is tried again.
     """
     said: list[dict[str, str]] = []
     turns: list[RunResult] = []
@@ -36,16 +36,19 @@ async def converse(script: UserScript, agent: AgentTurn, ask: UserTurn) -> RunRe
             reason = "rate_limited" if getattr(failure, "upstream_status", None) == 429 else "model_unavailable"
             error = f"the simulated user: {failure.message}"
             return _whole(RunResult(status="failed", error_type=reason, error=error), turns, said)
+        stops = any(word in message for word in script.stop)
+        if not message.strip() or (stops and not turns):
+            error = f"the simulated user said nothing: {message!r}"
+            return _whole(RunResult(status="failed", error_type="model_error", error=error), turns, said)
         said.append({"role": "user", "content": message})
-        if any(word in message for word in script.stop):
+        if stops:
             break
         result = await agent([dict(line) for line in said])
         turns.append(result)
         if result.status != "completed":
             break
         said.append({"role": "assistant", "content": result.deliverable})
-    last = turns[-1] if turns else RunResult(status="failed", error_type="input_invalid", error="the user said nothing")
-    return _whole(last, turns, said)
+    return _whole(turns[-1], turns, said)
 
 
 def user_messages(script: UserScript, said: list[dict[str, str]]) -> list[dict[str, str]]:

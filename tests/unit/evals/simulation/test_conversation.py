@@ -69,3 +69,11 @@ def test_changes_name_what_is_other_than_before() -> None:
 def test_a_simulation_that_makes_no_sense_is_refused_with_the_case() -> None:
     with pytest.raises(InputError, match=r"case 'c': metadata\.simulation: .*gaol"):
         simulation_of(Case(id="c", input="x", metadata={"simulation": {"user": {"gaol": "y"}}}))
+
+
+@pytest.mark.parametrize("messages", [("a", " "), ("###STOP###",)])
+async def test_a_user_that_says_nothing_is_not_the_agents_failure(messages: tuple[str, ...]) -> None:
+    result = await converse(SCRIPT, agent, user(*messages))
+    assert result.error_type == "model_error"
+    assert "the simulated user said nothing" in (result.error or "")
+    assert result.model_calls == len(messages) - 1
