@@ -22,7 +22,9 @@ from lockgate.storage.engine import Database, open_database
 from lockgate.telemetry import otlp
 from lockgate.telemetry.context import new_span_id, new_trace_id
 from lockgate.telemetry.model import CLIENT, OK, Span
-from lockgate.telemetry.writer import COLUMNS, SpanWriter, to_row
+from lockgate.telemetry.rows import COLUMNS, to_row
+from lockgate.telemetry.table import SpanTable
+from lockgate.telemetry.writer import SpanWriter
 
 SPANS = 20_480
 ROUNDS = 3
@@ -80,7 +82,7 @@ def bare(traces: Database, spans: list[Span]) -> float:
 
 
 def written(traces: Database, spans: list[Span]) -> float:
-    writer = SpanWriter(traces)
+    writer = SpanWriter(SpanTable(traces))
     start = time.perf_counter()
     for span in spans:
         writer.emit(span)
@@ -93,7 +95,7 @@ def written(traces: Database, spans: list[Span]) -> float:
 
 def ingested(traces: Database, spans: list[Span]) -> float:
     bodies = [otlp_body(spans[first : first + 512]) for first in range(0, SPANS, 512)]
-    writer = SpanWriter(traces)
+    writer = SpanWriter(SpanTable(traces))
     start = time.perf_counter()
     for body in bodies:
         for span in otlp.read_json(body).spans:

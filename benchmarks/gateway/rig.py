@@ -208,12 +208,28 @@ def _percentile(said: str, percent: int) -> float:
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system time of a process (Linux); 0.0 where that cannot be read."""
+    """User and system time of a process and of those that it started (Linux); 0.0 where that cannot be read."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return 0.0
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    own = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return own + sum(cpu_seconds(child) for child in children(pid))
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process started, and that are still there (Linux)."""
+    try:
+        return [int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in _words(task / "children")]
+    except OSError:
+        return []
+
+
+def _words(path: Path) -> list[str]:
+    try:
+        return path.read_text().split()
+    except OSError:  # a thread that has ended
+        return []
 
 
 def rss_mb(pid: int) -> float:

@@ -64,6 +64,8 @@ class App:
     def __init__(self, project: Project, clock: clocks.Clock = clocks.system) -> None:
         self.project = project
         self.clock = clock
+        self.has_scribe = False
+        """Whether this process leaves it to another one to write its spans: to be set before the first of them."""
 
     @property
     def home(self) -> Path:
@@ -213,9 +215,11 @@ class App:
 
     @cached_property
     def spans(self) -> SpanWriter:
+        from lockgate.telemetry.scribe import Scribe
+        from lockgate.telemetry.table import SpanTable
         from lockgate.telemetry.writer import SpanWriter
 
-        return SpanWriter(self.traces)
+        return SpanWriter(Scribe(self._database("traces")) if self.has_scribe else SpanTable(self.traces))
 
     # --- services ---------------------------------------------------------------------------------------------
 

@@ -271,7 +271,9 @@ def main() -> None:
     from lockgate.bootstrap import open_app
     from lockgate.gateway.serve import serve_forever
 
-    worker = Worker(open_app(), arguments.index)
+    app = open_app()
+    app.has_scribe = True
+    worker = Worker(app, arguments.index)
     serve_forever(
         worker.start, arguments.fd, end_runs=worker.end_runs, close=worker.close, drain_seconds=arguments.drain
     )

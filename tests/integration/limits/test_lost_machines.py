@@ -19,6 +19,7 @@ from lockgate.limits.store import LOST_SECONDS
 from lockgate.storage.engine import Database
 from lockgate.telemetry.context import new_span_id, new_trace_id
 from lockgate.telemetry.model import CLIENT, Span
+from lockgate.telemetry.table import SpanTable
 from lockgate.telemetry.writer import SpanWriter
 from lockgate.testing import FakeClock
 
@@ -39,7 +40,7 @@ class Machine:
         self.leases = Leases(control, self.ledger, self.table, clock)
         self.charges = Charges(control, self.ledger, self.table, clock)
         self.accounting = Accounting(control, traces, self.ledger, self.table, self.charges, clock)
-        self.spans = SpanWriter(traces)
+        self.spans = SpanWriter(SpanTable(traces))
         self.clock = clock
 
     def hold(self, amount: int) -> Hold:

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from lockgate.cli import app
 from lockgate.storage.engine import open_database
 from lockgate.telemetry.model import ERROR, OK, Span
+from lockgate.telemetry.table import SpanTable
 from lockgate.telemetry.writer import SpanWriter
 
 runner = CliRunner()
@@ -33,7 +34,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def recorded(project: Path) -> None:
     traces = open_database(project / ".lockgate" / "traces.db", "traces")
-    writer = SpanWriter(traces)
+    writer = SpanWriter(SpanTable(traces))
     second = 1_000_000_000
     run: dict[str, Any] = {"run_id": "run_1", "agent": "triage", "start_ns": 0, "end_ns": 3 * second}
     writer.emit(make_span(0xAA, ROOT, name="invoke_agent triage", status=OK, **run))
@@ -110,7 +111,7 @@ def test_what_cannot_be_shown_is_said_with_a_remedy(arguments: tuple[str, ...], 
 @pytest.mark.usefixtures("recorded")
 def test_a_start_that_fits_several_traces_is_refused(project: Path) -> None:
     traces = open_database(project / ".lockgate" / "traces.db", "traces")
-    writer = SpanWriter(traces)
+    writer = SpanWriter(SpanTable(traces))
     writer.emit(Span(trace_id=b"\xaa" * 15 + b"x", span_id=ROOT, parent_id=None, name="n", start_ns=1, end_ns=1))
     writer.close()
     traces.close()

@@ -8,11 +8,12 @@ from lockgate.storage.engine import Database
 from lockgate.telemetry.context import new_span_id
 from lockgate.telemetry.model import ERROR, Span
 from lockgate.telemetry.store import TraceStore
+from lockgate.telemetry.table import SpanTable
 from lockgate.telemetry.writer import SpanWriter
 
 
 def record(traces: Database, *spans: Span) -> TraceStore:
-    writer = SpanWriter(traces)
+    writer = SpanWriter(SpanTable(traces))
     for span in spans:
         writer.emit(span)
     writer.close()

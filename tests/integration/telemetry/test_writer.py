@@ -19,6 +19,8 @@ from lockgate.storage import schema
 from lockgate.storage.engine import Database, open_database
 from lockgate.telemetry.context import new_span_id, new_trace_id
 from lockgate.telemetry.model import Span
+from lockgate.telemetry.scribe import Scribe
+from lockgate.telemetry.table import SpanTable
 from lockgate.telemetry.writer import SpanWriter
 
 
@@ -32,9 +34,10 @@ def count(traces: Database) -> int:
         return connection.execute(select(func.count()).select_from(schema.spans)).scalar_one()
 
 
-@pytest.fixture
-def writer(traces: Database) -> Any:
-    made = SpanWriter(traces)
+@pytest.fixture(params=["in its own process", "by a scribe"])
+def writer(request: pytest.FixtureRequest, traces: Database) -> Any:
+    location = traces.engine.url.render_as_string(hide_password=False)
+    made = SpanWriter(Scribe(location) if request.param == "by a scribe" else SpanTable(traces))
     yield made
     made.close()
 
@@ -114,7 +117,7 @@ def test_a_full_queue_drops_and_counts(tmp_path: Path) -> None:
     traces = open_database(tmp_path / "traces.db", "traces")
     lock = sqlite3.connect(tmp_path / "traces.db", isolation_level=None)
     lock.execute("begin immediate")
-    writer = SpanWriter(traces, capacity=5)
+    writer = SpanWriter(SpanTable(traces), capacity=5)
     for _ in range(100):
         writer.emit(make_span())
     assert writer.dropped >= 50
@@ -127,7 +130,7 @@ def test_a_locked_database_is_waited_for(tmp_path: Path) -> None:
     traces = open_database(tmp_path / "traces.db", "traces")
     lock = sqlite3.connect(tmp_path / "traces.db", isolation_level=None)
     lock.execute("begin immediate")
-    writer = SpanWriter(traces)
+    writer = SpanWriter(SpanTable(traces))
     writer.emit(make_span())
     assert not writer.flush(timeout=0.5)  # longer than the writer waits for the lock in one try
     lock.execute("rollback")
@@ -137,7 +140,7 @@ def test_a_locked_database_is_waited_for(tmp_path: Path) -> None:
 
 
 def test_close_writes_what_is_queued_and_later_spans_count_as_dropped(traces: Database) -> None:
-    writer = SpanWriter(traces)
+    writer = SpanWriter(SpanTable(traces))
     for _ in range(10):
         writer.emit(make_span())
     writer.close(60)
@@ -150,7 +153,7 @@ def test_close_keeps_its_deadline_while_the_database_is_locked(tmp_path: Path) -
     traces = open_database(tmp_path / "traces.db", "traces")
     lock = sqlite3.connect(tmp_path / "traces.db", isolation_level=None)
     lock.execute("begin immediate")
-    writer = SpanWriter(traces)
+    writer = SpanWriter(SpanTable(traces))
     writer.emit(make_span())
     writer.close(timeout=0.1)
     assert writer.dropped == 1
@@ -162,9 +165,10 @@ import sys
 from lockgate.storage.engine import open_database
 from lockgate.telemetry.context import new_span_id, new_trace_id
 from lockgate.telemetry.model import Span
+from lockgate.telemetry.table import SpanTable
 from lockgate.telemetry.writer import SpanWriter
 
-writer = SpanWriter(open_database(sys.argv[1], "traces"))
+writer = SpanWriter(SpanTable(open_database(sys.argv[1], "traces")))
 for index in range(200):
     writer.emit(Span(trace_id=new_trace_id(), span_id=new_span_id(), parent_id=None, name="s", start_ns=1, end_ns=2))
     if index % 50 == 0:
