@@ -80,7 +80,7 @@ def warnings_of(
     for (metric, status), trouble in outcome.troubles.items():
         what = "its scorer failed on" if status == "error" else "unscored on"
         worst = ", counted as the worst" if status == "error" else ""
-        found.append(f"{metric}: {what} {trouble.count} of {outcome.total} trials{worst}: {trouble.reason}")
+        found.append(f"{metric}: {what} {trouble.count} of {outcome.total} trials{worst}: {_line_of(trouble.reason)}")
     behind = outcome.left_behind + (other.left_behind if other else 0)
     if behind:
         found.append(f"{behind} trials did not end when they were cancelled")

@@ -58,6 +58,7 @@ def test_empty_columns_are_absent() -> None:
         ('{"id": "a", "input": "x", "weight": 0}', "'weight' is 0.0", "positive"),
         ('{"id": "a", "input": "x", "tags": [1]}', "tags[0] is [1]", "correct"),
         ('{"id": "a", "input": "x", "must_not": "no"}', "must_not is 'no'", "correct"),
+        ('{"id": "a", "input": "x", "must_not": ["re:("]}', "'must_not' has 're:('", "correct"),
         ('{"id": "a", "input": "x", "expected_tools": [3]}', "'expected_tools' has 3", "names"),
         ('{"id": " ", "input": "x"}', "'id' is ' '", "name"),
         ('{"id": "a", "input": "x", "metadata": {"fixtures": [{"tol": "t"}]}}', "unknown field `tol`", "tool"),

@@ -11,6 +11,7 @@ import io
 import json
 import math
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -116,7 +117,7 @@ def _bytes(path: Path, shown: str) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError:
-        raise InputError("no such golden set", path=shown, remedy="create it, or name another with --dataset") from None
+        raise InputError("no such golden set", path=shown, remedy="create it, or correct the path") from None
     except OSError as failure:
         raise InputError(f"cannot be read: {failure.strerror}", path=shown, remedy="give a readable file") from None
 
@@ -205,6 +206,12 @@ def _build(fields: dict[str, Any], recorded: dict[str, Any], wrong: Any) -> Case
     if not (math.isfinite(case.weight) and case.weight > 0):
         wrong(f"'weight' is {case.weight!r}", "give a positive number; 1 is usual")
     _check_run(case, wrong)
+    for rule in case.must_not or []:
+        if rule.startswith("re:"):
+            try:
+                re.compile(rule[3:])
+            except re.error as failure:
+                wrong(f"'must_not' has {_short(rule)}, which is no regular expression: {failure}", "correct it")
     for tool in case.expected_tools or []:
         if not (isinstance(tool, str) or (isinstance(tool, dict) and isinstance(tool.get("name"), str))):
             wrong(f"'expected_tools' has {_short(tool)}", 'give names, or {"name": …, "arguments": {…}}')
