@@ -25,7 +25,8 @@ async def converse(script: UserScript, agent: AgentTurn, ask: UserTurn) -> RunRe
     """The whole conversation as one result: the last answer, all tool calls, the sums of usage, cost and time.
 
     A turn of the agent that fails ends it, with that failure. A user whose model cannot be asked is no failure of the
-    agent's, nor is one that has nothing to say: the trial is ``model_unavailable`` or ``model_error``, and is tried again.
+    agent's, nor is one that has nothing to say: the trial is ``model_unavailable`` or ``model_error``, and is tried
+    again.
     """
     said: list[dict[str, str]] = []
     turns: list[RunResult] = []
