@@ -26,7 +26,7 @@ from lockgate.gateway.upstream import DEFAULT_HEADERS
 from lockgate.gateway.upstreams.pool import Pool
 from lockgate.project.model import Project, ProjectConfig, ResolvedProvider
 from lockgate.project.secrets import header_value, is_at_hand, is_reference, resolve_secret
-from lockgate.project.secrets.masking import without
+from lockgate.project.secrets.masking import Mask
 from lockgate.project.service import provider_names, resolve_provider
 
 TellUpstream = Callable[[str, str, str, bool], None]
@@ -54,7 +54,7 @@ def workers() -> int:
 class Target:
     """A provider as requests need it: full URLs, and the headers that carry its key."""
 
-    __slots__ = ("_base", "_urls", "headers", "host", "key", "provider", "secrets")
+    __slots__ = ("_base", "_urls", "headers", "host", "key", "mask", "provider")
 
     def __init__(
         self,
@@ -67,8 +67,8 @@ class Target:
         self.provider = provider
         self.headers = headers
         self.key = key
-        self.secrets = (*secrets, key) if key else tuple(secrets)
-        """What of the headers nobody is to see: the key, and those that stand as references."""
+        self.mask = Mask(*secrets, key)
+        """Of what nobody is to see of the headers: the key, and those that stand as references."""
         self.host = URL(base).host or ""
         self._base = base
         self._urls: dict[str, URL] = {}
@@ -89,7 +89,7 @@ class Target:
 
     def masked(self, text: str) -> str:
         """The text without the secrets."""
-        return without(text.encode("utf-8", "replace"), *self.secrets).decode()
+        return self.mask.without(text.encode("utf-8", "replace")).decode()
 
 
 class Group(NamedTuple):

@@ -8,15 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lockgate.project.secrets.masking import MASK, StreamMask, without
+from lockgate.project.secrets.masking import MASK, Mask, without
 
 SECRET = 'sk-"planted/canary\\1'
 FORMS = [SECRET, json.dumps(SECRET)[1:-1], json.dumps(SECRET)[1:-1].replace("/", "\\/"), "sk-%22planted%2Fcanary%5C1"]
 
 
 def through(chunks: list[bytes], secret: str = SECRET) -> list[bytes]:
-    mask = StreamMask.of(secret)
-    assert mask is not None
+    mask = Mask(secret).stream()
     return [*(mask.feed(chunk) for chunk in chunks), mask.finish()]
 
 
@@ -41,16 +40,15 @@ def test_only_what_could_be_its_beginning_waits() -> None:
 
 
 def test_a_placeholder_is_no_secret() -> None:
-    assert StreamMask.of(None) is None
-    assert StreamMask.of("ollama") is None
+    assert not Mask(None)
+    assert not Mask("ollama")
     assert without(b"ollama", "ollama") == b"ollama"
 
 
 def test_of_several_the_one_that_another_begins_with_leaves_nothing_of_the_longer_one() -> None:
     short, longer = "planted-1", "planted-1-and-more"
     data = f"{short} {longer} none".encode()
-    mask = StreamMask.of(short, None, longer)
-    assert mask is not None
+    mask = Mask(short, None, longer).stream()
     assert mask.feed(data[:20]) + mask.feed(data[20:]) + mask.finish() == b"[redacted] [redacted] none"
     assert without(data, short, longer) == b"[redacted] [redacted] none"
 

@@ -114,7 +114,7 @@ class Asking:
         except UpstreamError as failure:
             failure.message = target.masked(failure.message)
             raise
-        return masked(answer, target.secrets)
+        return masked(answer, target.mask)
 
 
 def pass_on(exchange: Exchange, target: Target, reply: Reply, more: Headers | None = None) -> None:

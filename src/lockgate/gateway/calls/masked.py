@@ -6,25 +6,23 @@ one waits for the next one.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 
 from lockgate.gateway.upstream import MAX_ANSWER, Answer
-from lockgate.project.secrets.masking import StreamMask, without
+from lockgate.project.secrets.masking import Mask
 
 
-def masked(answer: Answer, secrets: Sequence[str]) -> Answer:
-    """``answer``, without ``secrets`` in what is read from it."""
-    mask = StreamMask.of(*secrets)
-    return answer if mask is None else _Masked(answer, secrets, mask)
+def masked(answer: Answer, mask: Mask) -> Answer:
+    """``answer``, without the secrets in what is read from it."""
+    return _Masked(answer, mask) if mask else answer
 
 
 class _Masked(Answer):
-    __slots__ = ("_inner", "_mask", "_secrets")
+    __slots__ = ("_inner", "_mask")
 
-    def __init__(self, inner: Answer, secrets: Sequence[str], mask: StreamMask) -> None:
+    def __init__(self, inner: Answer, mask: Mask) -> None:
         self._inner = inner
         self._mask = mask
-        self._secrets = secrets
         self.status = inner.status
 
     def header(self, name: str) -> str | None:
@@ -34,13 +32,14 @@ class _Masked(Answer):
         return self._inner.headers()
 
     async def read(self, limit: int = MAX_ANSWER) -> bytes:
-        return without(await self._inner.read(limit), *self._secrets)
+        return self._mask.without(await self._inner.read(limit))
 
     async def chunks(self) -> AsyncIterator[bytes]:
+        mask = self._mask.stream()
         async for chunk in self._inner.chunks():
-            if passed := self._mask.feed(chunk):
+            if passed := mask.feed(chunk):
                 yield passed
-        if rest := self._mask.finish():
+        if rest := mask.finish():
             yield rest
 
     def close(self) -> None:

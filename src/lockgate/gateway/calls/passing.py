@@ -155,7 +155,7 @@ class Passing:
             raise
         attempt.status = answer.status
         attempt.seconds_to_headers = time.monotonic() - sent_at
-        return masked(answer, target.secrets)
+        return masked(answer, target.mask)
 
     async def _read(self, attempt: Attempt, answer: Answer) -> bytes:
         """The whole answer, settled."""

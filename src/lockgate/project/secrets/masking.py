@@ -10,36 +10,52 @@ SHORTEST_SECRET = 8
 """Characters. Shorter ones are the placeholders of local servers (``none``, ``ollama``), and parts of other words."""
 
 
-def without(data: bytes, *secrets: str | None) -> bytes:
-    """``data`` with :data:`MASK` for these very secrets, also where JSON or a URL escapes them.
+class Mask:
+    """Takes these very secrets out of data, also where JSON or a URL escapes them. False where there is none to take.
 
     For what somebody who was sent them says: it may repeat them, and they need not look like secrets.
     """
-    return _masked(data, _forms(secrets))
+
+    __slots__ = ("_forms",)
+
+    def __init__(self, *secrets: str | None) -> None:
+        self._forms = _forms(secrets)
+
+    def __bool__(self) -> bool:
+        return bool(self._forms)
+
+    def without(self, data: bytes) -> bytes:
+        """``data`` with :data:`MASK` for the secrets."""
+        for form in self._forms:
+            data = data.replace(form, MASK.encode())
+        return data
+
+    def stream(self) -> StreamMask:
+        return StreamMask(self, self._forms)
+
+
+def without(data: bytes, *secrets: str | None) -> bytes:
+    """``data`` with :data:`MASK` for these secrets."""
+    return Mask(*secrets).without(data)
 
 
 class StreamMask:
-    """:func:`without` for data that comes in chunks, a secret perhaps across their borders.
+    """:meth:`Mask.without` for data that comes in chunks, a secret perhaps across their borders.
 
     A chunk in which nothing of them stands is given back as it is.
     """
 
-    def __init__(self, forms: list[bytes]) -> None:
+    def __init__(self, mask: Mask, forms: list[bytes]) -> None:
+        self._mask = mask
         self._forms = forms
         self._held = b""
-
-    @classmethod
-    def of(cls, *secrets: str | None) -> StreamMask | None:
-        """None where there is no secret, or none long enough to be one."""
-        forms = _forms(secrets)
-        return cls(forms) if forms else None
 
     def feed(self, chunk: bytes) -> bytes:
         """What may be passed on now."""
         data = self._held + chunk if self._held else chunk
         passed: list[bytes] = []
         while True:
-            sure = len(data) - max(_overlap(data, form) for form in self._forms)  # what follows may be one's beginning
+            sure = len(data) - max((_overlap(data, form) for form in self._forms), default=0)  # what follows may be one's beginning
             found = [(at, form) for form in self._forms if 0 <= (at := data.find(form)) < sure]
             if not found:
                 break
@@ -52,13 +68,7 @@ class StreamMask:
     def finish(self) -> bytes:
         """What was held back, at the end."""
         rest, self._held = self._held, b""
-        return _masked(rest, self._forms)
-
-
-def _masked(data: bytes, forms: list[bytes]) -> bytes:
-    for form in forms:
-        data = data.replace(form, MASK.encode())
-    return data
+        return self._mask.without(rest)
 
 
 def _forms(secrets: Iterable[str | None]) -> list[bytes]:
