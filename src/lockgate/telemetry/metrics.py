@@ -48,20 +48,20 @@ class Metric:
 
     def __init__(self, family: Family, lock: threading.Lock) -> None:
         self._family = family
+        self._values = family.values
+        self._buckets = family.buckets
         self._lock = lock
 
-    def _cell(self, labels: Labels) -> list[float]:
-        cell = self._family.values.get(labels)
-        if cell is None:
-            if len(labels) != len(self._family.labels):
-                raise TypeError(f"{self._family.name} has the labels {self._family.labels}, not {labels}")
-            if len(self._family.values) >= MOST_SERIES and self._family.kind != "gauge":
-                labels = (OVERFLOW,) * len(labels)
-                cell = self._family.values.get(labels)
-                if cell is not None:
-                    return cell
-            size = len(self._family.buckets) + 3 if self._family.kind == "histogram" else 1
-            cell = self._family.values[labels] = [0.0] * size
+    def _new(self, labels: Labels) -> list[float]:
+        """The cell of labels that have none yet."""
+        if len(labels) != len(self._family.labels):
+            raise TypeError(f"{self._family.name} has the labels {self._family.labels}, not {labels}")
+        if len(self._values) >= MOST_SERIES and self._family.kind != "gauge":
+            labels = (OVERFLOW,) * len(labels)
+            if labels in self._values:
+                return self._values[labels]
+        size = len(self._buckets) + 3 if self._family.kind == "histogram" else 1
+        cell = self._values[labels] = [0.0] * size
         return cell
 
 
@@ -70,7 +70,7 @@ class Counter(Metric):
 
     def add(self, amount: float = 1.0, *labels: str) -> None:
         with self._lock:
-            self._cell(labels)[0] += amount
+            (self._values.get(labels) or self._new(labels))[0] += amount
 
 
 class Gauge(Metric):
@@ -78,14 +78,14 @@ class Gauge(Metric):
 
     def set(self, value: float, *labels: str) -> None:
         with self._lock:
-            self._cell(labels)[0] = value
+            (self._values.get(labels) or self._new(labels))[0] = value
 
     def replace(self, values: Mapping[Labels, float]) -> None:
         """Set these, and forget every other."""
         with self._lock:
-            self._family.values.clear()
+            self._values.clear()
             for labels, value in values.items():
-                self._cell(labels)[0] = value
+                self._new(labels)[0] = value
 
 
 class Histogram(Metric):
@@ -93,8 +93,8 @@ class Histogram(Metric):
 
     def observe(self, value: float, *labels: str) -> None:
         with self._lock:
-            cell = self._cell(labels)
-            cell[bisect_left(self._family.buckets, value)] += 1
+            cell = self._values.get(labels) or self._new(labels)
+            cell[bisect_left(self._buckets, value)] += 1
             cell[-2] += value
             cell[-1] += 1
 
