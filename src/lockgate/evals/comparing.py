@@ -95,6 +95,7 @@ def _card(
         baseline_run_usd=mean_cost(theirs),
         costs=costs_by_tag(tables.after.cases, mine, theirs),
         spent_nano=0,
+        seconds=0.0,
         cached_trials=tables.after.costs.size,
         warnings=warnings,
         self_check=None,
@@ -132,6 +133,7 @@ def compare_cards(before: Scorecard, after: Scorecard, **card: Any) -> Scorecard
         level=ALPHA,
         looks=[],
         spent_nano=0,
+        seconds=0.0,
         self_check=None,
         warnings=[
             "not paired: these scorecards' cases are not stored here, so that two means were compared; a paired "

@@ -22,7 +22,13 @@ EVERY_KIND = "attack_resisted"
 """The scorer whose kinds of case are all said, also those that nothing is wrong with: none may be overlooked."""
 
 
-def slices(judged: Sequence[Judged], cases: Sequence[Case]) -> list[Slice]:
+def _of_those_that_ran(one: Judged, grids: Mapping[str, Grid]) -> Floats:
+    """The cases' means; NaN where no trial ran: that counts as the worst in a verdict, and is no finding."""
+    found: Floats = np.where(np.isnan(grids[one.metric.name].values).all(axis=1), np.nan, one.means)
+    return found
+
+
+def slices(judged: Sequence[Judged], cases: Sequence[Case], grids: Mapping[str, Grid]) -> list[Slice]:
     """The worst kinds of case, by loss against the baseline or, without one, against the whole set."""
     numbers: dict[tuple[Literal["tag", "cluster"], str], int] = {}
     rows, kinds = array("q"), array("q")
@@ -39,10 +45,11 @@ def slices(judged: Sequence[Judged], cases: Sequence[Case]) -> list[Slice]:
         if not one.metric.bounded or one.card.mean is None or one.metric.name == "error_rate" or not names:
             continue
         sign = 1.0 if one.metric.direction == "higher" else -1.0
-        means, counts = _by_kind(one.means[member], kind_of, len(names))
+        own = _of_those_that_ran(one, grids)[member]
+        means, counts = _by_kind(own, kind_of, len(names))
         before = np.full(len(names), np.nan)
         if one.baseline is not None:
-            kept = ~np.isnan(one.means[member])
+            kept = ~np.isnan(own)
             before, _ = _by_kind(one.baseline[member[kept]], kind_of[kept], len(names))
         loss = sign * (np.where(np.isnan(before), one.card.mean, before) - means)
         shrunk = np.where(counts >= SMALL_SLICE, loss * counts / (counts + SHRINK), 0.0)
@@ -75,7 +82,9 @@ def _by_kind(values: Floats, kinds: NDArray[np.int64], count: int) -> tuple[Floa
     return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan), counts
 
 
-def changes(judged: Sequence[Judged], cases: Sequence[Case]) -> tuple[list[Change], list[Change]]:
+def changes(
+    judged: Sequence[Judged], cases: Sequence[Case], grids: Mapping[str, Grid]
+) -> tuple[list[Change], list[Change]]:
     """Cases newly broken and newly fixed: their mean on a blocking metric moved by half the range or more."""
     broken: list[Change] = []
     fixed: list[Change] = []
@@ -83,7 +92,7 @@ def changes(judged: Sequence[Judged], cases: Sequence[Case]) -> tuple[list[Chang
         if one.baseline is None or not (one.metric.bounded and one.metric.blocking):
             continue
         sign = 1.0 if one.metric.direction == "higher" else -1.0
-        moved = sign * (one.means - one.baseline)
+        moved = sign * (_of_those_that_ran(one, grids) - one.baseline)
         for row in np.flatnonzero(np.abs(np.nan_to_num(moved)) >= 0.5).tolist():
             change = Change(
                 case_id=cases[row].id,

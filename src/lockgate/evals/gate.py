@@ -95,8 +95,8 @@ def decide(
         overall,
         reasons,
         cards,
-        slices(judged, cases),
-        *changes(judged, cases),
+        slices(judged, cases, candidate),
+        *changes(judged, cases, candidate),
         list(dict.fromkeys(one.case_id for one in varying)),
         varying,
     )

@@ -49,7 +49,11 @@ def labels_of(calibrations: Calibrations, agent: str) -> dict[str, Labels]:
 
 
 def check_ran(outcome: Outcome) -> None:
-    """Raises where too much was lost to a failing provider to say anything."""
+    """Raises where too much was lost to a failing provider, or no money was there, to say anything."""
+    if outcome.stopped and outcome.cached + outcome.ran <= outcome.not_the_agent:
+        raise Unavailable(
+            "could not evaluate: max_usd was reached before the first trial had ended", remedy="raise --max-usd"
+        )
     if outcome.not_the_agent >= COULD_NOT * outcome.total:
         raise could_not(outcome)
 

@@ -148,6 +148,11 @@ def test_a_limit_on_spending_is_said_and_is_no_pass(evals: Evals) -> None:
     assert any("stopped at max_usd" in warning for warning in card.warnings)
 
 
+def test_without_money_for_a_single_trial_there_is_no_verdict(evals: Evals) -> None:
+    with pytest.raises(Unavailable, match="max_usd was reached before the first trial"):
+        evaluate(evals, contender(right), block={"max_usd": 0})
+
+
 def test_writing_a_trial_twice_keeps_the_first(control: Database) -> None:
     store = TrialStore(control, "sha256:e")
     first = RunResult(status="completed", output={"text": "é", "n": 1.5}, cost_nano=3)

@@ -143,6 +143,12 @@ def test_missing_trials_of_the_baseline_do_not_flatter_the_candidate() -> None:
     assert (card.baseline_mean, card.difference) == (1.0, 0.0)
 
 
+def test_a_case_that_did_not_run_is_not_newly_broken() -> None:
+    after = grid([np.nan] * 20 + [1.0] * 39 + [0.0], [MISSING] * 20 + [SCORED] * 40)
+    found, _ = verdict({"margin": 0.2}, after, right(60, 60))
+    assert [change.case_id for change in found.broken] == ["c59"]
+
+
 # --- against the baseline -------------------------------------------------------------------------------------
 
 
