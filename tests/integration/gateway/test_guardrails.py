@@ -108,6 +108,24 @@ def test_answers_are_redacted_whole_and_in_streams(gateway: RunningGateway, mode
     assert [one["guard"] for one in noted(gateway)] == ["pii", "secrets"]
 
 
+def test_a_stream_that_names_no_schema_passes_the_schemas_guard_byte_for_byte(
+    gateway: RunningGateway, model: FakeModelServer
+) -> None:
+    guarded(gateway, output=({"guard": "schema", "action": "block"},))
+    usage = {"prompt_tokens": 3, "completion_tokens": 2}
+    events = (
+        b'data: {"id" : "c",  "choices": [{"index": 0, "delta": {"content": "4"}}]}\n\n',
+        b'data: {"choices": [], "usage": ' + json.dumps(usage).encode() + b"}\n\n",
+        b"data: [DONE]\n\n",
+    )
+    model.respond = lambda _: Reply(events=events)
+    options = {"stream_options": {"include_usage": True}}
+    status, _, body = gateway.ask(gateway.run_token(), stream=True, **options)
+    assert (status, body) == (200, b"".join(events))
+    (outcome,) = noted(gateway)
+    assert (outcome["guard"], outcome["action"]) == ("schema", "allow")
+
+
 def test_a_stream_that_is_stopped_says_so_and_is_paid(gateway: RunningGateway, model: FakeModelServer) -> None:
     guarded(gateway, output=({"guard": "pii", "action": "block"},))
     model.respond = lambda _: Reply(text="it is alice@example.com as you know " * 3)

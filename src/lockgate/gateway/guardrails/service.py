@@ -173,6 +173,8 @@ class Guardrails:
         dialect = call.request.dialect.name
         if not policy.output or dialect not in STREAMS:
             return None
+        if not policy.reads_answers and schemas.asked_schema(call.request) is None:
+            return _Unread(self, call, policy)
         return _Stream(self, call, policy, dialect)
 
     def _note(self, call: Call, outcomes: Sequence[Outcome]) -> None:
@@ -188,6 +190,24 @@ class Guardrails:
                     outcome.guard, outcome.side, agent or call.identity.tenant, outcome.action, dict(outcome.findings),
                     extra={"trace_id": call.exchange.trace_id.hex(), "request_id": call.exchange.request_id},
                 )  # fmt: skip
+
+
+class _Unread:
+    """A stream that no check has anything to look at in: it passes byte for byte, and that is noted at its end."""
+
+    is_slow = False
+
+    def __init__(self, service: Guardrails, call: Call, policy: Policy) -> None:
+        self._service = service
+        self._call = call
+        self._policy = policy
+
+    def feed(self, data: bytes) -> bytes:
+        return data
+
+    def finish(self) -> bytes:
+        self._service._note(self._call, outcomes_of(self._policy.output, "output"))
+        return b""
 
 
 class _Stream:
