@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from lockgate.gateway.batches.asking import Asking
     from lockgate.gateway.batches.settling import Settling
     from lockgate.gateway.keys import Keys
+    from lockgate.gateway.shared_metrics import SharedMetrics
     from lockgate.improve.service import Triage
     from lockgate.limits.accounting import Accounting
     from lockgate.limits.books import Books
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
     from lockgate.settings.service import Follower, Settings
     from lockgate.storage.blobs import BlobStore
     from lockgate.storage.engine import Database
-    from lockgate.telemetry.metrics import GenAI
+    from lockgate.telemetry.metrics import GenAI, Registry
     from lockgate.telemetry.writer import SpanWriter
     from lockgate.tools.service import Approvals
     from lockgate.versions.model import AgentSettings, AgentVersion, VersionRef, Yardstick
@@ -220,6 +221,12 @@ class App:
         from lockgate.telemetry.writer import SpanWriter
 
         return SpanWriter(Scribe(self._database("traces")) if self.has_scribe else SpanTable(self.traces))
+
+    def shared_metrics(self, registry: Registry, name: str) -> SharedMetrics:
+        """A process's metrics, left under its name where a gateway that is asked for metrics adds them up."""
+        from lockgate.gateway.shared_metrics import SharedMetrics
+
+        return SharedMetrics(registry, self.home / "run" / "metrics", name)
 
     # --- services ---------------------------------------------------------------------------------------------
 

@@ -27,6 +27,7 @@ class SharedMetrics:
         self._refresh = refresh
         self._path = folder / f"{index}.metrics"
         self._failing = False
+        self._written = b""
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="lockgate-metrics", daemon=True)
 
@@ -53,14 +54,18 @@ class SharedMetrics:
     def _run(self) -> None:
         while not self._stopping.wait(INTERVAL):
             self._write()
+        self._write()
 
     def _write(self) -> None:
         self._refresh()
+        now = self._registry.snapshot()
+        if now == self._written:
+            return
         draft = self._path.with_suffix(f".{os.getpid()}")
         try:
-            draft.write_bytes(self._registry.snapshot())
+            draft.write_bytes(now)
             draft.replace(self._path)
-            self._failing = False
+            self._failing, self._written = False, now
         except OSError as failure:
             if not self._failing:  # said once, though it is tried every second
                 log.warning("metrics cannot be shared with the other workers: %s", failure)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from lockgate.errors import LimitExceeded
+from lockgate.limits.refusals import setting_of
 
 MAX_REPEATS = 5
 """The same tool with the same arguments so often is a loop."""
@@ -84,6 +85,7 @@ def check(
         raise _ends(
             budget,
             "loop_detected",
+            "limits.runs.max_repeats in lockgate.yaml",
             f"called the tool {name!r} {count} times with the same arguments, {_short(arguments)}",
         )
     limits = (
@@ -94,15 +96,16 @@ def check(
     )
     for reason, setting, what, used, most_allowed in limits:
         if used is not None and used > most_allowed:
-            raise _ends(budget, reason, f"has {used:g} {what}, and {setting} is {most_allowed:g}")
+            key = setting_of(f"run:{budget.run_id}", setting)
+            raise _ends(budget, reason, key, f"has {used:g} {what}, and {setting} is {most_allowed:g}")
 
 
-def _ends(budget: ActionBudget, reason: str, message: str) -> LimitExceeded:
+def _ends(budget: ActionBudget, reason: str, key: str, message: str) -> LimitExceeded:
     return LimitExceeded(
         f"the run {budget.run_id!r} {message}",
         limit=f"run:{budget.run_id}",
         reason=reason,
-        remedy="end the run; a higher limit stands under `budgets` of the agent, or `limits.runs` in lockgate.yaml",
+        remedy=f"end the run; a higher limit is {key}",
     )
 
 

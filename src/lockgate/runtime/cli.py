@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from lockgate.bootstrap import App
     from lockgate.runtime.model import Step
     from lockgate.runtime.replay import Replay
+    from lockgate.telemetry.model import Span
 
 GATEWAY_URL = "LOCKGATE_GATEWAY_URL"
 API_KEY = "LOCKGATE_API_KEY"
@@ -51,7 +52,9 @@ def host(
     from lockgate.process import die_with_parent
     from lockgate.project.service import prices_file
     from lockgate.runtime.hosting import serve
+    from lockgate.runtime.tool_metrics import ToolMetrics
     from lockgate.telemetry import logs
+    from lockgate.telemetry.metrics import Registry
 
     if parent is not None:
         die_with_parent(parent=parent)
@@ -72,8 +75,17 @@ def host(
         app.prices.refresh(prices_file(app.project))  # people edit it while runs go on
         return app.prices.tool(tool) is not None
 
+    registry = Registry()
+    tools = ToolMetrics(registry)
+
+    def emit(span: Span) -> None:
+        tools.note(span, environment)
+        app.spans.emit(span)
+
     code = code_folder(app, version.behaviour_digest)
     app.versions.materialise(version, code)
+    metrics = app.shared_metrics(registry, f"host-{resolved.removeprefix('sha256:')[:12]}")
+    metrics.start()
     os.chdir(app.project.root)
     sys.path.insert(0, str(code))
     try:
@@ -86,12 +98,13 @@ def host(
                 clock=app.clock,
                 code=code,
                 gateway_url=gateway_url,
-                emit=app.spans.emit,
+                emit=emit,
                 drain=drain,
                 is_paid=is_paid,
             )
         )
     finally:
+        metrics.stop()
         app.spans.close()
 
 

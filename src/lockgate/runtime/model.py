@@ -37,7 +37,8 @@ class Step(msgspec.Struct, kw_only=True):
     usage: Usage = msgspec.field(default_factory=Usage)
     cost_nano: int = 0
     replayed: bool = False  # a shadow's: answered from the primary's record
-    from_cache: bool = False  # a read that this run made before; not stored
+    from_cache: bool | None = None  # a read that this run made before; None: that is not looked for. Not stored
+    saved_seconds: float = 0.0  # what it took then. Not stored
     started_at: float = 0.0
     ended_at: float | None = None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Literal
 
@@ -55,8 +56,9 @@ class ToolCalls:
         self._clock = clock
         self._environment = environment
         cache = version.cache or {}
-        self._kept: dict[str, tuple[float, Any]] | None = {} if cache.get("tools") else None
-        """Results of reads by tool and arguments, until this run writes something; None: every read is made."""
+        self._kept: dict[str, tuple[float, float, Any]] | None = {} if cache.get("tools") else None
+        """Reads by tool and arguments: until when they are kept, the seconds they took, what came of them; until this
+        run writes something. None: every read is made."""
         self._kept_seconds: float = cache.get("ttl", 3600.0)
 
     async def settle(self, step: Step, *, fresh: bool, facts: Any) -> None:
@@ -169,11 +171,13 @@ class ToolCalls:
         key = hash_of([contract.name, step.request])
         known = self._kept.get(key)
         if known is not None and self._clock() < known[0]:
-            step.response, step.from_cache = plain(known[1]), True
+            step.response, step.from_cache, step.saved_seconds = plain(known[2]), True, known[1]
             return None
+        step.from_cache, began = False, time.monotonic()
         failure = await self._call(step, contract)
         if failure is None:
-            self._kept[key] = self._clock() + self._kept_seconds, plain(step.response)
+            until = self._clock() + self._kept_seconds
+            self._kept[key] = until, time.monotonic() - began, plain(step.response)
         return failure
 
     async def _finish(self, step: Step, call: asyncio.Future[RunFailed | None]) -> None:

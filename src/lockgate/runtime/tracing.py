@@ -94,8 +94,10 @@ class Tracer:
         }
         if step.replayed:
             attributes["lockgate.tool.replayed"] = True
+        if step.from_cache is not None:
+            attributes["lockgate.cache.hit"] = "tool" if step.from_cache else "miss"
         if step.from_cache:
-            attributes["lockgate.cache.hit"] = "tool"
+            attributes["lockgate.cache.saved_seconds"] = step.saved_seconds
         if not self._version.guardrails.pii_redaction:
             attributes["gen_ai.tool.call.arguments"] = _text(step.request)
             attributes["gen_ai.tool.call.result"] = _text(step.response)

@@ -137,7 +137,7 @@ class Registry:
 
 
 class GenAI:
-    """The metrics a gateway and an agent host keep, by their standard names."""
+    """The metrics a gateway keeps, by their standard names."""
 
     def __init__(self, registry: Registry) -> None:
         model = ("gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model")
@@ -161,11 +161,6 @@ class GenAI:
             "gen_ai_invoke_agent_duration_seconds",
             "Duration of an agent's run.",
             ("gen_ai_agent_name", "error_type"),
-        )
-        self.tool_seconds = registry.histogram(
-            "gen_ai_execute_tool_duration_seconds",
-            "Duration of a tool call.",
-            ("gen_ai_tool_name", "error_type"),
         )
         self.cost_usd = registry.counter(
             "lockgate_cost_usd_total",

@@ -68,6 +68,8 @@ def test_a_run_ends_with_its_reason_and_waiting_does_not_help(calls: Any, more: 
     with pytest.raises(LimitExceeded, match="the run 'r1'") as ended:
         check(BUDGET, calls, **more)
     assert (ended.value.reason, ended.value.retry_after) == (reason, None)
+    where = "limits.runs.max_repeats in lockgate.yaml" if reason == "loop_detected" else "in the agent's file"
+    assert where in str(ended.value.remedy)
 
 
 def test_what_is_within_its_limits_goes_on() -> None:

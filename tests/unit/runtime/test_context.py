@@ -14,7 +14,9 @@ from lockgate.runtime.journal import Journal
 from lockgate.runtime.loader import Code
 from lockgate.runtime.model import Held, Step
 from lockgate.runtime.service import Live
+from lockgate.runtime.tool_metrics import ToolMetrics
 from lockgate.runtime.tracing import Tracer
+from lockgate.telemetry.metrics import Registry
 from lockgate.telemetry.model import OK, Span
 from lockgate.testing import FakeModel, call
 from lockgate.tools.model import Approval, Ruling
@@ -150,7 +152,18 @@ async def test_a_repeated_read_is_made_once_where_that_is_wanted_and_again_after
     await ctx.tool("read_order", {"order_id": "A"})
     assert workshop.calls[2:] == ["refund A 1", "read A"]
     assert len(ctx.journal.steps) == 5
-    assert [span.attributes.get("lockgate.cache.hit") for span in spans] == [None, "tool", None, None, None]
+    assert [span.attributes.get("lockgate.cache.hit") for span in spans] == ["miss", "tool", "miss", None, "miss"]
+    metrics = ToolMetrics(registry := Registry())
+    for span in spans:
+        metrics.note(span, "prod")
+    told = registry.render()
+    counted = (
+        'lockgate_tool_cache_lookups_total{environment="prod",agent="support",gen_ai_tool_name="read_order",result='
+    )
+    assert f'{counted}"hit"}} 1' in told
+    assert f'{counted}"miss"}} 3' in told
+    assert 'gen_ai_execute_tool_duration_seconds_count{gen_ai_tool_name="refund",error_type=""} 1' in told
+    assert spans[1].attributes["lockgate.cache.saved_seconds"] > 0
 
 
 async def test_a_read_that_failed_is_made_again(start: Any, workshop: Any) -> None:
