@@ -232,8 +232,16 @@ def test_only_agents_that_a_revision_does_not_have_are_evaluated(project: Path, 
     (project / "prompts/v1.md").write_text("Extract the facts, please.\n")
     assert "stale" in call("eval", "--changed", "HEAD", exit_code=2)
     call("lock")
-    card = call("eval", "--changed", "HEAD", "--json")
+    [card] = call("eval", "--changed", "HEAD", "--json")
     assert card["label"].startswith("triage@1")
+    clerk = AGENT.format(version=1).replace("name: triage", "name: clerk").replace("field_match", "faithfulness")
+    (project / "agents/clerk.v1.yaml").write_text(clerk)
+    call("lock")
+    shown = call("eval", "--changed", "HEAD", "--markdown", "o/card.md", exit_code=2)
+    assert "faithfulness need a judge" in shown  # the first, by name, and the other has its gate all the same
+    assert "pass  triage@1" in shown
+    assert "no verdict" in (project / "o/card-clerk.md").read_text()
+    assert "✅" in (project / "o/card-triage.md").read_text()
 
 
 def test_a_report_is_the_last_scorecard_as_markdown_or_json(project: Path) -> None:

@@ -112,47 +112,59 @@ def eval_command(
     if weaker is not None and not self_check:
         raise InputError("--weaker is for --self-check", remedy="add --self-check, or use --model-override")
     cards: list[Scorecard] = []
+    failures: list[LockgateError] = []
     for ref in refs:
         named = (
             markdown
             if markdown is None or len(refs) == 1
             else markdown.with_stem(f"{markdown.stem}-{ref.partition('@')[0]}")
         )
-        with storing():
-            cards.append(
-                _gate(
-                    app,
-                    ref,
-                    env,
-                    dataset=dataset,
-                    baseline=baseline,
-                    model_override=model_override,
-                    slice=slice,
-                    buy_trials=buy_trials,
-                    mutants=(weaker,) if self_check else None,
-                    fresh=fresh,
-                    markdown=named,
-                    comment=comment,
-                    judge=judge,
-                    threshold=threshold,
-                    trials=trials,
-                    concurrency=concurrency,
-                    max_usd=max_usd,
-                    whole=whole or None,
+        try:
+            with storing():
+                cards.append(
+                    _gate(
+                        app,
+                        ref,
+                        env,
+                        dataset=dataset,
+                        baseline=baseline,
+                        model_override=model_override,
+                        slice=slice,
+                        buy_trials=buy_trials,
+                        mutants=(weaker,) if self_check else None,
+                        fresh=fresh,
+                        markdown=named,
+                        comment=comment,
+                        judge=judge,
+                        threshold=threshold,
+                        trials=trials,
+                        concurrency=concurrency,
+                        max_usd=max_usd,
+                        whole=whole or None,
+                    )
                 )
-            )
-    if len(cards) == 1:
+        except LockgateError as failure:
+            if len(refs) == 1:
+                raise
+            console(stderr=True).print(f"{ref}:", markup=False)
+            print_error(failure)  # the others have gates of their own
+            failures.append(failure)
+    if changed is None:
         show(cards[0], json, None)
     else:
         emit(cards, json, lambda: draw_all(cards))
+    if not cards:
+        raise typer.Exit(failures[0].exit_code)
     worst = next((card for verdict in ("fail", "inconclusive") for card in cards if card.verdict == verdict), cards[0])
     try:
         for card in cards:
-            write_reports(app, card, {"html": html, "junit": junit, "inspect": log}, comment, many=len(cards) > 1)
+            write_reports(app, card, {"html": html, "junit": junit, "inspect": log}, comment, many=len(refs) > 1)
     except LockgateError as failure:  # a report that cannot be written hides no verdict
         print_error(failure)
         if worst.verdict == "pass":  # and a comment refused is no failed gate
             raise typer.Exit(4 if failure.exit_code == EXIT["fail"] else failure.exit_code) from failure
+    if failures and worst.verdict != "fail":
+        raise typer.Exit(failures[0].exit_code)
     leave(worst)
 
 
