@@ -41,10 +41,13 @@ def origin_of(headers: Any, identity: Identity) -> Origin:
 
 
 def cache_wish(headers: Any) -> Literal["", "bypass", "refresh"]:
-    """``bypass``: neither look into the cache nor keep; ``refresh``: do not look, but keep."""
+    """``bypass``: neither look into the cache nor keep; ``refresh``: do not look, but keep. Raises InputError for
+    another word: who mistypes one would be answered from the cache."""
     told, control = (headers.get(CACHE) or "").lower(), (headers.get("cache-control") or "").lower()
     if told in ("bypass", "off", "no-store") or "no-store" in control:
         return "bypass"
+    if told not in ("", "refresh"):
+        raise InputError(f"the header {CACHE!r} is {told[:80]!r}", remedy="send bypass or refresh")
     return "refresh" if told == "refresh" or "no-cache" in control else ""
 
 

@@ -106,6 +106,8 @@ def test_the_bypass_header_and_its_like(gateway: RunningGateway, model: FakeMode
     key = gateway.run_token()
     gateway.ask(key, "hi", **FRESH)
     assert result(gateway.ask(key, "hi", headers={"x-lockgate-cache": "bypass"}, **FRESH)[1]) == "off; bypass"
+    status, _, body = gateway.ask(key, "hi", headers={"x-lockgate-cache": "bypas"}, **FRESH)
+    assert (status, b"send bypass or refresh" in body) == (400, True)
     assert result(gateway.ask(key, "hi", headers={"cache-control": "no-cache"}, **FRESH)[1]) == "miss; refresh"
     assert said(gateway.ask(key, "hi", **FRESH)[2]) == "answer 2"
 
