@@ -30,14 +30,16 @@ _KEY = (ledger.c.account, ledger.c.window, ledger.c.unit, ledger.c.machine)
 def upsert(
     connection: Connection, balances: Sequence[Balance], *, at: float, machine: str = "", burn: Mapping[Key, float] = {}
 ) -> None:
-    """Write one machine's settled totals. A total never goes down: a late writer cannot undo a newer one."""
+    """Write one machine's settled totals. A total never goes down: a late writer cannot undo a newer one; and a row
+    whose total stays is left as it is: it tells when something was last spent."""
     if not balances:
         return
     statement = insert_into(connection, ledger)
     new = statement.excluded
-    greater = case((new.settled > ledger.c.settled, new.settled), else_=ledger.c.settled)
     statement = statement.on_conflict_do_update(
-        index_elements=_KEY, set_={"settled": greater, "burn": new.burn, "updated_at": new.updated_at}
+        index_elements=_KEY,
+        set_={"settled": new.settled, "burn": new.burn, "updated_at": new.updated_at},
+        where=new.settled > ledger.c.settled,
     )
     connection.execute(
         statement, [_row(row.key, machine, at, settled=row.settled, burn=burn.get(row.key, 0.0)) for row in balances]

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import insert, update
 
 from lockgate.errors import LimitExceeded
+from lockgate.limits import store
 from lockgate.limits.holdtable import HoldTable
 from lockgate.limits.model import Account
 from lockgate.limits.service import RUN_IDLE_SECONDS, RUN_KEPT_SECONDS, WINDOW_GRACE_SECONDS, Ledger
@@ -82,6 +83,17 @@ def test_a_total_in_the_ledger_never_goes_down(control: Database, table: HoldTab
     assert settled(newer) == {(AGENT.name, DAY, "usd"): 800}
     new.close()
     newer.close()
+
+
+def test_a_row_tells_when_something_was_last_spent_also_after_a_restart(
+    control: Database, table: HoldTable, clock: FakeClock
+) -> None:
+    spend(table, clock, AGENT, amount=800)
+    Ledger(control, clock).persist(table)
+    clock.advance(HOUR)
+    Ledger(control, clock).persist(table)  # another control plane's first: it knows of nothing that is written
+    with control.read() as connection:
+        assert [row.updated_at for row in store.since(connection, NOON)] == [NOON]
 
 
 def test_persisting_restores_a_table_that_nobody_restored(
