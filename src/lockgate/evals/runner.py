@@ -39,7 +39,10 @@ from lockgate.money import show_usd
 from lockgate.results import RunResult
 
 TRIES = 8
-"""Times a trial is begun anew because of a provider's rate limit, before it is left for another evaluation."""
+"""Times a trial is begun anew because of a provider's rate limit or another trial, before it is left for another
+evaluation."""
+STALLED = 0.5
+"""Seconds that the event loop must have stood still before what a trial met is put down to that."""
 CALLS_SECONDS = 0.01
 """In which the call of a trial that has just begun has left."""
 ANSWER_SECONDS = 0.001
@@ -339,7 +342,9 @@ class Trials:
         limited = result.error_type == "rate_limited"
         if limited and not meter.refused:
             self.pace.limited(None, sent_at=attempt.began)
-        if limited and self.tries[row, trial] + 1 < TRIES and not self.pace.hopeless:
+        # connections under way ran out of time while another trial kept the event loop to itself
+        cut_off = result.error_type == "model_unavailable" and self.watchdog.stalled() - attempt.stalled > STALLED
+        if (limited or cut_off) and self.tries[row, trial] + 1 < TRIES and not self.pace.hopeless:
             self.tries[row, trial] += 1
             if meter.recorded:
                 self.kept_calls[self.digests[row], trial] = meter.recorded

@@ -431,3 +431,22 @@ async def test_what_a_rate_limited_trial_paid_for_is_not_paid_for_again(
 
     found = await run(database, Opened(busy))
     assert (found.ran, found.failed, sorted(paid)) == (6, 0, [case.id for case in CASES])
+
+
+async def test_a_connection_lost_while_another_trial_kept_the_loop_to_itself_is_made_again(database: Database) -> None:
+    connecting, held, lost = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def subject(case: Case, trial: int) -> RunResult:
+        if case.id == CASES[0].id:
+            await connecting.wait()
+            time.sleep(1.7)  # computes, and awaits nothing
+            held.set()
+        elif not lost.is_set() and case.id == CASES[1].id:
+            connecting.set()
+            await held.wait()
+            lost.set()
+            return RunResult(status="failed", error_type="model_unavailable", error="no connection within 5 s")
+        return RunResult(status="completed", output=case.expected_output)
+
+    outcome = await run(database, Opened(subject), cases=CASES[:2])
+    assert (outcome.ran, dict(outcome.failures)) == (2, {})
