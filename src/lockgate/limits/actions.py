@@ -7,7 +7,7 @@ arguments, are there to be counted, in the words of chat completions, of Anthrop
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -71,25 +71,24 @@ def offered_tools(tools: Any) -> list[str]:
 
 def check(
     budget: ActionBudget,
-    calls: Iterable[ToolCall],
+    calls: Sequence[ToolCall],
     *,
     seconds: float = 0.0,
     iteration: int | None = None,
     depth: int | None = None,
 ) -> None:
     """:class:`LimitExceeded` with a typed reason when the run has to end; waiting does not help then."""
-    made = Counter(calls)
-    most = made.most_common(1)
-    if most and most[0][1] >= budget.max_repeats:
-        (name, arguments), count = most[0]
-        raise _ends(
-            budget,
-            "loop_detected",
-            "limits.runs.max_repeats in lockgate.yaml",
-            f"called the tool {name!r} {count} times with the same arguments, {_short(arguments)}",
-        )
+    if calls:
+        ((name, arguments), count) = Counter(calls).most_common(1)[0]
+        if count >= budget.max_repeats:
+            raise _ends(
+                budget,
+                "loop_detected",
+                "limits.runs.max_repeats in lockgate.yaml",
+                f"called the tool {name!r} {count} times with the same arguments, {_short(arguments)}",
+            )
     limits = (
-        ("tool_calls_exceeded", "max_tool_calls", "tool calls", made.total(), budget.max_tool_calls),
+        ("tool_calls_exceeded", "max_tool_calls", "tool calls", len(calls), budget.max_tool_calls),
         ("iterations_exceeded", "max_iterations", "iterations", iteration, budget.max_iterations),
         ("time_exceeded", "max_seconds", "seconds", seconds, budget.max_seconds),
         ("depth_exceeded", "max_depth", "runs above it", depth, budget.max_depth),
