@@ -336,6 +336,16 @@ def test_an_answer_that_does_not_say_its_usage_is_charged_in_full_and_passed_on(
     assert headers["x-lockgate-cost-usd"] == f"{worst_case(gateway, body) / 1e9:.9f}"
 
 
+@pytest.mark.parametrize("said", [(b"\x00\x01garbage",), (b": hello\n\n",), ()])
+def test_a_stream_of_nothing_that_can_be_read_is_an_error(
+    gateway: RunningGateway, model: FakeModelServer, said: tuple[bytes, ...]
+) -> None:
+    model.respond = lambda _: Reply(events=said)
+    with pytest.raises(openai.APIError, match="without an event that can be read"):
+        list(client(gateway).chat.completions.create(model=MODEL, messages=MESSAGES, stream=True))
+    assert tenant(gateway).settled > 8_000_000
+
+
 def test_a_stream_cut_in_the_middle_ends_with_an_error_and_is_charged_in_full(
     gateway: RunningGateway, model: FakeModelServer
 ) -> None:

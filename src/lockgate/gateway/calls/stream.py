@@ -9,6 +9,7 @@ from lockgate.errors import UpstreamError
 from lockgate.gateway.calls.call import Attempt
 from lockgate.gateway.calls.seams import StreamGuard
 from lockgate.gateway.exchange import Headers, Transport
+from lockgate.gateway.protocols.model import Outcome
 from lockgate.gateway.upstream import Answer
 from lockgate.telemetry.metrics import GenAI
 
@@ -21,6 +22,7 @@ HELD_BACK = 1024 * 1024
 """Bytes of a stream that wait for its output to begin, while another upstream could still take over."""
 
 _PASSED_ON = ("content-type", "retry-after")
+_NOTHING = Outcome()
 
 
 class Stream:
@@ -77,6 +79,8 @@ class Stream:
             if until_begun and tap.begun:
                 return
         rest = tap.finish()
+        if not tap.begun and outcome == _NOTHING:
+            raise self._broke_off("the stream ended without an event that can be read")
         if outcome.error is not None and not exchange.answered:
             raise self._broke_off(outcome.error)
         if guard is not None:
