@@ -39,18 +39,19 @@ class Taking:
         for rate in rates:
             is_tokens = rate.unit == "tokens"
             amount = tokens if is_tokens else 1
-            base = self._records.account("token_rate" if is_tokens else "rate", rate.name, "")
+            unit = "token_rate" if is_tokens else "rate"
+            base = self._records.account(unit, rate.name, "")
             cost = int(amount * _MINUTE_NS / rate.per_minute)
             full_at = max(words[base + A_SETTLED], stamp) + cost
             words[base + A_TOUCHED] = stamp
-            active = self._member(base, rate) if rate.member else 1
+            own = self._records.account(unit, rate.name, rate.member) if rate.member else 0
+            active = self._members(base, own) if own else 1
             if amount > rate.per_minute:
                 return rate, -1.0, False
             early = full_at - stamp - _MINUTE_NS
             if early > 0:
                 return rate, early / 1e9, False
-            if rate.member:
-                own = self._records.account("token_rate" if is_tokens else "rate", rate.name, rate.member)
+            if own:
                 free_at = words[own + A_SETTLED]
                 wanted = max(free_at, stamp) + cost * active
                 late = wanted - stamp - _MINUTE_NS
@@ -76,10 +77,9 @@ class Taking:
         for word, value in self._writes:
             words[word] = value
 
-    def _member(self, base: int, rate: Rate) -> int:
-        """Note that the member asks; how many did lately."""
+    def _members(self, base: int, own: int) -> int:
+        """Note that the member of this record asks; how many did lately."""
         words = self._records.words
-        own = self._records.account("token_rate" if rate.unit == "tokens" else "rate", rate.name, rate.member)
         epoch = self._stamp // _EPOCH_NS
         if words[base + A_EPOCH] != epoch:
             words[base + A_MEMBERS_BEFORE] = words[base + A_MEMBERS] if words[base + A_EPOCH] == epoch - 1 else 0

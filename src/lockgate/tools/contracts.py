@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, partial
 from typing import Any
 
 import msgspec
@@ -36,7 +37,16 @@ def _as_text(value: Any) -> str:
 
 def schema_problem(schema: dict[str, Any], value: Any) -> str | None:
     """How ``value`` does not fit, first problem, e.g. ``order_id: 7 is not of type "string"``; None when it fits."""
-    for error in _validator(_ENCODER.encode(schema)).iter_errors(value):
+    return schema_check(schema)(value)
+
+
+def schema_check(schema: dict[str, Any]) -> Callable[[Any], str | None]:
+    """:func:`schema_problem` of this schema, for many values."""
+    return partial(_first_problem, _validator(_ENCODER.encode(schema)))
+
+
+def _first_problem(validator: Any, value: Any) -> str | None:
+    for error in validator.iter_errors(value):
         place = ".".join(str(part) for part in error.instance_path)
         return f"{place}: {error.message}" if place else str(error.message)
     return None

@@ -317,6 +317,9 @@ def _number(headers: object, header: str) -> int | None:
 
 def standing_headers(standings: Sequence[Standing]) -> list[tuple[str, str]]:
     """``x-ratelimit-*`` of the tightest rate of each unit."""
+    if len(standings) == 1:
+        (one,) = standings
+        return _three(one.unit, one.limit, one.remaining, one.reset)
     found: dict[str, Standing] = {}
     for one in standings:
         other = found.get(one.unit)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from lockgate.gateway.protocols import fields
 from lockgate.gateway.protocols.model import Request
-from lockgate.tools.contracts import schema_problem
+from lockgate.tools.contracts import schema_check
 
 _FIELDS = {"chat": "response_format", "responses": "text", "messages": "output_config"}
 """Where a request of each protocol names its schema."""
@@ -20,21 +20,46 @@ MESSAGES_UNBOUND = ("tool_use", "max_tokens", "refusal", "pause_turn", "model_co
 """Why an answer of Anthropic's ended that no schema binds."""
 
 
-def asked_schema(request: Request) -> dict[str, Any] | None:
-    """The JSON Schema that a request asks its answer to fit; ``{}`` for any JSON; None when it asks for none."""
+class Asked(NamedTuple):
+    """The JSON Schema that a request asks its answer to fit; an empty one for any JSON."""
+
+    schema: dict[str, Any]
+    check: Callable[[Any], str | None] | None  # None: any value is well
+
+    def problem_of(self, text: str) -> str | None:
+        """How a text does not fit, or None."""
+        try:
+            value = msgspec.json.decode(text)
+        except (msgspec.DecodeError, UnicodeError, RecursionError) as wrong:
+            return f"it is not JSON ({wrong})"
+        return None if self.check is None else self.check(value)
+
+
+def asked_schema(request: Request) -> Asked | None:
+    """What a request asks its answer to fit; None when it asks for nothing."""
     name = _FIELDS.get(request.dialect.name)
     raw = request.fields.get(name) if name is not None else None
     if name is None or raw is None:
         return None
     written = bytes(raw)
     if len(written) > _SHORT:
-        return _schema_of(name, request.decoded(name))
-    return _known_schema(name, written)
+        return _asked_by(name, request.decoded(name))
+    return _known(name, written)
 
 
 @lru_cache(maxsize=512)
-def _known_schema(name: str, written: bytes) -> dict[str, Any] | None:
-    return _schema_of(name, fields.anything({name: msgspec.Raw(written)}, name))
+def _known(name: str, written: bytes) -> Asked | None:
+    return _asked_by(name, fields.anything({name: msgspec.Raw(written)}, name))
+
+
+def _asked_by(name: str, value: Any) -> Asked | None:
+    schema = _schema_of(name, value)
+    if not schema:
+        return None if schema is None else Asked({}, None)
+    try:
+        return Asked(schema, schema_check(schema))
+    except ValueError:
+        return Asked(schema, None)  # a schema that is none: the provider's to refuse
 
 
 def _schema_of(name: str, value: Any) -> dict[str, Any] | None:
@@ -47,20 +72,6 @@ def _schema_of(name: str, value: Any) -> dict[str, Any] | None:
     wrapped = form if within else form.get("json_schema")
     schema = wrapped.get("schema") if form.get("type") == "json_schema" and isinstance(wrapped, dict) else None
     return schema if isinstance(schema, dict) else None
-
-
-def problem_of(text: str, schema: dict[str, Any]) -> str | None:
-    """How a text does not fit, or None."""
-    try:
-        value = msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as wrong:
-        return f"it is not JSON ({wrong})"
-    if not schema:
-        return None
-    try:
-        return schema_problem(schema, value)
-    except ValueError:
-        return None  # a schema that is none: the provider's to refuse
 
 
 def said_texts(dialect: str, answer: Any) -> list[str]:

@@ -36,6 +36,7 @@ IN_A_THREAD = 64 * 1024
 """Characters from which a request is looked at in a thread, so that other calls go on."""
 ATTRIBUTE = "lockgate.guardrails"
 _REPAIRED = "lockgate.guardrails.repaired"
+_POLICY = "policy"  # where a call's notes keep its own
 _POLICIES = 512  # compiled policies that are kept
 
 Ask = Callable[[Call, str, Request], Awaitable[dict[str, Any]]]
@@ -61,8 +62,11 @@ class Guardrails:
         self._policies: dict[tuple[str, int], tuple[TenantSpec | None, Policy]] = {}
 
     def policy(self, call: Call) -> Policy:
-        """What applies to the call."""
-        return self.policy_of(call.identity)
+        """What applies to the call: from its beginning to its end the same."""
+        policy: Policy | None = call.notes.get(_POLICY)
+        if policy is None:
+            policy = call.notes[_POLICY] = self.policy_of(call.identity)
+        return policy
 
     def policy_of(self, identity: Identity) -> Policy:
         """What applies to the caller's calls."""
@@ -150,19 +154,21 @@ class Guardrails:
         )
 
     def _fit(self, call: Call, policy: Policy, outcomes: Sequence[Outcome], said: str, *, may_repair: bool) -> None:
+        asked = schemas.asked_schema(call.request)
+        if asked is None:
+            return
         for guard, outcome in zip(policy.output, outcomes, strict=True):
-            schema = schemas.asked_schema(call.request) if guard.guard == "schema" else None
-            if schema is None:
+            if guard.guard != "schema":
                 continue
             began = perf_counter_ns()
-            problem = schemas.problem_of(said, schema)
+            problem = asked.problem_of(said)
             outcome.nanos += perf_counter_ns() - began
             if problem is None:
                 continue
             outcome.count("schema")
             if guard.repair and may_repair:
                 call.attributes[_REPAIRED] = True
-                raise TryAgain(schemas.repair(call.request, said, problem, schema))
+                raise TryAgain(schemas.repair(call.request, said, problem, asked.schema))
             if guard.action == "block":
                 raise blocked(outcome, f"it does not fit the schema: {problem[:300]}")
             outcome.action = "flag"
