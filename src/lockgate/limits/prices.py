@@ -122,7 +122,8 @@ class Prices:
             )
             if price is None:
                 row = f"{provider_name}: {{{model!r}: {{input: 0.0, output: 0.0}}}}"
-                where = "prices.yaml, and `prices: prices.yaml` to lockgate.yaml" if self._path is None else self._path
+                # its name alone: callers from elsewhere read this, and need not know where the project lies
+                where = self._path.name if self._path else "prices.yaml, and `prices: prices.yaml` to lockgate.yaml"
                 raise InputError(
                     f"no price is known for the model {model!r} of the provider {provider_name!r}",
                     remedy=f"add it to {where} (USD per million tokens): {row}",

@@ -26,6 +26,7 @@ from lockgate.limits.tablefile import (
     H_ACCOUNT_HIGH,
     H_DIRTY,
     H_GENERATION,
+    H_NAMED,
     H_OVERRUNS,
     H_SLOT_FREE,
     H_SLOT_HIGH,
@@ -39,6 +40,10 @@ from lockgate.limits.tablefile import (
 
 MAX_ACCOUNTS = 36
 """Accounts and rates one hold may name."""
+
+MOST_NAMED = ACCOUNTS * 3 // 4
+"""Accounts that callers named (sessions, tasks, labels, runs by a header): who makes up name after name fills these,
+and leaves room for the accounts of tenants, keys, agents and models."""
 
 FREE, USED, OPEN, SETTLING = 0, 1, 2, 3
 UNCAPPED = -1
@@ -104,6 +109,8 @@ class Records:
         words[before] = words[base + A_NEXT]
         words[base + A_GENERATION] += 1  # the places processes remember are no longer its
         words[base] = FREE
+        if words[H_NAMED] and _is_named(self._key_of(base)):
+            words[H_NAMED] -= 1
         words[base + A_NEXT] = words[H_ACCOUNT_FREE]
         words[H_ACCOUNT_FREE] = base
         words[H_DIRTY] = 0
@@ -237,7 +244,12 @@ class Records:
         return 0
 
     def _make_account(self, key: bytes) -> int:
-        words = self.words
+        words, is_named = self.words, _is_named(key)
+        if is_named and words[H_NAMED] >= MOST_NAMED:
+            raise Unavailable(
+                f"{MOST_NAMED} sessions, tasks, labels and named runs are in use: there is no room for another name",
+                remedy="use the names there are, or ask again when idle ones are given up, within half an hour",
+            )
         free = words[H_ACCOUNT_FREE]
         base = free if free else ACCOUNTS_AT + words[H_ACCOUNT_HIGH] * RECORD_WORDS
         if not free:
@@ -261,6 +273,7 @@ class Records:
         words[base + A_KEY_LENGTH] = len(key)
         self.raw[base * 8 + A_KEY : base * 8 + A_KEY + len(key)] = key
         words[base] = USED
+        words[H_NAMED] += is_named
         self._link(base)
         words[H_DIRTY] = 0
         return base
@@ -293,7 +306,7 @@ class Records:
         words = self.words
         self._known.clear()
         self.raw[BUCKETS_AT * 8 : ACCOUNTS_AT * 8] = bytes(BUCKETS * 8)
-        words[H_ACCOUNT_FREE] = words[H_SLOT_FREE] = 0
+        words[H_ACCOUNT_FREE] = words[H_SLOT_FREE] = words[H_NAMED] = 0
         accounts = set()
         for index in range(words[H_ACCOUNT_HIGH]):
             base = ACCOUNTS_AT + index * RECORD_WORDS
@@ -302,6 +315,7 @@ class Records:
                 words[base + A_GRANT] = UNLEASED  # what the store says is leased to this machine is read again
             if words[base] == USED and self._is_sound(base):
                 accounts.add(base)
+                words[H_NAMED] += _is_named(self._key_of(base))
                 self._link(base)
             else:
                 words[base] = FREE
@@ -348,6 +362,11 @@ class Records:
 def slot_at(slot: int) -> int:
     """Where the slot of this number starts."""
     return SLOTS_AT + slot * SLOT_WORDS
+
+
+def _is_named(key: bytes) -> bool:
+    """Whether it is the account of something that callers name."""
+    return key.startswith((b"session:", b"task:", b"label:"), 1) or (key.startswith(b"run:", 1) and b"/" in key)
 
 
 def _key(unit: str, name: str, window: str) -> bytes:

@@ -44,7 +44,8 @@ FORMAT = 2
     H_OVERRUNS,  # settlements above what was held
     H_REPAIRS,
     H_RESTORED,  # 1 once the ledger's totals are in
-) = range(13)
+    H_NAMED,  # accounts in use that callers named
+) = range(14)
 
 HEADER_WORDS = 512
 BUCKETS = 1 << 16

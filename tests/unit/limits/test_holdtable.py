@@ -10,8 +10,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
-from lockgate.errors import Corrupt, InputError, LimitExceeded
-from lockgate.limits import tablefile
+from lockgate.errors import Corrupt, InputError, LimitExceeded, Unavailable
+from lockgate.limits import records, tablefile
 from lockgate.limits.holdtable import MOST, STALE_SECONDS, HoldTable
 from lockgate.limits.model import Account, Balance, Charged, Hold, LeaseNeeded, Rate
 
@@ -168,6 +168,29 @@ def test_a_dropped_account_is_used_again_and_starts_from_nothing(table: HoldTabl
     assert table.drop(table.balances("run:")) == 1
     table.hold([RUN], 400, now=NOW)
     assert standing(table, RUN) == (0, 400)
+
+
+def test_who_makes_up_names_leaves_room_for_the_calls_of_others(
+    table: HoldTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records, "MOST_NAMED", 4)
+
+    def call(name: str) -> None:
+        table.settle(table.hold([Account(name=name, window="", cap=10**9), AGENT], 1, now=NOW), 0)
+
+    for name in ("session:prod:acme/s1", "run:prod/acme/r1", "task:prod:t1", "label:prod:l1"):
+        call(name)
+    for name in ("session:prod:acme/s2", "run:prod/acme/r2"):
+        with pytest.raises(Unavailable, match="no room for another name"):
+            call(name)
+    call("session:prod:acme/s1")
+    call("run:run_1")  # an agent's: its id is ours
+    call("tenant:prod:other")
+    table.drop(table.balances("session:"))
+    call("session:prod:acme/s2")
+    table._file._repair(table._file, False)
+    with pytest.raises(Unavailable):
+        call("task:prod:t2")
 
 
 def test_ten_thousand_runs_leave_the_file_as_small_as_one(table: HoldTable) -> None:
