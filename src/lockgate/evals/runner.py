@@ -4,9 +4,9 @@ Results are scored as they come, stored in batches off the hot path, and dropped
 stored is found again under (version, case, trial), so a crash resumes where it was and a grown golden set runs only its
 new cases.
 
-While the first answers are waited for there is nothing to do, and little while the last ones are: what comes
-after the trials is imported then, numpy among it. Before the first call it would hold that up, and between calls those
-that follow.
+While the first answers are waited for there is nothing to do, and after the last calls nothing to hold up: what comes
+after the trials is imported then, numpy among it. Before the first call it would hold that up, in between those that
+follow, and after the last answer the verdict.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ TRIES = 8
 evaluation."""
 STALLED = 0.5
 """Seconds that the event loop must have stood still before what a trial met is put down to that."""
-CALLS_SECONDS = 0.01
+CALLS_SECONDS = 0.005
 """In which the call of a trial that has just begun has left."""
 ANSWER_SECONDS = 0.001
 """In which an answer that has come ends its trial."""
@@ -105,7 +105,7 @@ class Trials:
         needed_after: Sequence[str] = (),
     ) -> None:
         """``most``: trials that may be run in all, for showing how far this is; ``needed_after``: modules that are
-        imported when the last calls are under way."""
+        imported while calls are under way."""
         self.cases = cases
         self.most = most
         self.scorings = scorings

@@ -54,6 +54,8 @@ class Tracer:
 
     def chat(self, step: Step, model: ModelRef, started_ns: int) -> None:
         """One model call. Tokens and cost stand here and nowhere above, so that each is counted once."""
+        if self._emit is None:
+            return
         served = (step.response or {}).get("model_served")
         attributes: dict[str, Any] = {
             "gen_ai.operation.name": "chat",
@@ -128,6 +130,8 @@ class Tracer:
 
     def agent(self, *, status: str, error_type: str | None, error: str | None) -> None:
         """The span over all others: one attempt of the run."""
+        if self._emit is None:
+            return
         attributes = {
             "gen_ai.operation.name": "invoke_agent",
             "gen_ai.agent.name": self._version.agent,

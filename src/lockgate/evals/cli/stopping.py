@@ -100,7 +100,10 @@ def on_interrupt_say(sentence: str) -> None:
 def awaited(evaluation: Coroutine[Any, Any, T]) -> T:
     """Run an evaluation in a command that is :func:`stoppable`."""
     import asyncio
+    import gc
 
+    if not gc.get_freeze_count():
+        gc.freeze()  # what was imported stays: looking it all over would hold up every trial for a tenth of a second
     if not _running:
         return asyncio.run(evaluation)
     command = _running[-1]
