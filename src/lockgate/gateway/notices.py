@@ -18,6 +18,11 @@ log = logging.getLogger(__name__)
 KIND = "breaker_open"
 
 
+def alert_key(what: What) -> str:
+    """The key of a breaker's alert."""
+    return "breaker:" + ":".join(what[1:] if what[0] == "upstream" else what)
+
+
 class Notices:
     """``raise_alert(key, kind, severity, subject, message)`` and ``resolve(key)`` are the fleet's;
     ``tell(what, is_open)`` tells the workers."""
@@ -35,19 +40,20 @@ class Notices:
 
     def upstream(self, environment: str, provider: str, upstream: str, is_open: bool) -> None:
         """A provider's upstream keeps failing, or is back."""
-        self._tell(("upstream", environment, provider, upstream), is_open)
+        what = ("upstream", environment, provider, upstream)
+        self._tell(what, is_open)
         message = (
             f"provider {provider!r} at {upstream} keeps failing in {environment!r}: calls go elsewhere, or are refused"
         )
-        key = f"breaker:{environment}:{provider}:{upstream}"
-        self._thread.submit(self._write, key, provider, message if is_open else None)
+        self._thread.submit(self._write, alert_key(what), provider, message if is_open else None)
 
     def agent(self, environment: str, agent: str, fallback: str | None, is_open: bool) -> None:
         """An agent's runs keep failing, or it is back."""
-        self._tell(("agent", environment, agent), is_open)
+        what = ("agent", environment, agent)
+        self._tell(what, is_open)
         instead = f"{fallback!r} answers meanwhile" if fallback else "its runs are refused meanwhile"
         message = f"the runs of {agent!r} in {environment!r} keep failing: {instead}"
-        self._thread.submit(self._write, f"breaker:agent:{environment}:{agent}", agent, message if is_open else None)
+        self._thread.submit(self._write, alert_key(what), agent, message if is_open else None)
 
     def close(self) -> None:
         self._thread.shutdown(wait=True, cancel_futures=True)

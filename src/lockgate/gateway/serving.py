@@ -21,7 +21,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from lockgate.console import console
 from lockgate.errors import Conflict, InputError, LockgateError
 from lockgate.gateway import local_model, store
+from lockgate.gateway.notices import alert_key
 from lockgate.gateway.serve import listen
+from lockgate.gateway.siblings import left_open
 from lockgate.gateway.supervisor import STOP_SECONDS, WORKERS_VARIABLE, Spec, Supervisor, python
 from lockgate.project import lastgood
 from lockgate.project.service import resolve_provider
@@ -77,6 +79,11 @@ def _prepare(app: App) -> None:
     for leftover in (app.home / "run").glob("metrics/*"):
         leftover.unlink(missing_ok=True)
     _ = app.control, app.traces, app.secret, app.holds
+    for what in left_open(app.home / "run" / "breakers"):  # the workers begin with every breaker closed
+        try:
+            app.alerts.resolve(alert_key(what))
+        except (SQLAlchemyError, LockgateError) as failure:
+            log.warning("the alert %r stays open: %s", alert_key(what), failure)
 
 
 @contextmanager

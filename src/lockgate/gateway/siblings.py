@@ -87,3 +87,18 @@ class Siblings:
         except (OSError, msgspec.DecodeError):  # being replaced, or another version's
             return []
         return known[1]
+
+
+def left_open(folder: Path) -> list[What]:
+    """The breakers that the workers of before had open when they ended; what they told is gone after that."""
+    last: dict[What, _Told] = {}
+    for path in folder.glob("*.json"):
+        try:
+            told = msgspec.json.decode(path.read_bytes(), type=_File).told
+        except (OSError, msgspec.DecodeError):
+            told = []
+        for one in told:
+            if one.what not in last or last[one.what].at < one.at:
+                last[one.what] = one
+        path.unlink(missing_ok=True)
+    return [what for what, one in last.items() if one.is_open]

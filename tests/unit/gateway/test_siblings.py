@@ -7,7 +7,8 @@ from pathlib import Path
 
 import msgspec
 
-from lockgate.gateway.siblings import Siblings, What
+from lockgate.gateway.notices import alert_key
+from lockgate.gateway.siblings import Siblings, What, left_open
 
 UPSTREAM: What = ("upstream", "dev", "openai", "https://one.example/v1")
 
@@ -24,6 +25,16 @@ def test_the_others_hear_and_the_teller_does_not(tmp_path: Path) -> None:
     for worker in (teller, other):
         worker.siblings.look()
     assert (teller.heard, other.heard) == ([], [(UPSTREAM, True)])
+
+
+def test_what_was_left_open_is_known_once(tmp_path: Path) -> None:
+    one, other = Worker(tmp_path, 0), Worker(tmp_path, 1)
+    one.siblings.tell(UPSTREAM, True)
+    one.siblings.tell(("agent", "dev", "triage"), True)
+    other.siblings.tell(("agent", "dev", "triage"), False)
+    (tmp_path / "2.json").write_text("half of")
+    assert [alert_key(what) for what in left_open(tmp_path)] == ["breaker:dev:openai:https://one.example/v1"]
+    assert left_open(tmp_path) == []
 
 
 def test_what_is_open_is_told_again_for_whoever_was_not_there_and_what_closed_once(tmp_path: Path) -> None:
