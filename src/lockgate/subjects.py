@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from pathlib import Path
@@ -220,8 +221,8 @@ async def open_judge(app: App, settings: JudgeSettings, environment: str) -> Asy
 
 @asynccontextmanager
 async def _open_member(app: App, settings: JudgeSettings, named: str, environment: str) -> AsyncIterator[Ask]:
-    """One judge's model, ready to be asked."""
-    from lockgate.evals.running.meter import METER
+    """One judge's model, ready to be asked. What it was paid for and gave no score yet is not asked again."""
+    from lockgate.evals.running.meter import JUDGE, METER
     from lockgate.evals.scorers.judge import JudgeReply
     from lockgate.offswitch import OffSwitch, Switched
     from lockgate.project.secrets.masking import without
@@ -278,6 +279,11 @@ async def _open_member(app: App, settings: JudgeSettings, named: str, environmen
                     body["response_format"] = {"type": "json_schema", "json_schema": form}
                 if model.seed is not None:
                     body["seed"] = model.seed
+                meter = METER.get()
+                key = JUDGE + hashlib.sha256(msgspec.json.encode([named, body])).hexdigest()
+                kept = None if meter is None else meter.replay(key)
+                if kept is not None:  # paid for in an evaluation that was cut off
+                    return JudgeReply(text=kept)
                 completion = await metered(body)
                 text = completion.message.get("content")
                 said = (
@@ -285,6 +291,8 @@ async def _open_member(app: App, settings: JudgeSettings, named: str, environmen
                     if isinstance(text, str)
                     else ""
                 )
+                if meter is not None:
+                    meter.keep(key, said)
                 return JudgeReply(text=said, cost_nano=completion.cost_nano)  # reasons are stored and shown
 
             yield ask

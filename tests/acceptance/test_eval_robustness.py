@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import resource
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 from tests.conftest import write_files
 
-from lockgate.testing import FakeModelServer, ModelRequest, Reply
+from lockgate.testing import FakeModelServer, ModelRequest, Reply, hanging
 
 CASES = 60
 
@@ -96,6 +97,49 @@ def test_ctrl_c_stops_at_once_and_the_same_command_goes_on(project: Path, server
     code, said = evaluated(project)
     assert code == 0, said
     assert len(server.requests) - asked <= CASES - asked + 8  # those in flight are asked again, and no other
+
+
+def test_a_judge_that_answered_before_a_kill_is_not_asked_again(project: Path, server: FakeModelServer) -> None:
+    asked: list[str] = []
+    away = True
+
+    def answer(request: ModelRequest) -> Reply:
+        asked.append(request.body["model"])
+        if request.body["model"] == "second" and away:
+            return hanging()
+        return Reply(text='{"reason": "r", "verdict": "yes"}')
+
+    server.respond = answer
+    panel = "judge: {provider: fake, name: first, panel: [{provider: fake, name: second}]}, thresholds:"
+    prices = "fake: {m-2026-01-01: &p {input: 1.0, output: 2.0}, first: *p, second: *p}\n"
+    judged = agent("helpfulness: 0.8").replace("thresholds:", panel)
+    write_files(project, {"prices.yaml": prices, "agents/triage.v1.yaml": judged})
+    process = start(project)
+    until = time.monotonic() + 60
+    while kept_for_judges(project) < 8 and time.monotonic() < until:
+        time.sleep(0.05)
+    process.kill()
+    ended(process)
+    away = False
+    code, said = evaluated(project)
+    assert code == 0, said
+    assert [asked.count(model) for model in ("m-2026-01-01", "first")] == [CASES, CASES]
+    assert asked.count("second") <= CASES + 8  # those that had not answered
+    assert kept_for_judges(project) == 0
+
+
+def kept_for_judges(project: Path) -> int:
+    """Answers of judges that are stored and gave no score yet."""
+    file = project / ".lockgate/control.db"
+    if not file.exists():
+        return 0
+    connection = sqlite3.connect(f"file:{file}?mode=ro", uri=True, timeout=10)
+    try:
+        return int(connection.execute("select count(*) from trial_calls where asked like 'judge:%'").fetchone()[0])
+    except sqlite3.OperationalError:  # no such table yet
+        return 0
+    finally:
+        connection.close()
 
 
 def test_ctrl_c_twice_ends_an_agent_that_will_not_be_cancelled(project: Path, server: FakeModelServer) -> None:

@@ -198,6 +198,8 @@ class Trials:
         stale: list[tuple[str, int]] = []
         new = [row for row in rows if not all(ended[row] for ended in self.ended[:trials])]
         any_stored = await asyncio.to_thread(self.store.any)
+        if any_stored and self.asks:
+            self.kept_calls = await asyncio.to_thread(self.store.calls)
         for start in range(0, len(new), CHUNK):
             some = new[start : start + CHUNK]
             digests = [self.digests[row] for row in some]
@@ -237,7 +239,10 @@ class Trials:
                     if found:
                         row, trial, result = found.popleft()
                         self.tally.cached += 1
+                        if self.asks:
+                            METER.set(self._meter(row, trial))
                         await self._take(row, trial, result, known)
+                        self.under_way.pop((row, trial), None)
                 finally:
                     self.pace.end()
 
@@ -325,18 +330,24 @@ class Trials:
         trial, row = divmod(todo.popleft(), len(self.cases))
         if not todo:
             self.all_begun.set()
+        meter = self._meter(row, trial)
+        METER.set(meter)
+        return Attempt(row, trial, self.cases[row], meter, stalled=self.watchdog.stalled())
+
+    def _meter(self, row: int, trial: int) -> Meter:
+        """The meter of a trial that is run or scored now. It knows what an earlier attempt paid for."""
         digest = self.digests[row]
         meter = Meter(self.spend, self.pace, self.caps)
         meter.recorded = self.kept_calls.pop((digest, trial), {})
         meter.note = lambda *call: self.store.note(CallRecord(digest, trial, *call))
         self.under_way[row, trial] = meter
-        METER.set(meter)
-        return Attempt(row, trial, self.cases[row], meter, stalled=self.watchdog.stalled())
+        return meter
 
     async def _end(self, attempt: Attempt, result: RunResult, todo: deque[int]) -> None:
         """Take the result, or put the trial back when a provider would not have it now."""
         row, trial, meter = attempt.row, attempt.trial, attempt.meter
-        del self.under_way[row, trial]
+        if not self.asks:
+            del self.under_way[row, trial]
         spent = meter.close()
         self.spend.nano += max(spent, result.cost_nano - meter.replayed_nano)
         limited = result.error_type == "rate_limited"
@@ -348,6 +359,7 @@ class Trials:
             self.tries[row, trial] += 1
             if meter.recorded:
                 self.kept_calls[self.digests[row], trial] = meter.recorded
+            self.under_way.pop((row, trial), None)
             todo.append(row + trial * len(self.cases))
         else:
             if result.error_type == "budget_exceeded" and self.spend.reached:
@@ -356,6 +368,7 @@ class Trials:
                 self.pace.succeeded()
             self.tally.ran += 1
             await self._take(row, trial, result)
+            self.under_way.pop((row, trial), None)  # until here, what a judge was paid for
         self.pace.end()
 
     async def _take(
@@ -382,7 +395,7 @@ class Trials:
         self.ended[trial][row] = True
         self.costs.values[trial][row], self.seconds.values[trial][row] = result.cost_nano / 1e9, result.seconds
         if not stored and self.asks:  # paid for: kept even if a judge, or the process, fails before it is scored
-            self.saving.keep(TrialRecord(self.digests[row], case.id, trial, result, self.clock(), []))
+            self.saving.keep(TrialRecord(self.digests[row], case.id, trial, result, self.clock(), [], scored=False))
             stored = True
         rows: list[tuple[str, float | None, str, str]] = []
         for scoring in self.scorings:

@@ -11,6 +11,7 @@ import msgspec
 from sqlalchemy import Connection, Insert, Table, bindparam, func, select, update
 
 from lockgate.evals.model import Scorecard
+from lockgate.evals.running.meter import JUDGE
 from lockgate.evals.running.paid import PaidFile
 from lockgate.results import RunResult
 from lockgate.storage.engine import Database
@@ -30,6 +31,7 @@ class TrialRecord(msgspec.Struct, frozen=True):
     result: RunResult | None  # None: only the scores are new
     finished_at: float
     scores: list[tuple[str, float | None, str, str]]  # scorer digest, value, status, reason
+    scored: bool = True  # whether these are all: a judge may still be asked
 
 
 class CallRecord(NamedTuple):
@@ -146,8 +148,8 @@ class TrialStore:
                 connection.execute(statement, [{"of_case": case, "of_trial": trial} for case, trial in which])
 
     def save(self, records: Sequence[TrialRecord], calls: Sequence[CallRecord] = ()) -> None:
-        """Store a batch, in one transaction, with what was paid for in trials that are still under way. A trial's
-        calls go when its result is there."""
+        """Store a batch, in one transaction, with what was paid for in trials that are still under way. An agent's
+        calls go when its result is there, a judge's when the scores are."""
         ran = [
             {
                 "effective_digest": self._effective,
@@ -173,6 +175,7 @@ class TrialStore:
             for record in records
             for digest, value, status, reason in record.scores
         ]
+        ended = [record for record in records if record.result is not None or record.scored]
         paid = [{"effective_digest": self._effective, **call._asdict()} for call in calls]
         with self._control.write() as connection:
             if paid:
@@ -180,15 +183,20 @@ class TrialStore:
                 connection.execute(_insert_new(connection, trial_calls), paid)
             if ran:
                 connection.execute(_insert_new(connection, trials), ran)
-                if self._keeps_calls:
-                    self._drop_calls(connection, ran)
+            if ended and self._keeps_calls:
+                self._drop_calls(connection, ended)
             if scored:
                 connection.execute(_insert_new(connection, trial_scores), scored)
 
-    def _drop_calls(self, connection: Connection, ran: Sequence[dict[str, Any]]) -> None:
+    def _drop_calls(self, connection: Connection, ended: Sequence[TrialRecord]) -> None:
         of_one = trial_calls.c.case_digest == bindparam("of_case"), trial_calls.c.trial == bindparam("of_trial")
         statement = trial_calls.delete().where(trial_calls.c.effective_digest == self._effective, *of_one)
-        connection.execute(statement, [{"of_case": row["case_digest"], "of_trial": row["trial"]} for row in ran])
+        for only, scored in ((statement, True), (statement.where(~trial_calls.c.asked.startswith(JUDGE)), False)):
+            which = [
+                {"of_case": record.case_digest, "of_trial": record.trial} for record in ended if record.scored == scored
+            ]
+            if which:
+                connection.execute(only, which)
         left = select(trial_calls.c.trial).where(trial_calls.c.effective_digest == self._effective).limit(1)
         self._keeps_calls = connection.execute(left).first() is not None
 

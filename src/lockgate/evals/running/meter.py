@@ -20,6 +20,8 @@ from lockgate.evals.running.pace import Pace
 from lockgate.evals.scorers.judge import Ask, JudgeReply
 from lockgate.money import show_usd
 
+JUDGE = "judge:"
+"""What begins the key of a judge's calls: they are kept until its scores are there."""
 WAITING_SHARE = 0.5
 """Of the time a call has, how much of it may go by waiting for a provider that limits its rate."""
 FOR_A_PLACE = 0.02
