@@ -13,6 +13,7 @@ import logging
 import signal
 import socket
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any, cast
 
 from granian._futures import _future_watcher_wrapper, _new_cbscheduler
@@ -46,6 +47,11 @@ def listen(host: str, port: int) -> socket.socket:
         listener.close()
         raise
     return listener
+
+
+def stopped_mark(home: Path, index: int) -> Path:
+    """The file by which a worker tells its supervisor that it takes no more connections."""
+    return home / "run" / f"stopped-{index}"
 
 
 class Server:
@@ -82,9 +88,11 @@ class Server:
         scheduler = _new_cbscheduler(self._loop, call, impl_asyncio=True)  # type: ignore[no-untyped-call]
         worker.serve_str(scheduler, self._loop, self._stop)
 
-    async def drain(self, seconds: float = DRAIN_SECONDS) -> bool:
-        """Take no more connections, let the calls under way end; False when some had to be cancelled."""
+    async def drain(self, seconds: float = DRAIN_SECONDS, *, stopped: Callable[[], object] = lambda: None) -> bool:
+        """Take no more connections, let the calls under way end; False when some had to be cancelled. ``stopped`` is
+        called when no more are taken."""
         self._stop.set()
+        stopped()
         done, _ = await asyncio.wait([self._stopped], timeout=seconds)
         if done:
             return True
@@ -113,10 +121,12 @@ def serve_forever(
     descriptor: int,
     *,
     end_runs: Callable[[float], Awaitable[None]],
+    stopped: Callable[[], object],
     close: Callable[[], Awaitable[None]],
     drain_seconds: float = DRAIN_SECONDS,
 ) -> None:
     """Serve until SIGTERM; then ``end_runs`` within so many seconds, drain, and ``close`` what the application holds.
+    ``stopped`` is called when no more connections are taken.
 
     Connections are taken until the runs have ended: a run under way makes its next model call over a new one.
     """
@@ -133,7 +143,7 @@ def serve_forever(
         await stopping.wait()
         deadline = loop.time() + drain_seconds
         await end_runs(drain_seconds)
-        await server.drain(max(0.0, deadline - loop.time()))
+        await server.drain(max(0.0, deadline - loop.time()), stopped=stopped)
         await close()
 
     import uvloop  # the supervisor, which binds the socket, needs none

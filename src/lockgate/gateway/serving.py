@@ -7,6 +7,7 @@ import fcntl
 import logging
 import os
 import socket
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -22,7 +23,7 @@ from lockgate.console import console
 from lockgate.errors import Conflict, InputError, LockgateError
 from lockgate.gateway import local_model, store
 from lockgate.gateway.notices import alert_key
-from lockgate.gateway.serve import listen
+from lockgate.gateway.serve import listen, stopped_mark
 from lockgate.gateway.siblings import left_open
 from lockgate.gateway.supervisor import STOP_SECONDS, WORKERS_VARIABLE, Spec, Supervisor, python
 from lockgate.project import lastgood
@@ -59,7 +60,7 @@ def start(app: App, host: str, port: int, *, workers: int, drain: float, everyth
             environment={"LOCKGATE_HOME": str(app.home), lastgood.ENVIRONMENT: "1"},
             changed=store.watch(app.control) if everything else lambda: False,
             stop_seconds=max(STOP_SECONDS, drain + 10.0),
-            told=lambda: _refuse(listener),
+            told=lambda: _refuse(listener, [stopped_mark(app.home, index) for index in range(workers)], drain),
         )
         try:
             supervisor.run(each=_announce(url, supervisor))
@@ -76,7 +77,7 @@ def tell_children(*, log_format: str, log_requests: bool) -> None:
 def _prepare(app: App) -> None:
     """Make what the children share, once, before several of them would."""
     (app.home / "run").mkdir(parents=True, exist_ok=True)
-    for leftover in (app.home / "run").glob("metrics/*"):
+    for leftover in (*(app.home / "run").glob("metrics/*"), *(app.home / "run").glob("stopped-*")):
         leftover.unlink(missing_ok=True)
     _ = app.control, app.traces, app.secret, app.holds
     for what in left_open(app.home / "run" / "breakers"):  # the workers begin with every breaker closed
@@ -121,11 +122,20 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
         yield listener
 
 
-def _refuse(listener: socket.socket) -> None:
-    """Let new connections be refused, in every process: else they would wait for one that never takes them."""
-    time.sleep(0.1)  # the workers have been told, and take no more
-    with suppress(OSError):  # not every system knows this
-        listener.shutdown(socket.SHUT_RDWR)
+def _refuse(listener: socket.socket, stopped: list[Path], seconds: float) -> None:
+    """Let new connections be refused, in every process, as soon as no worker takes any: else they would wait for one
+    that never does. Not sooner: runs under way make their calls over new connections, and a worker whose socket ends
+    while it takes connections does not end by itself."""
+
+    def wait() -> None:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline and not all(mark.exists() for mark in stopped):
+            time.sleep(0.02)
+        time.sleep(0.1)
+        with suppress(OSError):  # not every system knows this; or all have ended
+            listener.shutdown(socket.SHUT_RDWR)
+
+    threading.Thread(target=wait, name="lockgate-refuse", daemon=True).start()
 
 
 def _url(listener: socket.socket) -> str:

@@ -269,13 +269,20 @@ def main() -> None:
     logs.configure(f"gateway-{arguments.index}")
 
     from lockgate.bootstrap import open_app
-    from lockgate.gateway.serve import serve_forever
+    from lockgate.gateway.serve import serve_forever, stopped_mark
 
     app = open_app()
     app.has_scribe = True
     worker = Worker(app, arguments.index)
+    mark = stopped_mark(app.home, arguments.index)
+    mark.unlink(missing_ok=True)  # a former self's
     serve_forever(
-        worker.start, arguments.fd, end_runs=worker.end_runs, close=worker.close, drain_seconds=arguments.drain
+        worker.start,
+        arguments.fd,
+        end_runs=worker.end_runs,
+        stopped=mark.touch,
+        close=worker.close,
+        drain_seconds=arguments.drain,
     )
 
 
