@@ -5,9 +5,11 @@ What takes numpy is imported where it is used, after the first call: see :mod:`l
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -86,6 +88,7 @@ class GoldenSet(NamedTuple):
     cases: Sequence[Case]
 
 
+Open = Callable[[], AbstractAsyncContextManager[Subject]]
 OpenAsk = Callable[[], AbstractAsyncContextManager[Ask]]
 OpenEmbeddings = Callable[[str, str], AskVectors]
 """Gives a provider's embeddings, by ``PROVIDER:MODEL`` and environment."""
@@ -165,14 +168,12 @@ class Evals:
             "started_at": started,
         }
         store.start_evaluation(self._control, row)
-        if fresh:
-            TrialStore(self._control, effective).forget([trial_key(case, root) for case in dataset.cases])
         full = with_field_metrics(rubric, dataset.cases)
         spend = Spend(limit=None if rubric.max_usd is None else to_nano(rubric.max_usd))
         async with AsyncExitStack() as stack:
             full, scorings = await self._scorings(stack, full, root, environment, open_judge, spend)
 
-            async def trials_of(contender: Contender, effective: str) -> tuple[Trials, Run]:
+            async def trials_of(contender: Contender, effective: str) -> tuple[Trials, Open]:
                 opened = await stack.enter_async_context(kept_open(contender.open))
                 trials = Trials(
                     dataset.cases,
@@ -187,16 +188,22 @@ class Evals:
                     most=len(dataset.cases) * rubric.trials,
                     needed_after=(*NEEDED_AFTER, *needed_after),
                 )
-                return trials, lambda rows, count: trials.run(opened, rows, count)
+                return trials, opened
 
             known = golden.outlines(dataset.cases)
-            trials, run = await trials_of(candidate, effective)
-            others = None if baseline is None else (await trials_of(baseline, baseline.effective_digest))[1]
+            trials, opened = await trials_of(candidate, effective)
+            if fresh:
+                forgetting = asyncio.create_task(asyncio.to_thread(trials.store.forget, trials.digests))
+                async with opened():  # while the database forgets; it will be wanted
+                    await forgetting
+            others: Run | None = None
+            if baseline is not None:
+                others = partial(Trials.run, *await trials_of(baseline, baseline.effective_digest))
             seen = await until_settled(
                 full,
                 known,
                 planned(full, known, buys, early=kind == "quality" and not rubric.whole),
-                run,
+                partial(trials.run, opened),
                 others,
                 labels=labels_of(calibrations, candidate.agent),
                 check=check_ran,
