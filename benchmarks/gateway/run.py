@@ -98,7 +98,7 @@ def serve_bare(fd: int, target: str, *, seam: bool) -> None:
     async def end_runs(seconds: float) -> None:
         """A pass-through has none."""
 
-    serve_forever(lambda: app, fd, end_runs=end_runs, close=close)
+    serve_forever(lambda: app, fd, end_runs=end_runs, stopped=lambda: None, close=close)
 
 
 @contextlib.contextmanager
