@@ -52,12 +52,13 @@ class GoldenCase:
                 continue
             said += 1
             low, high = metric.minimum, metric.maximum
+            why = f": {score.reason}" if score.reason else ""
             if score.status != "scored" or score.value is None:
                 missed.append(f"{metric.name}: {score.reason}")
             elif low is not None and score.value < low:
-                missed.append(f"{metric.name} is {score.value:g}, below {low:g}: {score.reason}")
+                missed.append(f"{metric.name} is {score.value:g}, below {low:g}{why}")
             elif high is not None and score.value > high:
-                missed.append(f"{metric.name} is {score.value:g}, above {high:g}: {score.reason}")
+                missed.append(f"{metric.name} is {score.value:g}, above {high:g}{why}")
         if missed:
             pytest.fail(
                 f"case {self.case.id!r}, answer {result.deliverable[:200]!r}: " + "; ".join(missed), pytrace=False

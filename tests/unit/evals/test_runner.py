@@ -439,7 +439,7 @@ async def test_a_connection_lost_while_another_trial_kept_the_loop_to_itself_is_
     async def subject(case: Case, trial: int) -> RunResult:
         if case.id == CASES[0].id:
             await connecting.wait()
-            time.sleep(1.7)  # computes, and awaits nothing
+            time.sleep(1.7)  # noqa: ASYNC251 - computes, and awaits nothing
             held.set()
         elif not lost.is_set() and case.id == CASES[1].id:
             connecting.set()

@@ -49,8 +49,9 @@ class PaidFile:
             os.close(file)
 
     def left_behind(self) -> Iterator[list[bytes]]:
-        """The whole lines of each file that a dead process left. It is removed when the next is asked for."""
-        for path in sorted(self._folder.glob(f"{self._name}-*")):
+        """The whole lines of each file that a dead process left, the oldest first: what a judge said comes before what
+        became of it. It is removed when the next is asked for."""
+        for path in sorted(self._folder.glob(f"{self._name}-*"), key=_last_written):
             try:
                 file = os.open(path, os.O_RDWR)
             except OSError:
@@ -71,3 +72,10 @@ class PaidFile:
 
     def _path(self, turn: int) -> Path:
         return self._folder / f"{self._name}-{os.getpid()}-{id(self)}.{turn}"
+
+
+def _last_written(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:  # its process has just ended by itself
+        return 0
