@@ -39,7 +39,10 @@ def project_at(project: Project, revision: str) -> Iterator[Project]:
     """
     commit = commit_of(project.root, revision)
     if commit is None:
-        raise NotFound(f"git has no revision {revision!r} here", remedy="git log --oneline; a CI job's checkout may need its whole history")
+        raise NotFound(
+            f"git has no revision {revision!r} here",
+            remedy="git log --oneline; a CI job's checkout may need its whole history",
+        )
     data = _git(project.root, "archive", "--format=tar", commit, "--", ".")
     if len(data) > MAX_ARCHIVE:
         raise InputError(f"{revision!r} has more than {MAX_ARCHIVE:,} bytes", remedy="compare digests instead")

@@ -55,7 +55,8 @@ class StreamMask:
         data = self._held + chunk if self._held else chunk
         passed: list[bytes] = []
         while True:
-            sure = len(data) - max((_overlap(data, form) for form in self._forms), default=0)  # what follows may be one's beginning
+            begun = max((_overlap(data, form) for form in self._forms), default=0)
+            sure = len(data) - begun  # what follows may be one's beginning
             found = [(at, form) for form in self._forms if 0 <= (at := data.find(form)) < sure]
             if not found:
                 break
