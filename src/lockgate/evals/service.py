@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -167,7 +167,8 @@ class Evals:
             "rubric_digest": rubric.digest,
             "started_at": started,
         }
-        store.start_evaluation(self._control, row)
+        in_thread = asyncio.get_running_loop().run_in_executor  # at once: what follows takes this one's time
+        begun = [in_thread(None, store.start_evaluation, self._control, row)]
         full = with_field_metrics(rubric, dataset.cases)
         spend = Spend(limit=None if rubric.max_usd is None else to_nano(rubric.max_usd))
         async with AsyncExitStack() as stack:
@@ -193,9 +194,9 @@ class Evals:
             known = golden.outlines(dataset.cases)
             trials, opened = await trials_of(candidate, effective)
             if fresh:
-                forgetting = asyncio.create_task(asyncio.to_thread(trials.store.forget, trials.digests))
-                async with opened():  # while the database forgets; it will be wanted
-                    await forgetting
+                begun.append(in_thread(None, trials.store.forget, trials.digests))
+            async with opened() if fresh else nullcontext():  # meanwhile: it will be wanted
+                await asyncio.gather(*begun)
             others: Run | None = None
             if baseline is not None:
                 others = partial(Trials.run, *await trials_of(baseline, baseline.effective_digest))
