@@ -37,6 +37,7 @@ _strings = msgspec.json.Decoder(str).decode
 _flags = msgspec.json.Decoder(bool | None).decode
 _counts = msgspec.json.Decoder(int | None).decode
 _HIDDEN_LETTER = re.compile(rb"\\u00[4-7]")
+_COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd")  # gzip, zstandard
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What decoding raises for bytes that are no JSON, no UTF-8, or nested too deep."""
 
@@ -48,6 +49,8 @@ def take_apart(body: bytes, what: str) -> Fields:
             str(body, "utf-8")  # what is kept raw is not looked at otherwise
         return _fields(body)
     except UNREADABLE as wrong:
+        if body.startswith(_COMPRESSED):
+            raise InputError("the body is compressed", remedy="send it as it is, without Content-Encoding") from wrong
         raise InputError(f"the body is no JSON object: {wrong}", remedy=f"send {what}") from wrong
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from typing import Any
 
@@ -220,3 +221,10 @@ def test_what_a_model_asked_a_tool_for_is_no_address_to_fetch() -> None:
 def test_no_address_crashes_the_check(url: str) -> None:
     trouble_with(url)
     trouble_with("http://" + url)
+
+
+@pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
+def test_a_compressed_body_is_told_as_one(dialect: Dialect) -> None:
+    with pytest.raises(InputError, match="compressed") as refused:
+        dialect.read(gzip.compress(b'{"model": "m"}'))
+    assert refused.value.remedy == "send it as it is, without Content-Encoding"
