@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 ORPHAN_SECONDS = 5.0
 """How long what was given by a process that has died waits for a database that is away."""
-_LOOK = 0.2  # seconds between two looks at the deadline
+_LOOK_MS = 200  # between two looks at the deadline
 _PAUSE = 0.5  # seconds until one that died is started anew, or the database is tried again
 _END_SECONDS = 2.0
 _FRAME = struct.Struct("<I")
@@ -111,20 +111,24 @@ def _exchange(process: subprocess.Popen[bytes], batch: bytes, until: Callable[[]
     to, answers = process.stdin.fileno(), process.stdout.fileno()
     rest = memoryview(_framed(batch))
     while rest:
-        _wait(until, to_write=to)
+        _wait(to, select.POLLOUT, until)
         with contextlib.suppress(BlockingIOError):
             rest = rest[os.write(to, rest) :]
-    _wait(until, to_read=answers)
+    _wait(answers, select.POLLIN, until)
     answer = os.read(answers, _FRAME.size)
     if len(answer) < _FRAME.size:
         raise ScribeGone("it ended")
     return int(_FRAME.unpack(answer)[0])
 
 
-def _wait(until: Callable[[], float], *, to_read: int | None = None, to_write: int | None = None) -> None:
-    reads = [] if to_read is None else [to_read]
-    writes = [] if to_write is None else [to_write]
-    while not any(select.select(reads, writes, [], _LOOK)):
+def _wait(descriptor: int, what: int, until: Callable[[], float]) -> None:
+    """Until the pipe can be read or written. By ``poll``: with many connections its number is too high for ``select``.
+
+    A pipe whose other end is gone counts as ready: to use it tells.
+    """
+    poll = select.poll()
+    poll.register(descriptor, what)
+    while not poll.poll(_LOOK_MS):
         if time.monotonic() > until():
             raise ScribeGone("it was too late")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import signal
 import sqlite3
 import subprocess
@@ -106,6 +107,21 @@ def test_a_span_that_no_database_takes_is_lost_alone(path: Path, scribe: Scribe)
     spans[1].cost_nano = 2**70
     assert scribe.write(spans, within(30)) == 1
     assert count(open_database(path, "traces")) == 2
+
+
+def test_a_process_with_many_open_connections_can_start_one_anew(path: Path, scribe: Scribe) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
+    opened = [os.open("/dev/null", os.O_RDONLY) for _ in range(1100)]
+    try:
+        kill(scribe, signal.SIGKILL)
+        assert scribe.write(make_spans(1), within(30)) == 0
+    finally:
+        scribe.close()
+        for descriptor in opened:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert count(open_database(path, "traces")) == 1
 
 
 def test_a_terminals_interrupt_does_not_end_it(path: Path, scribe: Scribe) -> None:
