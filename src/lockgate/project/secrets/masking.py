@@ -16,22 +16,22 @@ class Mask:
     For what somebody who was sent them says: it may repeat them, and they need not look like secrets.
     """
 
-    __slots__ = ("_forms",)
+    __slots__ = ("forms",)
 
     def __init__(self, *secrets: str | None) -> None:
-        self._forms = _forms(secrets)
+        self.forms = _forms(secrets)
 
     def __bool__(self) -> bool:
-        return bool(self._forms)
+        return bool(self.forms)
 
     def without(self, data: bytes) -> bytes:
         """``data`` with :data:`MASK` for the secrets."""
-        for form in self._forms:
+        for form in self.forms:
             data = data.replace(form, MASK.encode())
         return data
 
     def stream(self) -> StreamMask:
-        return StreamMask(self, self._forms)
+        return StreamMask(self)
 
 
 def without(data: bytes, *secrets: str | None) -> bytes:
@@ -45,9 +45,8 @@ class StreamMask:
     A chunk in which nothing of them stands is given back as it is.
     """
 
-    def __init__(self, mask: Mask, forms: list[bytes]) -> None:
+    def __init__(self, mask: Mask) -> None:
         self._mask = mask
-        self._forms = forms
         self._held = b""
 
     def feed(self, chunk: bytes) -> bytes:
@@ -55,9 +54,9 @@ class StreamMask:
         data = self._held + chunk if self._held else chunk
         passed: list[bytes] = []
         while True:
-            begun = max((_overlap(data, form) for form in self._forms), default=0)
+            begun = max((_overlap(data, form) for form in self._mask.forms), default=0)
             sure = len(data) - begun  # what follows may be one's beginning
-            found = [(at, form) for form in self._forms if 0 <= (at := data.find(form)) < sure]
+            found = [(at, form) for form in self._mask.forms if 0 <= (at := data.find(form)) < sure]
             if not found:
                 break
             at, form = min(found, key=lambda one: one[0])  # of those that begin there, the longest comes first
