@@ -193,6 +193,15 @@ def run(up: Up, key: str) -> tuple[int, Any]:
     return ask(up.url, "/api/v1/agents/echo/runs", key, {"input": "hi"})
 
 
+def under_way(call: Callable[[], object], model: FakeModelServer) -> threading.Thread:
+    """The thread in which ``call`` goes on; it has come as far as the model."""
+    count = len(model.requests)
+    caller = threading.Thread(target=call)
+    caller.start()
+    model.wait_for_requests(count + 1)
+    return caller
+
+
 def test_one_url_serves_models_agents_and_the_control_plane(up: Up, key: str) -> None:
     assert chat(up, key) == 200
     status, result = run(up, key)
@@ -241,15 +250,12 @@ def test_a_killed_workers_hold_is_charged_and_not_lost(up: Up, key: str, project
     table = HoldTable(project / ".lockgate" / "holds.table")
     before = next(one for one in table.balances("tenant:dev:acme"))
     model.respond = lambda _: hanging()
-    count = len(model.requests)
 
     def call() -> None:
         with contextlib.suppress(OSError, ValueError, http.client.HTTPException):  # the worker dies under it
             chat(up, key)
 
-    caller = threading.Thread(target=call)
-    caller.start()
-    model.wait_for_requests(count + 1)
+    caller = under_way(call, model)
     held = next(one for one in table.balances("tenant:dev:acme")).held
     assert held > 0
     for pid in up.pids("gateway-"):
@@ -290,11 +296,8 @@ def test_a_stop_lets_the_calls_under_way_end_and_leaves_nobody(
         return Reply(text="late")
 
     model.respond = late
-    count = len(model.requests)
     answered: list[int] = []
-    caller = threading.Thread(target=lambda: answered.append(chat(one, key)))
-    caller.start()
-    model.wait_for_requests(count + 1)
+    caller = under_way(lambda: answered.append(chat(one, key)), model)
     one.process.send_signal(signal.SIGTERM)
     wait_until(lambda: refuses(one.url), "new connections were not refused while the last call went on")
     assert not answered
@@ -320,11 +323,8 @@ def test_a_stop_lets_the_runs_under_way_end_with_all_the_calls_they_still_make(
         return Reply(text="")  # an empty answer is asked for again
 
     model.respond = two_steps
-    count = len(model.requests)
     answered: list[Any] = []
-    caller = threading.Thread(target=lambda: answered.append(run(one, key)))
-    caller.start()
-    model.wait_for_requests(count + 1)
+    caller = under_way(lambda: answered.append(run(one, key)), model)
     one.process.send_signal(signal.SIGTERM)
     wait_until(lambda: refuses(one.url) or ask(one.url, "/ready", key)[0] == 503, "the gateway still says ready")
     assert refuses(one.url) or chat(one, key) == 503
