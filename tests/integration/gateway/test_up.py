@@ -97,6 +97,8 @@ def refuses(url: str) -> bool:
         socket.create_connection((address.hostname, address.port), timeout=60).close()
     except ConnectionRefusedError:
         return True
+    except ConnectionResetError:  # the socket was ended at this very moment: the next one tells
+        return False
     return False
 
 
