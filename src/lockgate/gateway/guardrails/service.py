@@ -20,7 +20,7 @@ from lockgate.gateway.guardrails.answers import checked_answer
 from lockgate.gateway.guardrails.metrics import GuardMetrics
 from lockgate.gateway.guardrails.model import Outcome
 from lockgate.gateway.guardrails.policy import Guard, Policy, compile_policy
-from lockgate.gateway.guardrails.requests import checked_request, judging
+from lockgate.gateway.guardrails.requests import checked_request, judging, verdict
 from lockgate.gateway.guardrails.stages import Chain, blocked, outcomes_of
 from lockgate.gateway.guardrails.streams import STREAMS
 from lockgate.gateway.model import Identity
@@ -114,14 +114,28 @@ class Guardrails:
             _plant(call, policy.planted)
 
     async def _judge(self, call: Call, guard: Guard, outcome: Outcome) -> None:
-        """Ask a model about what the marks let pass: the last message, and what tools brought since the one before."""
+        """Ask a model about what the marks let pass. One that does not say stops what a guard that blocks protects."""
         texts = [text for text in call.request.texts() if text.role in ("user", "tool") and text.text.strip()]
         if self.ask is None or guard.model is None or not texts or outcome.findings:
             return
         asked = judging(guard.model.wire_name, texts)
-        answer = await self.ask(call, guard.model.wire_name, Chat().read(json.dumps(asked).encode()))
-        said = next(iter(schemas.said_texts("chat", answer)), None) or _first_content(answer)
-        if said.strip().lower().startswith("yes"):
+        problem = f"{guard.model.wire_name} said neither YES nor NO"
+        found: bool | None = None
+        try:
+            answer = await self.ask(call, guard.model.wire_name, Chat().read(json.dumps(asked).encode()))
+            found = verdict(next(iter(schemas.said_texts("chat", answer)), None) or _first_content(answer))
+        except UpstreamError as error:
+            problem = error.message
+        if found is None:
+            outcome.count("no_answer")
+            outcome.action = guard.action
+            if guard.action == "block":
+                raise UpstreamError(
+                    f"the guardrail 'injection' could not ask its model: {problem}",
+                    sent=False,
+                    remedy="try again, or name another model in the guardrail",
+                )
+        elif found:
             outcome.count("model")
             if guard.action == "block":
                 raise blocked(outcome, "a model takes it for a prompt injection")

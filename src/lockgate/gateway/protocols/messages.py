@@ -80,8 +80,8 @@ class Messages(Dialect):
         for index, message in enumerate(messages if isinstance(messages, list) else ()):
             content = message.get("content") if isinstance(message, dict) else None
             for number, part in enumerate(content if isinstance(content, list) else ()):
-                if isinstance(part, dict) and part.get("type") == "tool_result":
-                    found += _result_texts(part.get("content"), ("messages", index, "content", number, "content"))
+                if isinstance(part, dict):
+                    found += _brought(part, ("messages", index, "content", number))
         return found
 
 
@@ -93,6 +93,25 @@ class CountTokens(Messages):
     path = "/v1/messages/count_tokens"
     has_output = False
     is_free = True
+
+
+def _brought(part: dict[str, Any], place: Place) -> list[Text]:
+    """The texts of a block that the user did not write: a tool's result, a search result, a document."""
+    source = part.get("source")
+    match part.get("type"):
+        case "tool_result" | "search_result":
+            found = _result_texts(part.get("content"), (*place, "content"))
+            for number, one in enumerate(part["content"] if isinstance(part.get("content"), list) else ()):
+                if isinstance(one, dict) and one.get("type") in ("search_result", "document"):
+                    found += _brought(one, (*place, "content", number))
+            return found
+        case "document" if isinstance(source, dict) and source.get("type") == "text":
+            data = source.get("data")
+            return [Text((*place, "source", "data"), "tool", data)] if isinstance(data, str) else []
+        case "document" if isinstance(source, dict) and source.get("type") == "content":
+            return _result_texts(source.get("content"), (*place, "source", "content"))
+        case _:
+            return []
 
 
 def _result_texts(content: Any, place: Place) -> list[Text]:
