@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
+from time import monotonic
 from typing import Any
 
 _ROUND = 0.05  # seconds between two rounds; a wait that is over sooner is never looked at
@@ -19,34 +19,28 @@ class Watchman:
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._waits: set[Wait] = set()
+        self.waits: set[Wait] = set()
         self._timer: asyncio.TimerHandle | None = None
 
     def expect(self, seconds: float) -> _Deadline:
         """``with watchman.expect(60): await …`` raises TimeoutError after so many seconds (or a round later)."""
-        return _Deadline(self, time.monotonic() + seconds)
+        return _Deadline(self, monotonic() + seconds)
 
-    def add(self, wait: Wait) -> asyncio.Task[Any]:
-        """Look after a wait of the running task, which is returned."""
+    def wake(self) -> asyncio.AbstractEventLoop:
+        """Make rounds as long as there are waits."""
         loop = self._loop
         if loop is None:
             loop = self._loop = asyncio.get_running_loop()  # each time anew would take a system call
-        self._waits.add(wait)
         if self._timer is None:
             self._timer = loop.call_later(_ROUND, self._round)
-        task = asyncio.current_task(loop)
-        assert task is not None
-        return task
-
-    def drop(self, wait: Wait) -> None:
-        self._waits.discard(wait)
+        return loop
 
     def _round(self) -> None:
         self._timer = None
-        now = time.monotonic()
-        for wait in list(self._waits):
+        now = monotonic()
+        for wait in list(self.waits):
             wait.look(now)
-        if self._waits and self._loop is not None:
+        if self.waits and self._loop is not None:
             self._timer = self._loop.call_later(_ROUND, self._round)
 
 
@@ -60,10 +54,14 @@ class Wait:
         self._cancelled = False
 
     def __enter__(self) -> None:
-        self._task = self._watchman.add(self)
+        watchman = self._watchman
+        task = asyncio.current_task(watchman.wake())
+        assert task is not None
+        self._task = task
+        watchman.waits.add(self)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: object) -> None:
-        self._watchman.drop(self)
+        self._watchman.waits.discard(self)
         if self._cancelled and kind is asyncio.CancelledError:
             self._task.uncancel()
             raise self.meaning() from error
@@ -83,7 +81,8 @@ class _Deadline(Wait):
     __slots__ = ("_until",)
 
     def __init__(self, watchman: Watchman, until: float) -> None:
-        super().__init__(watchman)
+        self._watchman = watchman
+        self._cancelled = False
         self._until = until
 
     def look(self, now: float) -> None:

@@ -38,7 +38,7 @@ async def test_a_wait_that_is_over_in_time_leaves_nothing_behind() -> None:
     with watchman.expect(0.01):
         await asyncio.sleep(0)
     await asyncio.sleep(0.1)
-    assert not watchman._waits
+    assert not watchman.waits
     assert watchman._timer is None
 
 
