@@ -58,7 +58,7 @@ def test_only_a_plain_word_is_a_verdict(said: str, means: bool | None) -> None:
     assert verdict(said) is means
 
 
-ANSWERED = {
+ANSWERED: dict[str, tuple[dict[str, Any], str]] = {
     "chat": ({"messages": [{"role": "tool", "tool_call_id": "t", "content": "R"}]}, "messages"),
     "messages": (
         {"messages": [{"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t", "content": "R"}]}]},
