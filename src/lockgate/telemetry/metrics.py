@@ -65,12 +65,32 @@ class Metric:
         return cell
 
 
+class Counts:
+    """One series of a counter: see :meth:`Counter.series`."""
+
+    __slots__ = ("_cell",)
+
+    def __init__(self, cell: list[float]) -> None:
+        self._cell = cell
+
+    def add(self, amount: float = 1.0) -> None:
+        self._cell[0] += amount
+
+
 class Counter(Metric):
     """Only goes up."""
 
     def add(self, amount: float = 1.0, *labels: str) -> None:
         with self._lock:
             (self._values.get(labels) or self._new(labels))[0] += amount
+
+    def series(self, *labels: str) -> Counts:
+        """Where one combination of labels is counted, for those that come back to it with each call.
+
+        It is used within ``with registry.lock``: of what is noted together, each does not pay for a lock of its own.
+        """
+        with self._lock:
+            return Counts(self._values.get(labels) or self._new(labels))
 
 
 class Gauge(Metric):
@@ -88,41 +108,60 @@ class Gauge(Metric):
                 self._new(labels)[0] = value
 
 
+class Observations:
+    """One series of a histogram: see :meth:`Histogram.series`."""
+
+    __slots__ = ("_buckets", "_cell")
+
+    def __init__(self, cell: list[float], buckets: tuple[float, ...]) -> None:
+        self._cell = cell
+        self._buckets = buckets
+
+    def observe(self, value: float) -> None:
+        cell = self._cell
+        cell[bisect_left(self._buckets, value)] += 1
+        cell[-2] += value
+        cell[-1] += 1
+
+
 class Histogram(Metric):
     """Counts observations by size."""
 
     def observe(self, value: float, *labels: str) -> None:
         with self._lock:
-            cell = self._values.get(labels) or self._new(labels)
-            cell[bisect_left(self._buckets, value)] += 1
-            cell[-2] += value
-            cell[-1] += 1
+            Observations(self._values.get(labels) or self._new(labels), self._buckets).observe(value)
+
+    def series(self, *labels: str) -> Observations:
+        """As :meth:`Counter.series`."""
+        with self._lock:
+            return Observations(self._values.get(labels) or self._new(labels), self._buckets)
 
 
 class Registry:
     """The metrics of one process. Safe between threads."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self.lock = threading.Lock()
+        """Held while values change."""
         self._families: dict[str, Family] = {}
 
     def counter(self, name: str, help: str, labels: Sequence[str] = ()) -> Counter:
         """``name`` ends in ``_total``."""
-        return Counter(self._add(Family(name=name, kind="counter", help=help, labels=tuple(labels))), self._lock)
+        return Counter(self._add(Family(name=name, kind="counter", help=help, labels=tuple(labels))), self.lock)
 
     def gauge(self, name: str, help: str, labels: Sequence[str] = ()) -> Gauge:
-        return Gauge(self._add(Family(name=name, kind="gauge", help=help, labels=tuple(labels))), self._lock)
+        return Gauge(self._add(Family(name=name, kind="gauge", help=help, labels=tuple(labels))), self.lock)
 
     def histogram(
         self, name: str, help: str, labels: Sequence[str] = (), buckets: Sequence[float] = DURATION_BUCKETS
     ) -> Histogram:
         """``buckets`` are upper bounds, ascending, without infinity."""
         family = Family(name=name, kind="histogram", help=help, labels=tuple(labels), buckets=tuple(buckets))
-        return Histogram(self._add(family), self._lock)
+        return Histogram(self._add(family), self.lock)
 
     def snapshot(self) -> bytes:
         """Everything as it stands, for :func:`render` in this or another process."""
-        with self._lock:
+        with self.lock:
             return msgspec.msgpack.encode(list(self._families.values()))
 
     def render(self) -> str:
@@ -140,6 +179,7 @@ class GenAI:
     """The metrics a gateway keeps, by their standard names."""
 
     def __init__(self, registry: Registry) -> None:
+        self.lock = registry.lock
         model = ("gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model")
         self.operation_seconds = registry.histogram(
             "gen_ai_client_operation_duration_seconds",
@@ -198,6 +238,8 @@ def _lines(family: Family) -> str:
     help = family.help.replace("\\", "\\\\").replace("\n", "\\n")
     lines = [f"# HELP {family.name} {help}\n# TYPE {family.name} {family.kind}\n"]
     for labels, cell in sorted(family.values.items()):
+        if family.kind != "gauge" and not cell[-1]:
+            continue  # a series that was found, and nothing has been noted in it yet
         pairs = [f'{name}="{_escaped(value)}"' for name, value in zip(family.labels, labels, strict=True)]
         if family.kind != "histogram":
             lines.append(f"{family.name}{_braces(pairs)} {_number(cell[0])}\n")

@@ -80,3 +80,23 @@ def test_callers_that_name_ever_more_models_do_not_fill_the_memory() -> None:
     assert len(shown) == 2 + MOST_SERIES + 1
     assert 'calls_total{environment="other",model="other"} 50' in shown
     assert 'calls_total{environment="prod",model="model-7"} 6' in shown
+
+
+def test_a_series_found_once_counts_in_the_metric_and_shows_when_something_was_noted() -> None:
+    registry = Registry()
+    calls = registry.counter("calls_total", "Calls.", ["model"])
+    seconds = registry.histogram("s", "Seconds.", ["model"], buckets=[1.0])
+    counts, observations = calls.series("m"), seconds.series("m")
+    calls.series("never")
+    seconds.series("never")
+    with registry.lock:
+        counts.add()
+        counts.add(2)
+        observations.observe(0.5)
+    calls.add(1, "m")
+    seconds.observe(2.0, "m")
+    shown = registry.render()
+    assert 'calls_total{model="m"} 4\n' in shown
+    assert 's_bucket{model="m",le="1"} 1\n' in shown
+    assert 's_count{model="m"} 2\n' in shown
+    assert "never" not in shown

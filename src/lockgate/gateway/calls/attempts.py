@@ -16,7 +16,7 @@ from lockgate.gateway.access import check_model
 from lockgate.gateway.calls import retries
 from lockgate.gateway.calls.call import Attempt, Call
 from lockgate.gateway.calls.passing import Declined, Passing
-from lockgate.gateway.calls.record import record_attempt
+from lockgate.gateway.calls.record import Recorder
 from lockgate.gateway.calls.retries import Trouble, Verdict
 from lockgate.gateway.calls.seams import Meter, Router, TryAgain
 from lockgate.gateway.exchange import ClientGone
@@ -28,8 +28,6 @@ from lockgate.gateway.providers import Providers
 from lockgate.gateway.upstream import Answer
 from lockgate.gateway.upstreams.pool import Busy, Endpoint
 from lockgate.limits.prices import FREE, Prices
-from lockgate.telemetry.metrics import GenAI
-from lockgate.telemetry.writer import SpanWriter
 
 FALLBACKS = "x-lockgate-fallbacks"
 """A header: models to try in order, ``provider/name, …``; or ``off``."""
@@ -52,8 +50,7 @@ class Attempts:
         prices: Prices,
         passing: Passing,
         meter: Meter,
-        spans: SpanWriter,
-        metrics: GenAI,
+        recorder: Recorder,
         permit: Callable[[Identity, str], None],
         fallbacks_of: FallbacksOf,
     ) -> None:
@@ -61,8 +58,7 @@ class Attempts:
         self._prices = prices
         self._passing = passing
         self._meter = meter
-        self._emit = spans.emit
-        self._metrics = metrics
+        self._recorder = recorder
         self._permit = permit
         self._fallbacks_of = fallbacks_of
         self._names = Names()
@@ -174,7 +170,7 @@ class Attempts:
             pool.unclear(endpoint)
         if self.router is not None:
             self.router.settled(attempt)
-        record_attempt(attempt, self._emit, self._metrics)
+        self._recorder.attempt(attempt)
 
     def _blame(self, attempt: Attempt) -> None:
         """The upstream failed. Where it answered, the request itself may be why: then one call speaks against it once,

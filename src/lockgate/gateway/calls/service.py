@@ -17,7 +17,7 @@ from lockgate.gateway.access import check_model
 from lockgate.gateway.calls.attempts import Attempts, FallbacksOf, named
 from lockgate.gateway.calls.call import Call
 from lockgate.gateway.calls.passing import Declined, Passing
-from lockgate.gateway.calls.record import record_unasked
+from lockgate.gateway.calls.record import Recorder
 from lockgate.gateway.calls.seams import Cache, Guards, Meter, Router
 from lockgate.gateway.exchange import ClientGone, Exchange
 from lockgate.gateway.model import Identity
@@ -51,7 +51,7 @@ class Proxy:
     ) -> None:
         """``permit`` raises :class:`~lockgate.errors.Killed` for a model, or a caller, that is switched off."""
         self.providers = providers
-        self._emit = spans.emit
+        self._recorder = Recorder(spans.emit, metrics)
         self._upstream = upstream
         self._metrics = metrics
         self._meter = meter
@@ -65,8 +65,7 @@ class Proxy:
             prices=prices,
             passing=self._passing,
             meter=meter,
-            spans=spans,
-            metrics=metrics,
+            recorder=self._recorder,
             permit=permit,
             fallbacks_of=fallbacks_of,
         )
@@ -85,10 +84,10 @@ class Proxy:
                 await self._serve(call)
         except ClientGone:
             if call.attempt is None:
-                record_unasked(call, self._emit, "client_gone")
+                self._recorder.unasked(call, "client_gone")
         except LockgateError as error:
             if call.attempt is None:
-                record_unasked(call, self._emit, error.code, error.message)
+                self._recorder.unasked(call, error.code, error.message)
             if isinstance(error, LimitExceeded):  # by its kind: the limit of each run has a name of its own
                 self._metrics.refusals.add(1, identity.environment, error.limit.partition(":")[0])
             if call.cost:  # of what was asked before it came to this
@@ -163,7 +162,7 @@ class Proxy:
         headers = [("content-type", hit.content_type), ("x-lockgate-cache", hit.kind)]
         headers.append(("x-lockgate-cost-usd", f"{to_usd(call.cost):.9f}"))  # what looking for it cost, if anything
         call.exchange.respond(200, headers, hit.body)
-        record_unasked(call, self._emit, None)
+        self._recorder.unasked(call, None)
 
     async def _route(self, call: Call) -> None:
         """Choose the model that is asked, now that one has to be: choosing may cost a question to another."""
