@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from time import monotonic
-from typing import Any
 
 _ROUND = 0.05  # seconds between two rounds; a wait that is over sooner is never looked at
 
