@@ -104,6 +104,7 @@ class Worker:
                 call.agent,
                 None if call.run is None else call.run.effective_digest,
             ),
+            tenant_of=tenants.of,
             prices=app.prices,
             metrics=RouteMetrics(registry),
         )

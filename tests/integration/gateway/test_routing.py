@@ -14,6 +14,7 @@ from lockgate.gateway.protocols.messages import Messages
 from lockgate.gateway.protocols.passages import passage_to
 from lockgate.gateway.routing import prefix
 from lockgate.gateway.routing.triage import Decision, Routing, by_rule, by_word, tags_of
+from lockgate.project.guards import TenantSpec
 from lockgate.results import Usage
 from lockgate.testing import FakeModelServer, Reply, failing
 from lockgate.versions.model import ModelRef
@@ -168,3 +169,20 @@ def test_openai_gets_a_key_and_servers_that_merely_speak_like_it_do_not() -> Non
     request = Chat().read(b'{"model": "openai/x", "messages": [{"role": "user", "content": "hi"}]}')
     assert prefix.hinted(request, "openai", "api.openai.com", "sha256:ab").decoded("prompt_cache_key") == "sha256:ab"
     assert prefix.hinted(request, "openai", "127.0.0.1", "sha256:ab") is request
+
+
+@pytest.mark.parametrize("of_agent", [False, True])
+@pytest.mark.parametrize(("no_store", "kept"), [(False, True), (True, False)])
+def test_a_tenants_cache_and_an_agents_hint_unless_nothing_may_be_stored(
+    gateway: RunningGateway, model: FakeModelServer, no_store: bool, kept: bool, of_agent: bool
+) -> None:
+    providers = gateway.app.project.config.providers
+    claude = providers["fake"].model_copy(update={"kind": "anthropic"})
+    changed = {"providers": {**providers, "fake": claude}}
+    gateway.app.project.config = gateway.app.project.config.model_copy(update=changed)
+    gateway.tenants(acme=TenantSpec.model_validate({"cache": not of_agent, "no_store": no_store}))
+    if of_agent:
+        gateway.version = msgspec.structs.replace(gateway.version, cache={"exact": False})
+    messages = [{"role": "system", "content": "rules " * 1000}, {"role": "user", "content": "hi"}]
+    assert gateway.ask(gateway.run_token() if of_agent else gateway.key(), messages)[0] == 200
+    assert ("cache_control" in str(model.requests[0].body["system"])) is kept

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from collections.abc import Awaitable, Callable
@@ -18,6 +19,7 @@ from lockgate.gateway.routing import prefix, triage
 from lockgate.gateway.routing.triage import Decision, Routing
 from lockgate.limits.prices import Prices
 from lockgate.money import Nano, to_usd
+from lockgate.project.guards import TenantSpec
 from lockgate.project.model import ResolvedProvider
 from lockgate.telemetry.metrics import Registry
 from lockgate.versions.model import AgentVersion, ModelRef
@@ -51,27 +53,36 @@ class Router:
         *,
         version_of: Callable[[str], AgentVersion],
         provider_of: Callable[[Call], ResolvedProvider],
+        tenant_of: Callable[[str], TenantSpec | None],
         prices: Prices,
         metrics: RouteMetrics,
     ) -> None:
-        """``provider_of(call)`` says what the call's provider is."""
+        """``provider_of(call)`` says what the call's provider is, ``tenant_of(name)`` what holds for a tenant."""
         self.ask: Ask | None = None
         self._version_of = version_of
         self._provider_of = provider_of
+        self._tenant_of = tenant_of
         self._prices = prices
         self._metrics = metrics
 
     async def route(self, call: Call) -> None:
         """Choose the model, and tell its provider what its prompts have in common."""
+        tenant = self._tenant_of(call.identity.tenant)
         if call.run is None:
+            if tenant is not None and tenant.cache is not None and tenant.cache.prefix and not tenant.no_store:
+                whose = f"{call.identity.environment}/{call.identity.tenant}"
+                self._hint(call, hashlib.sha256(whose.encode()).hexdigest())
             return
         version = self._version_of(call.run.behaviour_digest)
         if version.triage is not None and _is(call, version.model):
             await self._choose(call, version, version.triage)
-        if version.cache is not None and version.cache.get("prefix", True):
-            provider = self._provider_of(call)
-            host = URL(provider.base_url).host or ""
-            call.request = prefix.hinted(call.request, provider.kind, host, call.run.effective_digest)
+        keeps_nothing = tenant is not None and tenant.no_store
+        if version.cache is not None and version.cache.get("prefix", True) and not keeps_nothing:
+            self._hint(call, call.run.effective_digest)
+
+    def _hint(self, call: Call, key: str) -> None:
+        provider = self._provider_of(call)
+        call.request = prefix.hinted(call.request, provider.kind, URL(provider.base_url).host or "", key)
 
     def settled(self, attempt: Attempt) -> None:
         """Write down what the choice saved. ``attempt`` is over and settled."""
