@@ -12,75 +12,105 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lockgate.limits.model import Rate, Standing
-from lockgate.limits.records import A_EPOCH, A_MEMBERS, A_MEMBERS_BEFORE, A_SETTLED, A_TOUCHED, Records
+from lockgate.limits.records import (
+    A_EPOCH,
+    A_GENERATION,
+    A_MEMBERS,
+    A_MEMBERS_BEFORE,
+    FIGURES_AT,
+    Change,
+    Records,
+    figures,
+)
 
 _EPOCH_NS = 60_000_000_000
 _MINUTE_NS = 60_000_000_000
+_KNOWN = 8192  # rates a process remembers the places of
+
+_Place = tuple[int, int, int, int, int, int]
+"""Of a rate: the word of its bucket's generation and what that was, the same of its member's record (its bucket's again
+where no member is named), and the bases of both."""
 
 Refusal = tuple[Rate, float, bool]
 """The rate, the seconds until it may pass (below 0: never), and whether only the member's share was used up."""
 
 
-class Taking:
-    """What a call wants from its buckets: looked at first, taken only when every one of them has enough."""
+class Buckets:
+    """The buckets of one table."""
 
-    __slots__ = ("_records", "_stamp", "_writes", "parts", "standings")
-
-    def __init__(self, records: Records, stamp: int) -> None:
+    def __init__(self, records: Records) -> None:
         self._records = records
-        self._stamp = stamp
-        self._writes: list[tuple[int, int]] = []
-        self.parts: list[int] = []
-        self.standings: list[Standing] = []
+        self._known: dict[Rate, _Place] = {}
 
-    def look(self, rates: Sequence[Rate], tokens: int) -> Refusal | None:
-        """The first bucket that has not enough, or None. Call under the table's lock."""
-        words, stamp = self._records.words, self._stamp
+    def look(
+        self, rates: Sequence[Rate], tokens: int, stamp: int, parts: list[int], changes: list[Change]
+    ) -> list[Standing] | Refusal:
+        """What a call wants from its buckets: the first that has not enough; else how each of them will stand, and
+        what is to be held and changed for it is added to ``parts`` and ``changes``. Call under the table's lock."""
+        words, raw, known = self._records.words, self._records.raw, self._known
+        standings = []
         for rate in rates:
-            is_tokens = rate.unit == "tokens"
-            amount = tokens if is_tokens else 1
-            unit = "token_rate" if is_tokens else "rate"
-            base = self._records.account(unit, rate.name, "")
-            cost = int(amount * _MINUTE_NS / rate.per_minute)
-            full_at = max(words[base + A_SETTLED], stamp) + cost
-            words[base + A_TOUCHED] = stamp
-            own = self._records.account(unit, rate.name, rate.member) if rate.member else 0
-            active = self._members(base, own) if own else 1
-            if amount > rate.per_minute:
+            place = known.get(rate)
+            if place is None or words[place[0]] != place[1] or words[place[2]] != place[3]:
+                place = self._find(rate)
+            _, _, _, _, base, own = place
+            per_minute = rate.per_minute
+            amount = tokens if rate.unit == "tokens" else 1
+            cost = int(amount * _MINUTE_NS / per_minute)
+            epoch, full_at, held, open_holds, members, members_before = figures(raw, base * 8 + FIGURES_AT)
+            full_in = full_at - stamp + cost if full_at > stamp else cost
+            if own != base:
+                own_epoch, free_at, own_held, own_open, _, _ = figures(raw, own * 8 + FIGURES_AT)
+                now_epoch = stamp // _EPOCH_NS
+                if epoch != now_epoch or own_epoch != now_epoch:
+                    members, members_before = self._note(base, own, now_epoch)
+            if amount > per_minute:
                 return rate, -1.0, False
-            early = full_at - stamp - _MINUTE_NS
+            early = full_in - _MINUTE_NS
             if early > 0:
                 return rate, early / 1e9, False
-            if own:
-                free_at = words[own + A_SETTLED]
-                wanted = max(free_at, stamp) + cost * active
-                late = wanted - stamp - _MINUTE_NS
-                if active > 1 and full_at - stamp > _MINUTE_NS // 2 and late > 0 and free_at > stamp:
-                    return rate, late / 1e9, True
-                self._writes.append((own + A_SETTLED, min(wanted, stamp + _MINUTE_NS)))
-            self._writes.append((base + A_SETTLED, full_at))
-            self.parts += (base, cost, 0)
-            self.standings.append(
+            if own != base:
+                active = members if members > members_before else members_before
+                wanted = cost * active if active > 1 else cost
+                if free_at > stamp:
+                    wanted += free_at - stamp
+                    if active > 1 and full_in > _MINUTE_NS // 2 and wanted > _MINUTE_NS:
+                        return rate, (wanted - _MINUTE_NS) / 1e9, True
+                changes.append((own, stamp + min(wanted, _MINUTE_NS), own_held, own_open))
+            changes.append((base, stamp + full_in, held + cost, open_holds + 1))
+            parts += (base, cost)
+            standings.append(
                 Standing(
                     name=rate.name,
                     unit=rate.unit,
-                    limit=rate.per_minute,
-                    remaining=int(-early * rate.per_minute // _MINUTE_NS),
-                    reset=(full_at - stamp) / 1e9,
+                    limit=per_minute,
+                    remaining=int(-early * per_minute // _MINUTE_NS),
+                    reset=full_in / 1e9,
                 )
             )
-        return None
+        return standings
 
-    def take(self) -> None:
-        """Take what :meth:`look` found there to be; under the same lock."""
-        words = self._records.words
-        for word, value in self._writes:
-            words[word] = value
+    def _find(self, rate: Rate) -> _Place:
+        records, unit = self._records, "token_rate" if rate.unit == "tokens" else "rate"
+        base = records.account(unit, rate.name, "")
+        own = records.account(unit, rate.name, rate.member) if rate.member else base
+        generations = base + A_GENERATION, own + A_GENERATION
+        place = (
+            generations[0],
+            records.words[generations[0]],
+            generations[1],
+            records.words[generations[1]],
+            base,
+            own,
+        )
+        if len(self._known) >= _KNOWN:
+            self._known.clear()
+        self._known[rate] = place
+        return place
 
-    def _members(self, base: int, own: int) -> int:
-        """Note that the member of this record asks; how many did lately."""
+    def _note(self, base: int, own: int, epoch: int) -> tuple[int, int]:
+        """Note that the member of this record asks; how many did in this minute, and in the one before."""
         words = self._records.words
-        epoch = self._stamp // _EPOCH_NS
         if words[base + A_EPOCH] != epoch:
             words[base + A_MEMBERS_BEFORE] = words[base + A_MEMBERS] if words[base + A_EPOCH] == epoch - 1 else 0
             words[base + A_MEMBERS] = 0
@@ -88,5 +118,4 @@ class Taking:
         if words[own + A_EPOCH] != epoch:
             words[own + A_EPOCH] = epoch
             words[base + A_MEMBERS] += 1
-        words[own + A_TOUCHED] = self._stamp
-        return max(1, words[base + A_MEMBERS], words[base + A_MEMBERS_BEFORE])
+        return words[base + A_MEMBERS], words[base + A_MEMBERS_BEFORE]

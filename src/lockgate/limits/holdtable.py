@@ -6,16 +6,18 @@ never passes a cap, however many processes ask at the same time; microseconds ea
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from lockgate.errors import InputError
 from lockgate.limits import processes
-from lockgate.limits.buckets import Refusal, Taking
+from lockgate.limits.buckets import Buckets, Refusal
 from lockgate.limits.model import Account, Balance, Charged, Hold, Key, LeaseNeeded, Rate
 from lockgate.limits.records import (
     A_BEGAN,
     A_CAP,
+    A_GENERATION,
     A_GRANT,
     A_HELD,
     A_OPEN,
@@ -24,6 +26,7 @@ from lockgate.limits.records import (
     A_TOUCHED,
     CALLS,
     CONCURRENT,
+    FIGURES_AT,
     MAX_ACCOUNTS,
     OPEN,
     RATE,
@@ -35,9 +38,12 @@ from lockgate.limits.records import (
     S_TAG,
     S_TOKENS,
     UNCAPPED,
+    UNIT_CODES,
     UNLEASED,
     USED,
+    Change,
     Records,
+    figures,
     slot_at,
 )
 from lockgate.limits.refusals import budget_exceeded, rate_refused
@@ -46,6 +52,13 @@ from lockgate.money import Nano
 
 STALE_SECONDS = 3600.0
 """A hold this old is reaped although its process lives: no model call takes an hour."""
+
+_KNOWN = 8192  # accounts a process remembers the place of
+
+_Place = tuple[int, int, int, int, int, int, int, bool]
+"""Of an account: the word of its generation and what that was (with another one the record is another account's), its
+base, the bytes of its figures, the code of its unit; its cap as it is stored and as it is compared with, and whether
+it is leased."""
 
 MOST = 1 << 46
 """Of one hold, in nano-USD or tokens: a full table of such holds still fits into an account's 64 bits."""
@@ -64,6 +77,8 @@ class HoldTable:
         self._records = Records(path)
         self._file = self._records.file
         self._words = self._records.words
+        self._buckets = Buckets(self._records)
+        self._known: dict[Account, _Place] = {}
 
     def close(self) -> None:
         self._file.close()
@@ -96,52 +111,70 @@ class HoldTable:
             )
         if len(accounts) + len(rates) > MAX_ACCOUNTS:
             raise ValueError(f"a hold names at most {MAX_ACCOUNTS} accounts, not {len(accounts) + len(rates)}")
-        words, records = self._words, self._records
+        words, records, known = self._words, self._records, self._known
+        raw = records.raw
         stamp = int(now * 1e9)
+        amounts = (amount, tokens, 1, 1)
         parts: list[int] = []
+        changes: list[Change] = []
         short: list[tuple[Account, int]] = []
         empty: Refusal | None = None
         refused: Balance | None = None
         with self._file:
             for account in accounts:
-                unit, cap = account.unit, account.cap
-                base = records.account(unit, account.name, account.window)
-                needed = amount if unit == "usd" else tokens if unit == "tokens" else 1
-                words[base + A_CAP] = UNCAPPED if cap is None else cap
+                place = known.get(account)
+                if place is None or words[place[0]] != place[1]:
+                    place = self._find(account)
+                _, _, base, figures_at, unit, stored_cap, cap, is_leased = place
+                was_cap, settled, held, open_holds, _, granted = figures(raw, figures_at)
+                if was_cap != stored_cap:
+                    words[base + A_CAP] = stored_cap
                 words[base + A_TOUCHED] = stamp
-                if cap is not None:
-                    total = words[base + A_SETTLED] + words[base + A_HELD] + needed
-                    if total > cap:
-                        words[base + A_REFUSED] += 1
-                        refused = records.balance(base)
-                        break
-                    if account.leased and total > words[base + A_GRANT]:
-                        short.append((account, total))
-                if base in parts[::3]:
-                    raise ValueError(f"the account {account.name!r} ({unit}) is named twice")
-                parts += (base, needed, 0)
+                needed = amounts[unit]
+                total = settled + held + needed
+                if total > cap:
+                    words[base + A_REFUSED] += 1
+                    refused = records.balance(base)
+                    break
+                if is_leased and total > granted:
+                    short.append((account, total))
+                parts += (base, needed)
+                changes.append((base, settled, held + needed, open_holds + 1))
             else:
+                if len(accounts) > 1 and len({*parts[::2]}) < len(accounts):
+                    raise ValueError(f"an account is named twice: {[account.key for account in accounts]}")
                 if not short:
-                    if not rates:
-                        slot, generation = records.open_slot(stamp, parts, tokens, tag)
-                        return Hold(slot=slot, generation=generation, amount=amount, tokens=tokens)
-                    taking = Taking(records, stamp)
-                    empty = taking.look(rates, tokens)
-                    if empty is None:
-                        taking.take()
-                        slot, generation = records.open_slot(stamp, parts + taking.parts, tokens, tag)
+                    standings = self._buckets.look(rates, tokens, stamp, parts, changes) if rates else []
+                    if isinstance(standings, list):
+                        slot, generation = records.open_slot(stamp, parts, changes, tokens, tag)
                         return Hold(
-                            slot=slot,
-                            generation=generation,
-                            amount=amount,
-                            tokens=tokens,
-                            standings=tuple(taking.standings),
+                            slot=slot, generation=generation, amount=amount, tokens=tokens, standings=tuple(standings)
                         )
+                    empty = standings
         if refused is not None:
             raise budget_exceeded(refused, needed, now)
         if empty is not None:
             raise rate_refused(empty, tokens)
         raise LeaseNeeded(tuple(short))
+
+    def _find(self, account: Account) -> _Place:
+        """Where the account lies, which is made when there is none; remembered for as long as it is not dropped."""
+        base = self._records.account(account.unit, account.name, account.window)
+        stored_cap = UNCAPPED if account.cap is None else account.cap
+        place = (
+            base + A_GENERATION,
+            self._words[base + A_GENERATION],
+            base,
+            base * 8 + FIGURES_AT,
+            UNIT_CODES[account.unit],
+            stored_cap,
+            sys.maxsize if account.cap is None else account.cap,
+            account.leased and account.cap is not None,
+        )
+        if len(self._known) >= _KNOWN:
+            self._known.clear()
+        self._known[account] = place
+        return place
 
     def mark_sent(self, hold: Hold) -> None:
         """Say that the call is about to leave: from here on, if this process dies, the hold is charged in full."""

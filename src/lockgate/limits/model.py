@@ -17,7 +17,7 @@ Key = tuple[str, str, str]
 """An account's name, window and unit."""
 
 
-class Account(msgspec.Struct, frozen=True, kw_only=True):
+class Account(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
     """One budget in one window, e.g. ``agent:prod:refund-triage`` in ``2026-11-21``.
 
     ``cap`` is in the account's unit (None: counted, not capped). ``leased``: the cap holds over several machines, and
@@ -35,7 +35,7 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
         return self.name, self.window, self.unit
 
 
-class Rate(msgspec.Struct, frozen=True, kw_only=True):
+class Rate(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
     """A token bucket: ``per_minute`` requests or tokens, and at most as many at once as a minute brings.
 
     ``member`` is who asks among those that share it (a key of a tenant…): when the bucket is half empty, nobody gets

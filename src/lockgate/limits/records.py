@@ -5,6 +5,9 @@ last. Truth is each slot's state and each account's settled total; what is held,
 can be computed from them, and are when a table is found dirty. Opening a slot is one 8-byte store. Settling writes
 the accounts' *new totals* into the slot, then one 8-byte store says ``SETTLING``, then the totals are copied: a
 repair copies them again, which changes nothing if it was done before.
+
+Several words are read at once by a ``struct``, which costs little more than reading one. Written at once are only those
+that a repair computes anew, and those of a slot that is not open yet: ``pack_into`` fills its place with zeros first.
 """
 
 from __future__ import annotations
@@ -66,11 +69,21 @@ A_EPOCH, A_MEMBERS, A_MEMBERS_BEFORE = A_CAP, A_REFUSED, A_GRANT
 A_KEY = 13 * 8  # in bytes
 KEY_BYTES = RECORD_BYTES - A_KEY
 
+FIGURES_AT = A_CAP * 8  # in bytes
+figures = struct.Struct("<5q16xq").unpack_from
+"""An account's cap, settled, held, open, refused and granted; of ``raw``, :data:`FIGURES_AT` after its base."""
+_settling = struct.Struct("<3q40xB").unpack_from  # settled, held, open, and the unit's code
+_write_held = struct.Struct("<2q").pack_into  # held, open
+_SETTLED_AT, _HELD_AT = A_SETTLED * 8, A_HELD * 8
+
+Change = tuple[int, int, int, int]
+"""What an account comes to: its base, settled, held, open."""
+
 # words of a slot; then (account, amount, settled total to reach) for each account
 S_STATE, S_GENERATION, S_NEXT, S_PID, S_STARTED, S_SENT, S_CREATED, S_TOKENS, S_TAG, S_COUNT, S_PARTS = range(11)
-_SLOT = [struct.Struct(f"<{S_PARTS - 1 + 3 * count}q") for count in range(MAX_ACCOUNTS + 1)]
+_write_slot = [struct.Struct(f"<{S_PARTS - 1}q" + "2q8x" * count).pack_into for count in range(MAX_ACCOUNTS + 1)]
+_parts = [struct.Struct("<" + "2q8x" * count).unpack_from for count in range(MAX_ACCOUNTS + 1)]
 
-_KNOWN = 8192  # accounts a process remembers the place of
 _BATCH = 256  # records looked at before the lock is given to others
 
 
@@ -78,23 +91,14 @@ class Records:
     """The records of one table. An account is named by ``base``, a slot by ``at``: the word where it starts."""
 
     def __init__(self, path: Path) -> None:
-        self._known: dict[tuple[str, str, str], tuple[int, int]] = {}
         self._take(TableFile(path, self._repair))
 
     # --- accounts -------------------------------------------------------------------------------------------------
 
     def account(self, unit: str, name: str, window: str) -> int:
         """The account's base; it is made when there is none."""
-        words = self.words
-        known = self._known.get((unit, name, window))
-        if known is not None and words[known[0] + A_GENERATION] == known[1]:
-            return known[0]
         key = _key(unit, name, window)
-        base = self._find(key) or self._make_account(key)
-        if len(self._known) >= _KNOWN:
-            self._known.clear()
-        self._known[unit, name, window] = (base, words[base + A_GENERATION])
-        return base
+        return self._find(key) or self._make_account(key)
 
     def find_account(self, unit: str, name: str, window: str) -> int:
         """The account's base, or 0."""
@@ -140,8 +144,11 @@ class Records:
 
     # --- slots ----------------------------------------------------------------------------------------------------
 
-    def open_slot(self, stamp: int, parts: Sequence[int], tokens: int = 0, tag: int = 0) -> tuple[int, int]:
-        """Hold these parts, (account, amount, 0) after one another; gives the slot's number and generation.
+    def open_slot(
+        self, stamp: int, parts: Sequence[int], changes: Sequence[Change], tokens: int, tag: int
+    ) -> tuple[int, int]:
+        """Hold these parts, (account, amount) after one another, whereby accounts change as given; gives the slot's
+        number and generation.
 
         ``tokens`` are those held, ``tag`` is a number of the caller's to know the hold by.
         """
@@ -158,14 +165,12 @@ class Records:
         else:
             words[H_SLOT_HIGH] += 1
         words[H_GENERATION] = generation = words[H_GENERATION] + 1
-        count = len(parts) // 3
-        _SLOT[count].pack_into(
+        self._change(changes)
+        count = len(parts) // 2
+        _write_slot[count](
             self.raw, (at + 1) * 8, generation, 0, file.pid, file.started, 0, stamp, tokens, tag, count, *parts
         )
         words[at] = OPEN
-        for part in range(0, len(parts), 3):
-            words[parts[part] + A_HELD] += parts[part + 1]
-            words[parts[part] + A_OPEN] += 1
         words[H_DIRTY] = 0
         return (at - SLOTS_AT) // SLOT_WORDS, generation
 
@@ -175,8 +180,8 @@ class Records:
         if words[at] != OPEN or words[at + S_GENERATION] != generation:
             return False
         words[H_DIRTY] = self.file.pid
-        self._settle(at, charge)
-        self._finish(at)
+        self._change(self._settle(at, charge))
+        words[at] = FREE
         words[at + S_NEXT] = words[H_SLOT_FREE]
         words[H_SLOT_FREE] = at
         words[H_DIRTY] = 0
@@ -188,9 +193,8 @@ class Records:
 
     def slot_parts(self, at: int) -> list[tuple[int, int]]:
         """(account's base, amount held) of a slot."""
-        words = self.words
-        parts = range(at + S_PARTS, at + S_PARTS + 3 * words[at + S_COUNT], 3)
-        return [(words[part], words[part + 1]) for part in parts]
+        parts = self._parts_of(at)
+        return list(zip(parts[::2], parts[1::2], strict=True))
 
     # --- inside ---------------------------------------------------------------------------------------------------
 
@@ -199,39 +203,45 @@ class Records:
         self.words = file.words
         self.raw = file.raw
 
-    def _settle(self, at: int, charge: tuple[int, int, int] | None) -> None:
-        """Decide the totals that the accounts shall reach, and commit to them."""
-        words = self.words
-        for part in range(at + S_PARTS, at + S_PARTS + 3 * words[at + S_COUNT], 3):
-            base, held = words[part], words[part + 1]
-            unit = self.raw[base * 8 + A_KEY]
-            if unit >= CONCURRENT:
-                words[part + 2] = words[base + A_SETTLED] - self._given_back(at, unit, held, charge)
-                continue
-            actual = held if charge is None else charge[unit]
-            if actual > held:
-                words[H_OVERRUNS] += 1
-            words[part + 2] = words[base + A_SETTLED] + actual
-        words[at] = SETTLING
+    def _parts_of(self, at: int) -> tuple[int, ...]:
+        """(account, amount) after one another."""
+        return _parts[self.words[at + S_COUNT]](self.raw, (at + S_PARTS) * 8)
 
-    def _given_back(self, at: int, unit: int, held: int, charge: tuple[int, int, int] | None) -> int:
+    def _settle(self, at: int, charge: tuple[int, int, int] | None) -> list[Change]:
+        """Decide the totals that the accounts shall reach, and commit to them."""
+        words, raw = self.words, self.raw
+        changes = []
+        parts = self._parts_of(at)
+        total_at = at + S_PARTS + 2
+        for index in range(0, len(parts), 2):
+            base, amount = parts[index], parts[index + 1]
+            settled, held, open_holds, unit = _settling(raw, base * 8 + _SETTLED_AT)
+            if unit >= CONCURRENT:
+                if charge is not None and unit != CONCURRENT and (unit == TOKEN_RATE or not charge[CALLS]):
+                    settled -= self._given_back(at, amount, charge)
+            else:
+                actual = amount if charge is None else charge[unit]
+                if actual > amount:
+                    words[H_OVERRUNS] += 1
+                settled += actual
+            words[total_at] = settled
+            total_at += 3
+            changes.append((base, settled, held - amount, open_holds - 1))
+        words[at] = SETTLING
+        return changes
+
+    def _given_back(self, at: int, held: int, charge: tuple[int, int, int]) -> int:
         """What of a bucket's time a hold that ends gives back: all if nothing was sent, else for unused tokens."""
-        if unit == CONCURRENT or charge is None:
-            return 0
         if not charge[CALLS]:
             return held
         tokens = self.words[at + S_TOKENS]
-        return held - held * charge[TOKENS] // tokens if unit == TOKEN_RATE and tokens else 0
+        return held - held * charge[TOKENS] // tokens if tokens else 0
 
-    def _finish(self, at: int) -> None:
-        """Bring the accounts to the totals committed to, and free the slot."""
-        words = self.words
-        for part in range(at + S_PARTS, at + S_PARTS + 3 * words[at + S_COUNT], 3):
-            base = words[part]
-            words[base + A_SETTLED] = words[part + 2]
-            words[base + A_HELD] -= words[part + 1]
-            words[base + A_OPEN] -= 1
-        words[at] = FREE
+    def _change(self, changes: Sequence[Change]) -> None:
+        words, raw = self.words, self.raw
+        for base, settled, held, open_holds in changes:
+            words[base + A_SETTLED] = settled
+            _write_held(raw, base * 8 + _HELD_AT, held, open_holds)
 
     def _find(self, key: bytes) -> int:
         words = self.words
@@ -304,7 +314,6 @@ class Records:
         """
         self._take(file)
         words = self.words
-        self._known.clear()
         self.raw[BUCKETS_AT * 8 : ACCOUNTS_AT * 8] = bytes(BUCKETS * 8)
         words[H_ACCOUNT_FREE] = words[H_SLOT_FREE] = words[H_NAMED] = 0
         accounts = set()

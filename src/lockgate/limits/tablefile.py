@@ -102,7 +102,7 @@ class TableFile:
         os.register_at_fork(after_in_child=lambda: _call(reference))
 
     def __enter__(self) -> None:
-        if not self._mutex.acquire(timeout=LOCK_SECONDS):
+        if not (self._mutex.acquire(False) or self._mutex.acquire(timeout=LOCK_SECONDS)):
             raise self._busy()
         try:
             self._flock()

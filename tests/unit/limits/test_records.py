@@ -116,7 +116,8 @@ class Prepared:
     def again(self) -> None:
         for place, content in self.kept:
             self.table._records.raw[place] = content
-        self.table._records._known.clear()
+        self.table._known.clear()
+        self.table._buckets._known.clear()
 
 
 @pytest.fixture
