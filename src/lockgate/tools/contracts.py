@@ -46,6 +46,8 @@ def schema_check(schema: dict[str, Any]) -> Callable[[Any], str | None]:
 
 
 def _first_problem(validator: Any, value: Any) -> str | None:
+    if validator.is_valid(value):
+        return None  # as nearly all do, and this only looks whether there is an error
     for error in validator.iter_errors(value):
         place = ".".join(str(part) for part in error.instance_path)
         return f"{place}: {error.message}" if place else str(error.message)

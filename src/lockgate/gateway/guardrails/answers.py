@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
+from lockgate.errors import UpstreamError
 from lockgate.gateway.guardrails.stages import Whole, within_json, within_value
+from lockgate.gateway.protocols.fields import UNREADABLE
 
 MakeWhole = Callable[[], Whole]
 """A fresh check for one text."""
 
 _SPOKEN = ("content", "refusal", "reasoning_content", "reasoning", "text")
+
+
+def decoded(body: bytes) -> Any:
+    """An answer as Python values; UpstreamError when it is no JSON."""
+    try:
+        return msgspec.json.decode(body)
+    except UNREADABLE:
+        pass
+    try:
+        return json.loads(body)  # takes more than JSON allows: half of a surrogate pair, NaN
+    except (ValueError, RecursionError) as wrong:
+        raise UpstreamError("the provider's answer cannot be checked: it is no JSON", sent=True) from wrong
 
 
 def checked_answer(dialect: str, answer: Any, whole: Whole) -> Any:

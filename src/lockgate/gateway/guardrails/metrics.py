@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lockgate.gateway.guardrails.model import Outcome
-from lockgate.telemetry.metrics import Registry
+from lockgate.telemetry.metrics import MOST_SERIES, Counts, Observations, Registry
 
 _BUCKETS = (0.00001, 0.00003, 0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 
@@ -12,6 +12,8 @@ class GuardMetrics:
     """Kept by a gateway worker."""
 
     def __init__(self, registry: Registry) -> None:
+        self._lock = registry.lock
+        self._known: dict[tuple[str, str, str, str, str], tuple[Counts, Observations]] = {}
         self._checks = registry.counter(
             "lockgate_guardrail_checks_total",
             "Calls that a guardrail looked at, by what it did.",
@@ -27,7 +29,17 @@ class GuardMetrics:
         )
 
     def note(self, environment: str, agent: str, outcome: Outcome) -> None:
-        self._checks.add(1, environment, agent, outcome.guard, outcome.side, outcome.action)
+        labels = environment, agent, outcome.guard, outcome.side, outcome.action
+        checks, seconds = self._known.get(labels) or self._new(*labels)
+        with self._lock:
+            checks.add()
+            seconds.observe(outcome.nanos / 1e9)
         for kind, number in outcome.findings.items():
             self._findings.add(number, environment, agent, outcome.guard, outcome.side, kind)
-        self._seconds.observe(outcome.nanos / 1e9, outcome.guard, outcome.side)
+
+    def _new(self, environment: str, agent: str, guard: str, side: str, action: str) -> tuple[Counts, Observations]:
+        if len(self._known) >= MOST_SERIES:
+            self._known.clear()
+        labels = environment, agent, guard, side, action
+        found = self._known[labels] = self._checks.series(*labels), self._seconds.series(guard, side)
+        return found

@@ -53,7 +53,7 @@ class Outcome(msgspec.Struct, kw_only=True):
             "guard": self.guard,
             "side": self.side,
             "action": self.action,
-            "micros": round(self.nanos / 1000, 1),
+            "micros": (self.nanos + 50) // 100 / 10,
         }
         if self.findings:
             shown["findings"] = self.findings

@@ -79,6 +79,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     input: tuple[Guard, ...] = ()
     output: tuple[Guard, ...] = ()
     own_prompt: str = ""  # the version's system prompt: nobody's data
+    keeps_nothing: bool = False  # whether providers are told to keep nothing either
 
     def __bool__(self) -> bool:
         return bool(self.input or self.output)
@@ -87,6 +88,11 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     def reads_answers(self) -> bool:
         """Whether a check looks at each text of an answer; a schema's looks at the answer as a whole."""
         return any(guard.guard != "schema" for guard in self.output)
+
+    @cached_property
+    def schemas(self) -> tuple[tuple[int, Guard], ...]:
+        """The checks of a schema, and where they stand in ``output``."""
+        return tuple((place, guard) for place, guard in enumerate(self.output) if guard.guard == "schema")
 
     @cached_property
     def planted(self) -> str | None:
@@ -103,6 +109,7 @@ def compile_policy(
     *,
     canary: str = "",
     own_prompt: str = "",
+    keeps_nothing: bool = False,
 ) -> Policy:
     """The checks of a version and of a tenant (its ``input`` and ``output`` guards, as configurations).
 
@@ -119,7 +126,10 @@ def compile_policy(
         outgoing += version.output
     outgoing += tenant[1]
     return Policy(
-        input=_compiled(incoming, "input", canary), output=_compiled(outgoing, "output", canary), own_prompt=own_prompt
+        input=_compiled(incoming, "input", canary),
+        output=_compiled(outgoing, "output", canary),
+        own_prompt=own_prompt,
+        keeps_nothing=keeps_nothing,
     )
 
 

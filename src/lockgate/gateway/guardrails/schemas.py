@@ -8,7 +8,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from lockgate.errors import UpstreamError
+from lockgate.gateway.guardrails.answers import decoded
 from lockgate.gateway.protocols import fields
+from lockgate.gateway.protocols.fields import UNREADABLE
 from lockgate.gateway.protocols.model import Request
 from lockgate.tools.contracts import schema_check
 
@@ -18,6 +21,8 @@ _SHORT = 16_384
 """Bytes of such a field up to which what it says is kept: callers send the same schema again and again."""
 MESSAGES_UNBOUND = ("tool_use", "max_tokens", "refusal", "pause_turn", "model_context_window_exceeded")
 """Why an answer of Anthropic's ended that no schema binds."""
+
+_decode = msgspec.json.Decoder().decode
 
 
 class Asked(NamedTuple):
@@ -29,7 +34,7 @@ class Asked(NamedTuple):
     def problem_of(self, text: str) -> str | None:
         """How a text does not fit, or None."""
         try:
-            value = msgspec.json.decode(text)
+            value = _decode(text)
         except (msgspec.DecodeError, UnicodeError, RecursionError) as wrong:
             return f"it is not JSON ({wrong})"
         return None if self.check is None else self.check(value)
@@ -38,8 +43,7 @@ class Asked(NamedTuple):
 def asked_schema(request: Request) -> Asked | None:
     """What a request asks its answer to fit; None when it asks for nothing."""
     name = _FIELDS.get(request.dialect.name)
-    raw = request.fields.get(name) if name is not None else None
-    if name is None or raw is None:
+    if name is None or (raw := request.fields.get(name)) is None:
         return None
     written = bytes(raw)
     if len(written) > _SHORT:
@@ -74,39 +78,82 @@ def _schema_of(name: str, value: Any) -> dict[str, Any] | None:
     return schema if isinstance(schema, dict) else None
 
 
-def said_texts(dialect: str, answer: Any) -> list[str]:
-    """The text of each choice that a schema binds: not of one that calls tools, refuses or was cut off."""
-    if not isinstance(answer, dict):
-        return []
-    if dialect == "chat":
-        choices = answer.get("choices")
-        said = (_said_in(choice) for choice in (choices if isinstance(choices, list) else ()))
-        return [text for text in said if text is not None]
-    if dialect == "messages":
-        if answer.get("stop_reason") in MESSAGES_UNBOUND or not isinstance(answer.get("content"), list):
+def said_texts(dialect: str, body: bytes) -> list[str]:
+    """The text of each choice that a schema binds: not of one that calls tools, refuses or was cut off.
+
+    UpstreamError for an answer that has not the shape of its protocol: nobody could say whether it fits.
+    """
+    decode, kind = _ANSWERS[dialect]
+    try:
+        return decode(body).said()
+    except UNREADABLE:
+        pass
+    try:
+        return msgspec.convert(decoded(body), kind).said()
+    except msgspec.ValidationError as wrong:
+        raise UpstreamError(f"the provider's answer cannot be checked: {wrong}", sent=True) from wrong
+
+
+class _Message(msgspec.Struct):
+    content: Any = None
+    tool_calls: Any = None
+    refusal: Any = None
+
+
+class _Choice(msgspec.Struct):
+    message: _Message | None = None
+    finish_reason: Any = None
+
+
+class _ChatAnswer(msgspec.Struct):
+    choices: list[_Choice] | None = None
+
+    def said(self) -> list[str]:
+        found = []
+        for choice in self.choices or ():
+            message = choice.message
+            if message is None or message.tool_calls or message.refusal or choice.finish_reason == "length":
+                continue
+            if isinstance(message.content, str):
+                found.append(message.content)
+        return found
+
+
+class _Block(msgspec.Struct):
+    type: Any = None
+    text: Any = None
+
+
+class _MessagesAnswer(msgspec.Struct):
+    content: list[_Block] | None = None
+    stop_reason: Any = None
+
+    def said(self) -> list[str]:
+        if self.stop_reason in MESSAGES_UNBOUND:
             return []
-        blocks = [block for block in answer["content"] if isinstance(block, dict) and block.get("type") == "text"]
-        return _joined(block.get("text") for block in blocks)
-    output = answer.get("output")
-    if not isinstance(output, list) or answer.get("status") == "incomplete":
-        return []
-    if any(isinstance(item, dict) and "call" in str(item.get("type")) for item in output):
-        return []
-    return _joined(
-        part.get("text")
-        for item in output
-        if isinstance(item, dict) and isinstance(item.get("content"), list)
-        for part in item["content"]
-        if isinstance(part, dict)
-    )
+        return _joined(block.text for block in self.content or () if block.type == "text")
 
 
-def _said_in(choice: Any) -> str | None:
-    message = choice.get("message") if isinstance(choice, dict) else None
-    if not isinstance(message, dict) or message.get("tool_calls") or message.get("refusal"):
-        return None
-    content = message.get("content")
-    return content if isinstance(content, str) and choice.get("finish_reason") != "length" else None
+class _Item(msgspec.Struct):
+    type: Any = None
+    content: Any = None  # of a list of parts in a message; there are ever more kinds of items
+
+
+class _ResponsesAnswer(msgspec.Struct):
+    output: list[_Item] | None = None
+    status: Any = None
+
+    def said(self) -> list[str]:
+        output = self.output or ()
+        if self.status == "incomplete" or any("call" in str(item.type) for item in output):
+            return []
+        parts = [part for item in output if isinstance(item.content, list) for part in item.content]
+        return _joined(part.get("text") for part in parts if isinstance(part, dict))
+
+
+_Answer = _ChatAnswer | _MessagesAnswer | _ResponsesAnswer
+_KINDS: dict[str, type[_Answer]] = {"chat": _ChatAnswer, "messages": _MessagesAnswer, "responses": _ResponsesAnswer}
+_ANSWERS = {dialect: (msgspec.json.Decoder(kind).decode, kind) for dialect, kind in _KINDS.items()}
 
 
 def _joined(texts: Iterable[Any]) -> list[str]:

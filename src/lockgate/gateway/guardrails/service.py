@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from time import perf_counter_ns
 from typing import Any
 
-import msgspec
-
 from lockgate.errors import Blocked, LockgateError, UpstreamError
 from lockgate.gateway.calls.call import Call
 from lockgate.gateway.calls.seams import StreamGuard, TryAgain
 from lockgate.gateway.guardrails import canaries, entities, schemas
-from lockgate.gateway.guardrails.answers import checked_answer
+from lockgate.gateway.guardrails.answers import checked_answer, decoded
 from lockgate.gateway.guardrails.metrics import GuardMetrics
 from lockgate.gateway.guardrails.model import Outcome
 from lockgate.gateway.guardrails.policy import Guard, Policy, compile_policy
 from lockgate.gateway.guardrails.requests import checked_request, judging, verdict
+from lockgate.gateway.guardrails.schemas import Asked
 from lockgate.gateway.guardrails.stages import Chain, blocked, outcomes_of
 from lockgate.gateway.guardrails.streams import STREAMS
 from lockgate.gateway.model import Identity
 from lockgate.gateway.protocols.chat import Chat
-from lockgate.gateway.protocols.fields import UNREADABLE
 from lockgate.gateway.protocols.model import Request
 from lockgate.project.guards import TenantSpec
 from lockgate.versions.model import AgentVersion
@@ -83,6 +80,7 @@ class Guardrails:
             else ([guard.config() for guard in tenant.input], [guard.config() for guard in tenant.output]),
             canary=canaries.token_for(digest or identity.tenant, self._secret),
             own_prompt=version.system_prompt if version is not None else "",
+            keeps_nothing=tenant is not None and tenant.no_store,
         )
         if len(self._policies) >= _POLICIES:
             self._policies.clear()
@@ -93,10 +91,9 @@ class Guardrails:
 
     async def before(self, call: Call) -> None:
         """Check, and change, the request. Raises :class:`Blocked`."""
-        tenant = self._tenant_of(call.identity.tenant)
-        if tenant is not None and tenant.no_store:
-            _keep_nothing(call)
         policy = self.policy(call)
+        if policy.keeps_nothing:
+            _keep_nothing(call)
         if policy.input:
             outcomes = outcomes_of(policy.input, "input")
             try:
@@ -123,7 +120,7 @@ class Guardrails:
         found: bool | None = None
         try:
             answer = await self.ask(call, guard.model.wire_name, Chat().read(json.dumps(asked).encode()))
-            found = verdict(next(iter(schemas.said_texts("chat", answer)), None) or _first_content(answer))
+            found = verdict(_first_content(answer))
         except UpstreamError as error:
             problem = error.message
         if found is None:
@@ -151,29 +148,24 @@ class Guardrails:
             return body
         outcomes = outcomes_of(policy.output, "output")
         try:
-            answer = checked = _decoded(body)
             if policy.reads_answers:
                 if len(body) > IN_A_THREAD or _is_slow(policy.output):
-                    checked = await asyncio.to_thread(_checked_answer, dialect, answer, policy, outcomes)
+                    body = await asyncio.to_thread(_checked_body, dialect, body, policy, outcomes)
                 else:
-                    checked = _checked_answer(dialect, answer, policy, outcomes)
-            for said in schemas.said_texts(dialect, checked):
-                self._fit(call, policy, outcomes, said, may_repair=_REPAIRED not in call.attributes)
+                    body = _checked_body(dialect, body, policy, outcomes)
+            asked = schemas.asked_schema(call.request) if policy.schemas else None
+            if asked is not None:
+                for said in schemas.said_texts(dialect, body):
+                    self._fit(call, policy, outcomes, asked, said, may_repair=_REPAIRED not in call.attributes)
         finally:
             self._note(call, outcomes)
-        return (
-            body
-            if checked is answer or checked == answer
-            else json.dumps(checked, ensure_ascii=False, separators=(",", ":")).encode()
-        )
+        return body
 
-    def _fit(self, call: Call, policy: Policy, outcomes: Sequence[Outcome], said: str, *, may_repair: bool) -> None:
-        asked = schemas.asked_schema(call.request)
-        if asked is None:
-            return
-        for guard, outcome in zip(policy.output, outcomes, strict=True):
-            if guard.guard != "schema":
-                continue
+    def _fit(
+        self, call: Call, policy: Policy, outcomes: Sequence[Outcome], asked: Asked, said: str, *, may_repair: bool
+    ) -> None:
+        for place, guard in policy.schemas:
+            outcome = outcomes[place]
             began = perf_counter_ns()
             problem = asked.problem_of(said)
             outcome.nanos += perf_counter_ns() - began
@@ -238,16 +230,17 @@ class _Stream:
         self._call = call
         self._outcomes = outcomes = outcomes_of(policy.output, "output")
         schema = schemas.asked_schema(call.request)
-        fits = any(guard.guard == "schema" and guard.action == "block" for guard in policy.output)
+        fits = any(guard.action == "block" for _, guard in policy.schemas)
         whole = any(_needs_all(guard) for guard in policy.output)
         self._holds = holds = whole or (fits and schema is not None)
         self._is_slow = _is_slow(policy.output)
         self._taken = 0
 
         def at_end(said: str) -> None:
-            if said.strip():  # what is held can still be asked for once more: nothing of it has gone out
+            if schema is not None and said.strip():
+                # what is held can still be asked for once more: nothing of it has gone out
                 may_repair = holds and _REPAIRED not in call.attributes
-                service._fit(call, policy, outcomes, said, may_repair=may_repair)
+                service._fit(call, policy, outcomes, schema, said, may_repair=may_repair)
 
         # None of them knows this object: what was held back goes when it does, not when the collector comes by.
         self._checks = STREAMS[dialect](
@@ -294,17 +287,11 @@ def _needs_all(guard: Guard) -> bool:
     return guard.guard == "pii" and bool(set(guard.kinds or ()) & set(entities.KINDS)) and guard.action != "flag"
 
 
-def _checked_answer(dialect: str, answer: Any, policy: Policy, outcomes: list[Outcome]) -> Any:
-    return checked_answer(dialect, answer, lambda text: Chain(policy.output, outcomes).whole(text))
-
-
-def _decoded(body: bytes) -> Any:
-    with contextlib.suppress(*UNREADABLE):
-        return msgspec.json.decode(body)
-    try:
-        return json.loads(body)  # takes more than JSON allows: half of a surrogate pair, NaN
-    except (ValueError, RecursionError) as wrong:
-        raise UpstreamError("the provider's answer cannot be checked: it is no JSON", sent=True) from wrong
+def _checked_body(dialect: str, body: bytes, policy: Policy, outcomes: list[Outcome]) -> bytes:
+    """The answer with its texts checked: the same bytes where nothing had to change."""
+    answer = decoded(body)
+    checked = checked_answer(dialect, answer, lambda text: Chain(policy.output, outcomes).whole(text))
+    return body if checked == answer else json.dumps(checked, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def _first_content(answer: dict[str, Any]) -> str:
