@@ -99,8 +99,9 @@ def test_a_file_goes_through_as_it_is_and_comes_back(model: FakeModelServer, cli
 
 
 def test_a_batch_is_held_when_it_is_made_and_settled_by_what_its_output_says(
-    gateway: RunningGateway, model: FakeModelServer, client: Client
+    gateway: RunningGateway, model: FakeModelServer, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("lockgate.gateway.batches.service._SETTLED_SECONDS", 60.0)
     model.respond = lambda _: Reply(text="good day", usage=USED)
     mine = client()
     batch = batch_of(mine, lines(3))
@@ -109,16 +110,16 @@ def test_a_batch_is_held_when_it_is_made_and_settled_by_what_its_output_says(
     assert mine.batches.retrieve(batch.id).status == "validating"
     assert settled(gateway) == held
     model.batches.finish(batch.id)
-    ended = mine.batches.retrieve(batch.id)
-    assert ended.status == "completed"
-    wait_until(lambda: settled(gateway) == 3 * COST)
+    raw = mine.batches.with_raw_response.retrieve(batch.id)
+    ended = raw.parse()
+    assert (ended.status, raw.headers["x-lockgate-cost-usd"]) == ("completed", "0.006000000")
+    assert settled(gateway) == 3 * COST
     answers = [json.loads(line) for line in mine.files.content(ended.output_file_id).text.splitlines()]
     assert [one["custom_id"] for one in answers] == ["r0", "r1", "r2"]
     assert [one.status for one in mine.batches.list()] == ["completed"]
     span = next(one for one in gateway.spans() if one.name == "batch fake-model")
     assert (span.cost_nano, span.input_tokens, span.output_tokens) == (3 * COST, 3000, 1500)
-    raw = mine.batches.with_raw_response.retrieve(batch.id)
-    assert raw.headers["x-lockgate-cost-usd"] == "0.006000000"
+    assert mine.batches.with_raw_response.retrieve(batch.id).headers["x-lockgate-cost-usd"] == "0.006000000"
     assert all(line.agrees for line in gateway.app.accounting.reconcile())
 
 

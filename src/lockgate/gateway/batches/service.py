@@ -16,7 +16,7 @@ from lockgate.gateway.batches.asking import Asking, Reply, pass_on
 from lockgate.gateway.batches.desk import Desk, is_id, parameters, whole_number
 from lockgate.gateway.batches.files import Files, listed
 from lockgate.gateway.batches.lines import Counted
-from lockgate.gateway.batches.settling import SOONEST, Settling
+from lockgate.gateway.batches.settling import ENDED, SOONEST, Settling
 from lockgate.gateway.batches.store import Batch, File
 from lockgate.gateway.batches.uploads import Uploads
 from lockgate.gateway.calls.call import lease_and_hold
@@ -39,6 +39,8 @@ _LISTED, _MAX_LISTED = 20, 100
 _ELSEWHERE = ("model", "models", "requests", "input_file_ids")
 """Fields by which some providers take requests that do not stand in the file that was checked."""
 _HELD = ("usd", "tokens", "calls")
+_SETTLED_SECONDS = 5.0
+"""So long whoever asks for a batch that has just ended waits to be told its cost."""
 
 
 class Batches:
@@ -258,8 +260,11 @@ class Batches:
         headers: Headers = []
         if reply.object.get("id"):
             await asyncio.to_thread(self._settling.saw, batch, reply.object)
-            if batch.status == store.OPEN:
-                self._begin(self._settling.settle(batch, reply.object, target), batch)
+            if batch.status == store.OPEN and reply.object.get("status") in ENDED:
+                # A client that polls asks no more once it has ended: this answer is to say what it cost.
+                task = self._begin(self._settling.settle(batch, reply.object, target), batch)
+                await asyncio.wait((task,), timeout=_SETTLED_SECONDS)
+                batch = await self._desk.read(store.find_batch, who, id) or batch
         if batch.cost_nano is not None:
             headers.append(("x-lockgate-cost-usd", f"{to_usd(batch.cost_nano):.9f}"))
         pass_on(exchange, target, reply, headers)
@@ -286,8 +291,8 @@ class Batches:
         self._begin(self._settling.settle(batch, told, target), batch)
         return told
 
-    def _begin(self, settling: Any, batch: Batch) -> None:
-        """Settle it beside: nobody waits for its output to be read."""
+    def _begin(self, settling: Any, batch: Batch) -> asyncio.Task[None]:
+        """Settle it beside: nobody has to wait until a long output is read."""
 
         async def run() -> None:
             try:
@@ -298,3 +303,4 @@ class Batches:
         task = asyncio.get_running_loop().create_task(run())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
