@@ -33,7 +33,7 @@ Labels = tuple[str, ...]
 
 
 class Family(msgspec.Struct, kw_only=True):
-    """One metric and its values. A histogram's value is its bucket counts (not cumulative), its sum and its count."""
+    """One metric and its values. A histogram's value is its sum and its bucket counts (not cumulative)."""
 
     name: str
     kind: Kind
@@ -60,7 +60,7 @@ class Metric:
             labels = (OVERFLOW,) * len(labels)
             if labels in self._values:
                 return self._values[labels]
-        size = len(self._buckets) + 3 if self._family.kind == "histogram" else 1
+        size = len(self._buckets) + 2 if self._family.kind == "histogram" else 1
         cell = self._values[labels] = [0.0] * size
         return cell
 
@@ -119,9 +119,8 @@ class Observations:
 
     def observe(self, value: float) -> None:
         cell = self._cell
-        cell[bisect_left(self._buckets, value)] += 1
-        cell[-2] += value
-        cell[-1] += 1
+        cell[0] += value
+        cell[bisect_left(self._buckets, value) + 1] += 1.0
 
 
 class Histogram(Metric):
@@ -238,19 +237,19 @@ def _lines(family: Family) -> str:
     help = family.help.replace("\\", "\\\\").replace("\n", "\\n")
     lines = [f"# HELP {family.name} {help}\n# TYPE {family.name} {family.kind}\n"]
     for labels, cell in sorted(family.values.items()):
-        if family.kind != "gauge" and not cell[-1]:
+        if family.kind != "gauge" and not any(cell):
             continue  # a series that was found, and nothing has been noted in it yet
         pairs = [f'{name}="{_escaped(value)}"' for name, value in zip(family.labels, labels, strict=True)]
         if family.kind != "histogram":
             lines.append(f"{family.name}{_braces(pairs)} {_number(cell[0])}\n")
             continue
         total = 0.0
-        for bound, count in zip((*family.buckets, math.inf), cell[:-2], strict=True):
+        for bound, count in zip((*family.buckets, math.inf), cell[1:], strict=True):
             total += count
             bucket = _braces([*pairs, 'le="' + _number(bound) + '"'])
             lines.append(f"{family.name}_bucket{bucket} {_number(total)}\n")
-        lines.append(f"{family.name}_sum{_braces(pairs)} {_number(cell[-2])}\n")
-        lines.append(f"{family.name}_count{_braces(pairs)} {_number(cell[-1])}\n")
+        lines.append(f"{family.name}_sum{_braces(pairs)} {_number(cell[0])}\n")
+        lines.append(f"{family.name}_count{_braces(pairs)} {_number(total)}\n")
     return "".join(lines)
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from time import time_ns
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 from lockgate.gateway.calls.call import Attempt, Call
 from lockgate.money import to_usd
@@ -16,7 +18,7 @@ Kind = tuple[str, str, str, str, str | None]
 """Operation, provider, the provider's name for the model, environment, agent: what many calls have in common."""
 
 
-class _Common(NamedTuple):
+class _Common(msgspec.Struct, frozen=True, kw_only=True):
     """What is the same on every attempt of a kind, made once."""
 
     name: str

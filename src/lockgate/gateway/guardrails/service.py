@@ -191,7 +191,8 @@ class Guardrails:
 
     def _note(self, call: Call, outcomes: Sequence[Outcome]) -> None:
         # a list of its own: the span of an attempt that was asked for once more keeps the one it has
-        shown = call.attributes[ATTRIBUTE] = list(call.attributes.get(ATTRIBUTE, ()))
+        earlier = call.attributes.get(ATTRIBUTE)
+        shown = call.attributes[ATTRIBUTE] = [] if earlier is None else [*earlier]
         environment, agent = call.identity.environment, call.agent or ""
         for outcome in outcomes:
             shown.append(outcome.attributes())

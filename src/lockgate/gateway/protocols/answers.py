@@ -45,11 +45,10 @@ def counted(
     """What OpenAI's protocols say was used; None when it cannot be."""
     if input_tokens < 0 or output_tokens < 0:
         return None
-    cached = input_details and input_details.cached_tokens
-    reasoning = output_details and output_details.reasoning_tokens
+    cached = (input_details.cached_tokens or 0) if input_details is not None else 0
+    reasoning = (output_details.reasoning_tokens or 0) if output_details is not None else 0
+    if cached or reasoning:
+        cached, reasoning = min(max(0, cached), input_tokens), max(0, reasoning)
     return Usage(
-        input_tokens=input_tokens,
-        output_tokens=output_tokens,
-        cached_tokens=min(max(0, cached or 0), input_tokens),
-        reasoning_tokens=max(0, reasoning or 0),
+        input_tokens=input_tokens, output_tokens=output_tokens, cached_tokens=cached, reasoning_tokens=reasoning
     )

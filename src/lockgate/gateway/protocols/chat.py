@@ -169,12 +169,16 @@ def read_answer(body: bytes) -> Outcome:
         answer = _answer(body)
     except f.UNREADABLE:
         return Outcome()
+    finish_reasons = []
+    for choice in answer.choices:
+        if choice.finish_reason:
+            finish_reasons.append(choice.finish_reason)  # a comprehension would be a call of its own
     return Outcome(
         usage=usage_of(answer.usage),
         id=answer.id,
         model=answer.model,
         fingerprint=answer.system_fingerprint,
-        finish_reasons=[choice.finish_reason for choice in answer.choices if choice.finish_reason],
+        finish_reasons=finish_reasons,
         error=said(answer.error),
     )
 
