@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+import threading
+from collections.abc import Iterator
+
 import pytest
 
 from lockgate.telemetry.metrics import MOST_SERIES, GenAI, Registry, render
@@ -89,10 +93,9 @@ def test_a_series_found_once_counts_in_the_metric_and_shows_when_something_was_n
     counts, observations = calls.series("m"), seconds.series("m")
     calls.series("never")
     seconds.series("never")
-    with registry.lock:
-        counts.add()
-        counts.add(2)
-        observations.observe(0.5)
+    counts.add()
+    counts.add(2)
+    observations.observe(0.5)
     calls.add(1, "m")
     seconds.observe(2.0, "m")
     shown = registry.render()
@@ -100,3 +103,34 @@ def test_a_series_found_once_counts_in_the_metric_and_shows_when_something_was_n
     assert 's_bucket{model="m",le="1"} 1\n' in shown
     assert 's_count{model="m"} 2\n' in shown
     assert "never" not in shown
+
+
+@pytest.fixture
+def hasty_interpreter() -> Iterator[None]:
+    """One that changes threads as often as it can."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)
+
+
+@pytest.mark.usefixtures("hasty_interpreter")
+def test_threads_that_note_in_one_series_lose_nothing() -> None:
+    registry = Registry()
+    counts = registry.counter("calls_total", "Calls.", ["model"]).series("m")
+    observations = registry.histogram("s", "Seconds.", ["model"], buckets=[1.0]).series("m")
+
+    def note() -> None:
+        for _ in range(5000):
+            counts.add()
+            observations.observe(0.5)
+
+    threads = [threading.Thread(target=note) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    shown = registry.render()
+    assert 'calls_total{model="m"} 20000\n' in shown
+    assert 's_sum{model="m"} 10000\n' in shown
+    assert 's_count{model="m"} 20000\n' in shown

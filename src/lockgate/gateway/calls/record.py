@@ -92,13 +92,12 @@ class Recorder:
             span.status_message = attempt.error
             seconds = self._metrics.operation_seconds.series(*kind[:3], error_type)
         self._hand_over(span, call)
-        with self._metrics.lock:
-            seconds.observe((end_ns - attempt.started_ns) / 1e9)
-            if usage is not None:
-                common.input_tokens.observe(input_tokens)
-                common.output_tokens.observe(output_tokens)
-            if cost:
-                common.cost_usd.add(to_usd(cost))
+        seconds.observe((end_ns - attempt.started_ns) / 1e9)
+        if usage is not None:
+            common.input_tokens.observe(input_tokens)
+            common.output_tokens.observe(output_tokens)
+        if cost:
+            common.cost_usd.add(to_usd(cost))
 
     def unasked(self, call: Call, error_type: str | None, error: str = "") -> None:
         """Write down a call that no upstream was asked for: refused before, or answered from the cache."""
