@@ -1,8 +1,7 @@
-"""The file behind the hold table: mapped into every process, changed only under one lock.
+"""The file behind the hold table: mapped into every process, changed only under one lock (``tablelock.py``).
 
-The lock is ``flock`` on an open file of each process's own, so the kernel gives it back when the process dies. Forked
-children open the file again, since a lock taken through an inherited handle would outlive its taker. Whoever gets the
-lock and finds the ``DIRTY`` word set repairs the table first: its last holder died, or was interrupted, half-way.
+The kernel gives the lock back when its taker dies. Whoever gets it and finds the ``DIRTY`` word set repairs the table
+first: its last taker died, or was interrupted, half-way.
 
 Layout, in 64-bit words: one header page, then hash buckets, then accounts, then hold slots. The file is sparse; disk
 is reserved as records come into use, so that a full disk is an error and not a ``SIGBUS``.
@@ -12,10 +11,8 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import fcntl
 import mmap
 import os
-import threading
 import time
 import weakref
 from collections.abc import Callable
@@ -23,11 +20,12 @@ from pathlib import Path
 
 from lockgate.errors import Corrupt, Unavailable
 from lockgate.limits import processes
+from lockgate.limits.tablelock import DIED, FLOCK, MUTEX, FileLock, Lock, Mutex, knows_mutex
 
 LOCK_SECONDS = 5.0
 
 MAGIC = int.from_bytes(b"lockhold", "little")
-FORMAT = 2
+FORMAT = 3
 
 # header words
 (
@@ -45,7 +43,9 @@ FORMAT = 2
     H_REPAIRS,
     H_RESTORED,  # 1 once the ledger's totals are in
     H_NAMED,  # accounts in use that callers named
-) = range(14)
+    H_LOCK,  # the kind of lock
+) = range(15)
+_MUTEX_AT = 64 * 8  # in bytes; nothing else is near
 
 HEADER_WORDS = 512
 BUCKETS = 1 << 16
@@ -62,10 +62,6 @@ FILE_BYTES = (SLOTS_AT + SLOTS * SLOT_WORDS) * 8
 
 _CHUNK = 256  # records whose disk is reserved at a time
 
-# ``fcntl.flock`` lets other threads run meanwhile, and then waits for its turn again, which takes many times as long as
-# the lock itself when there is another thread that wants to. What does not wait for the lock need not let go.
-_lock_at_once = ctypes.PyDLL(None).flock
-
 
 class TableFile:
     """An open table. ``words`` are its 64-bit words, ``raw`` its bytes; use both only inside ``with file:``.
@@ -77,48 +73,47 @@ class TableFile:
     def __init__(self, path: Path, repair: Callable[[TableFile, bool], None]) -> None:
         self.path = path
         self._repair = repair
-        self._mutex = threading.Lock()
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._fd = self._open()
+        self._door = FileLock(path)
         self.pid = os.getpid()
         self.started = processes.start_time(self.pid) or 0
-        self._flock()
+        self._lock: Lock = self._door  # the file lock's is where one who opens the table takes his turn
+        self._take = self._lock.take
         try:
-            size = os.fstat(self._fd).st_size
+            self._wait(self._take())
+            size = os.fstat(self._door.fd).st_size
             if size not in (0, FILE_BYTES):
                 raise self._foreign()
             if size == 0:
-                os.ftruncate(self._fd, FILE_BYTES)
+                os.ftruncate(self._door.fd, FILE_BYTES)
             self.reserve(0, ACCOUNTS_AT * 8)
             self._map = self._mapped()
             self.raw = memoryview(self._map)
             self.words = self.raw.cast("q")
             self._greet()
         except BaseException:
-            os.close(self._fd)
+            self._door.close()
             raise
-        fcntl.flock(self._fd, fcntl.LOCK_UN)
+        self._door.give()
+        if self.words[H_LOCK] == MUTEX:
+            self._lock = self._mutex()
+        self._take, self._give = self._lock.take, self._lock.give
         reference = weakref.WeakMethod(self._after_fork)
         os.register_at_fork(after_in_child=lambda: _call(reference))
 
     def __enter__(self) -> None:
-        if not (self._mutex.acquire(False) or self._mutex.acquire(timeout=LOCK_SECONDS)):
-            raise self._busy()
+        refused = self._take()
+        if refused:
+            self._wait(refused)
         try:
-            self._flock()
-        except BaseException:
-            self._mutex.release()
-            raise
-        if self.words[H_DIRTY]:
-            try:
+            if self.words[H_DIRTY]:
                 self._mend(False)
-            except BaseException:
-                self.__exit__()
-                raise
+        except BaseException:
+            self._give()
+            raise
 
-    def __exit__(self, *_: object) -> None:
-        _lock_at_once(self._fd, fcntl.LOCK_UN)
-        self._mutex.release()
+    def __exit__(self, kind: object, error: object, at: object) -> None:
+        self._give()
 
     def reserve_record(self, first_word: int, index: int, words: int) -> None:
         """Reserve disk for the record of so many words, before its first use; Unavailable when the disk is full."""
@@ -129,7 +124,7 @@ class TableFile:
         if not hasattr(os, "posix_fallocate"):
             return
         try:
-            os.posix_fallocate(self._fd, offset, length)
+            os.posix_fallocate(self._door.fd, offset, length)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 return  # the file system cannot reserve; it will do without
@@ -138,39 +133,37 @@ class TableFile:
             ) from error
 
     def close(self) -> None:
+        """The mapping itself goes with the last reference to this: another thread may have the lock that lies in it."""
+        self._take = _closed
         self.words.release()
         self.raw.release()
-        self._map.close()
-        os.close(self._fd)
-        self._fd = -1
-
-    def _open(self) -> int:
-        return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._door.close()
 
     def _mapped(self) -> mmap.mmap:
         """The file in memory, through a handle of its own: a mapping keeps a copy of its handle, and forked children
         keep that, so it must not be the one the lock is taken through."""
-        handle = self._open()
+        handle = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
         try:
             return mmap.mmap(handle, FILE_BYTES)
         finally:
             os.close(handle)
 
-    def _flock(self) -> None:
-        if _lock_at_once(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB) == 0:
-            return
+    def _mutex(self) -> Mutex:
+        return Mutex(ctypes.addressof(ctypes.c_char.from_buffer(self._map, _MUTEX_AT)))
+
+    def _wait(self, refused: int) -> None:
+        """Try until the lock is got that was ``refused``."""
         deadline = time.monotonic() + LOCK_SECONDS
         pause = 0.0
-        while True:
-            time.sleep(pause)
-            try:
-                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise self._busy() from None
-                pause = min(0.001, pause + 0.00001)
-            else:
+        while refused:
+            if refused == DIED:
+                self._lock.keep()
                 return
+            if time.monotonic() > deadline:
+                raise self._busy()
+            time.sleep(pause)
+            pause = min(0.001, pause + 0.00001)
+            refused = self._take()
 
     def _busy(self) -> Unavailable:
         return Unavailable(
@@ -189,19 +182,25 @@ class TableFile:
         words = self.words
         boot = processes.boot_id()
         low, high = int.from_bytes(boot[:8], "little", signed=True), int.from_bytes(boot[8:], "little", signed=True)
-        if words[H_MAGIC] == 0:
+        is_new = words[H_MAGIC] == 0
+        if is_new:
             words[H_FORMAT] = FORMAT
-            words[H_BOOT_LOW], words[H_BOOT_HIGH] = low, high
             words[H_GENERATION] = time.time_ns()  # no hold of a table that was here before can be taken for ours
-            words[H_MAGIC] = MAGIC
-        if words[H_MAGIC] != MAGIC or words[H_FORMAT] != FORMAT:
+        elif words[H_MAGIC] != MAGIC or words[H_FORMAT] != FORMAT:
             raise self._foreign()
-        if (words[H_BOOT_LOW], words[H_BOOT_HIGH]) != (low, high):
-            words[H_RESTORED] = 0
-            self._mend(True)
+        if is_new or (words[H_BOOT_LOW], words[H_BOOT_HIGH]) != (low, high):
+            # nobody else has it open: who had is gone, and the lock may be as they left it when the machine stopped
+            words[H_LOCK] = MUTEX if any(boot) and knows_mutex() and self._mutex().make() else FLOCK
+            if not is_new:
+                words[H_RESTORED] = 0
+                self._mend(True)
             words[H_BOOT_LOW], words[H_BOOT_HIGH] = low, high
-        elif words[H_DIRTY]:
-            self._mend(False)
+            words[H_MAGIC] = MAGIC
+        elif words[H_LOCK] == MUTEX and not knows_mutex():
+            raise Unavailable(
+                f"the hold table {str(self.path)!r} is locked by processes with another C library",
+                remedy="run all of lockgate on this machine with the same Python",
+            )
 
     def _mend(self, restarted: bool) -> None:
         self.words[H_DIRTY] = self.pid
@@ -210,13 +209,13 @@ class TableFile:
         self.words[H_DIRTY] = 0
 
     def _after_fork(self) -> None:
-        if self._fd < 0:
-            return
-        os.close(self._fd)
-        self._fd = self._open()
-        self._mutex = threading.Lock()
+        self._door.after_fork()
         self.pid = os.getpid()
         self.started = processes.start_time(self.pid) or 0
+
+
+def _closed() -> int:
+    raise ValueError("the hold table is closed")
 
 
 def _call(reference: weakref.WeakMethod[Callable[[], None]]) -> None:

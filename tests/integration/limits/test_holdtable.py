@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from lockgate.errors import Unavailable
-from lockgate.limits import tablefile
+from lockgate.limits import tablefile, tablelock
 from lockgate.limits.holdtable import HoldTable
 from lockgate.limits.model import Account
 
@@ -23,9 +23,14 @@ NOW = 1_795_000_000.0
 AGENT = Account(name="agent:prod:triage", window="2026-11-18", cap=1000)
 
 
-@pytest.fixture
-def table(tmp_path: Path) -> Iterator[HoldTable]:
+@pytest.fixture(params=["mutex", "flock"])
+def table(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HoldTable]:
+    if request.param == "flock":
+        monkeypatch.setattr(tablefile, "knows_mutex", lambda: False)
+    elif not tablelock.knows_mutex():
+        pytest.skip("this system has no mutex that processes share")
     opened = HoldTable(tmp_path / "holds.table")
+    monkeypatch.undo()
     yield opened
     opened.close()
 
@@ -86,6 +91,53 @@ with table._file:
     table.settle(table.hold([AGENT], 300, now=NOW), 200)
     assert table.repairs == repairs + 1
     assert [balance.settled for balance in table.balances()] == [200]
+
+
+def test_a_lock_that_was_taken_when_the_machine_stopped_can_be_had_again(
+    table: HoldTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if table._file.words[tablefile.H_LOCK] == tablelock.FLOCK:
+        pytest.skip("no file keeps such a lock")
+    script = """
+with table._file:
+    print("taken", flush=True)
+    time.sleep(600)
+"""
+    command = [sys.executable, "-c", PREAMBLE + script, str(table.path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as other:
+        try:
+            assert other.stdout is not None
+            assert other.stdout.readline() == b"taken\n"
+            os.kill(other.pid, signal.SIGSTOP)  # what it has of the lock stays in the file
+            monkeypatch.setattr(tablefile.processes, "boot_id", lambda: b"another boot id!")
+            after = HoldTable(table.path)
+            after.settle(after.hold([AGENT], 300, now=NOW), 200)
+            after.close()
+        finally:
+            other.kill()
+
+
+def test_a_table_is_locked_as_its_file_says(table: HoldTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    is_mutex = table._file.words[tablefile.H_LOCK] == tablelock.MUTEX
+    monkeypatch.setattr(tablefile, "knows_mutex", lambda: not is_mutex)
+    if is_mutex:
+        with pytest.raises(Unavailable, match="another C library"):
+            HoldTable(table.path)
+        return
+    monkeypatch.setattr(tablefile, "LOCK_SECONDS", 0.05)
+    other = HoldTable(table.path)
+    with other._file, pytest.raises(Unavailable, match="stayed locked"):
+        table.hold([AGENT], 1, now=NOW)
+    other.close()
+
+
+def test_a_closed_table_is_an_error_and_leaves_the_lock_to_others(table: HoldTable) -> None:
+    other = HoldTable(table.path)
+    with other._file:
+        other.close()
+    with pytest.raises(ValueError, match="closed"):
+        other.hold([AGENT], 1, now=NOW)
+    assert table.release(table.hold([AGENT], 1, now=NOW))
 
 
 def test_a_forked_child_has_a_lock_and_an_identity_of_its_own(table: HoldTable) -> None:
