@@ -356,8 +356,9 @@ def _failure(ran: Ran) -> LockgateError:
     """A failed run as an error: what a limit stopped is 429, the rest is the run's own."""
     result = ran.result
     kind, message = result.error_type or result.status, result.error or f"the run ended as {result.status!r}"
+    message, _, remedy = message.partition("\n  → ")
     if kind == "rate_limited":
-        return LimitExceeded(message, limit=kind, retry_after=result.retry_after or 1.0)
+        return LimitExceeded(message, limit=kind, retry_after=result.retry_after or 1.0, remedy=remedy or None)
     if kind in _LIMITS:
-        return LimitExceeded(message, limit=kind, retry_after=result.retry_after)
+        return LimitExceeded(message, limit=kind, retry_after=result.retry_after, remedy=remedy or None, reason=kind)
     return RunFailed(kind, message, remedy=f"lockgate runs show {result.run_id}")

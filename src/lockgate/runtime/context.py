@@ -188,7 +188,8 @@ class RunContext:
 
         Raises nothing but a cancellation.
         """
-        timeout = max(0.001, min(self._model_timeout, self._deadline - time.monotonic()))
+        left = self._deadline - time.monotonic()
+        timeout = max(0.001, min(self._model_timeout, left))
         started_ns = time.time_ns()
         try:
             async with asyncio.timeout(timeout):
@@ -207,7 +208,13 @@ class RunContext:
             failure = RunFailed("model_invalid", f"model {step.name!r}: {problem}") if problem else None
         except (LockgateError, TimeoutError) as error:
             step.cost_nano = getattr(error, "paid_nano", 0)
-            failure = model_failure(error, model=step.name, timeout=timeout)
+            if isinstance(error, TimeoutError) and left <= self._model_timeout:  # it is the run that took too long
+                limit = self.version.limits.max_seconds
+                failure = RunFailed(
+                    "time_exceeded", f"max_seconds is {limit:g}, and model {step.name!r} had not answered by then"
+                )
+            else:
+                failure = model_failure(error, model=step.name, timeout=timeout)
         end_step(step, failure, now=self._clock())
         if not self._client.records_spans:
             self.tracer.chat(step, model, started_ns)

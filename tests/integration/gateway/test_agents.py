@@ -306,9 +306,12 @@ def test_a_run_that_a_limit_stopped_is_429_and_not_worth_a_retry(
     gateway: RunningGateway, hosts: Hosts, caller: OpenAI
 ) -> None:
     gateway.route()
-    hosts(STABLE).respond = lambda _: RunResult(status="failed", error_type="cost_exceeded", error="too dear")
-    with pytest.raises(openai.RateLimitError, match="too dear") as raised:
+    told = "it is too dear\n  → raise it"
+    hosts(STABLE).respond = lambda _: RunResult(status="failed", error_type="cost_exceeded", error=told)
+    with pytest.raises(openai.RateLimitError, match=r"too dear \(raise it\)") as raised:
         ask(caller)
+    assert isinstance(raised.value.body, dict)
+    assert raised.value.body["reason"] == "cost_exceeded"
     assert raised.value.response.headers["x-should-retry"] == "false"
 
 
