@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -42,12 +42,16 @@ def schema_problem(schema: dict[str, Any], value: Any) -> str | None:
 
 def schema_check(schema: dict[str, Any]) -> Callable[[Any], str | None]:
     """:func:`schema_problem` of this schema, for many values."""
-    return partial(_first_problem, _validator(_ENCODER.encode(schema)))
+    validator = _validator(_ENCODER.encode(schema))
+    is_valid = validator.is_valid  # only looks whether there is an error, and nearly never there is
+
+    def problem_of(value: Any) -> str | None:
+        return None if is_valid(value) else _first_problem(validator, value)
+
+    return problem_of
 
 
 def _first_problem(validator: Any, value: Any) -> str | None:
-    if validator.is_valid(value):
-        return None  # as nearly all do, and this only looks whether there is an error
     for error in validator.iter_errors(value):
         place = ".".join(str(part) for part in error.instance_path)
         return f"{place}: {error.message}" if place else str(error.message)
