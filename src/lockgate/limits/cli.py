@@ -54,7 +54,7 @@ def simulate(
     traffic: Annotated[str, typer.Option("--traffic", help="How many times the recorded calls: x20.")] = "x1",
     iterations: Annotated[int, typer.Option("--iterations", min=1, help="Rounds of each run, of one recorded.")] = 1,
     day: Annotated[
-        str | None, typer.Option("--day", help="The day whose calls are played (UTC). Default: today.")
+        str | None, typer.Option("--day", help="The day whose calls are played, in limits.time_zone. Default: today.")
     ] = None,
     json: JsonFlag = False,
 ) -> None:
@@ -68,17 +68,19 @@ def simulate(
     from lockgate.limits.book import Caller
     from lockgate.limits.budgets import accounts_for
     from lockgate.limits.simulate import simulate as play
-    from lockgate.limits.windows import bounds, day_of
+    from lockgate.limits.windows import bounds, window_of
 
+    app = open_app()
+    zone = app.project.config.limits.time_zone or "UTC"
     try:
         times = float(traffic.lower().removeprefix("x"))
-        begin, end = bounds(day or day_of(open_app().clock()))
+        played = day or window_of(app.clock(), "day", zone).partition(" ")[0]
+        begin, end = bounds(f"{played} {zone}")
     except ValueError:
         wrong = ("--day", day, "write 2026-11-21") if day else ("--traffic", traffic, "write x20")
         raise InputError(f"{wrong[0]} is {wrong[1]!r}", remedy=wrong[2]) from None
     if not 0 < times < 1e6:
         raise InputError(f"--traffic is {traffic!r}", remedy="write a number above 0, such as x20")
-    app = open_app()
     deployed = app.ledger.deployed()
 
     def accounts(call: Any) -> list[Any]:
@@ -97,8 +99,8 @@ def simulate(
         )  # fmt: skip
 
     bill = play(app.accounting.calls(begin, end), times * iterations, accounts)
-    shown = {"day": day or day_of(begin), "traffic": times, "iterations": iterations, **_bill(bill)}
-    emit(shown, json, lambda: _draw_bill(bill, times, iterations))
+    shown = {"day": played, "time_zone": zone, "traffic": times, "iterations": iterations, **_bill(bill)}
+    emit(shown, json, lambda: _draw_bill(bill, times, iterations, zone))
     if bill.denied:
         raise typer.Exit(1)
 
@@ -277,7 +279,7 @@ def _bill(bill: Bill) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _draw_bill(bill: Bill, traffic: float, iterations: int) -> None:
+def _draw_bill(bill: Bill, traffic: float, iterations: int, zone: str) -> None:
     out = console()
     out.print(f"{bill.calls:,} calls are recorded, and cost {show_usd(bill.recorded)}.", markup=False)
     out.print(
@@ -290,7 +292,7 @@ def _draw_bill(bill: Bill, traffic: float, iterations: int) -> None:
             (
                 f"{stop.account} {stop.window}".strip(), show_usd(stop.cap), stop.tenant, stop.agent or "–",
                 f"{stop.calls:,.0f}", show_usd(stop.nano),
-                datetime.fromtimestamp(stop.first_at, ZoneInfo("UTC")).strftime("%H:%M UTC"),
+                f"{datetime.fromtimestamp(stop.first_at, ZoneInfo(zone)):%H:%M} {zone}",
             )
             for stop in bill.stops
         ]  # fmt: skip

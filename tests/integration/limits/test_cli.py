@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import msgspec
 import pytest
@@ -108,6 +110,20 @@ def recorded(project: Path) -> None:
     opened.spans.close()
     opened.ledger.persist(opened.holds)
     opened.holds.close()
+
+
+@pytest.mark.usefixtures("recorded")
+def test_the_day_that_is_played_is_the_one_that_the_caps_are_of(project: Path) -> None:
+    now = datetime.now(UTC)
+    zone = "Pacific/Kiritimati" if now.hour >= 10 else "Pacific/Pago_Pago"  # where it is another day just now
+    (project / "lockgate.yaml").write_text(f"project: p\nlimits: {{time_zone: {zone}}}\n")
+
+    def played(*options: str) -> tuple[str, int]:
+        bill = msgspec.json.decode(runner.invoke(app, ["budgets", "simulate", "--json", *options]).output)
+        return bill["day"], bill["calls"]
+
+    assert played() == (f"{now.astimezone(ZoneInfo(zone)):%Y-%m-%d}", 10)
+    assert played("--day", f"{now:%Y-%m-%d}") == (f"{now:%Y-%m-%d}", 0)
 
 
 @pytest.mark.usefixtures("recorded")
