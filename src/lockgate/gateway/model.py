@@ -8,7 +8,7 @@ from lockgate.runs import Arm, Origin
 from lockgate.versions.model import AgentSettings, VersionRef
 
 
-class Identity(msgspec.Struct, frozen=True, kw_only=True):
+class Identity(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
     """Who is calling: an API key, or a run that calls back under its run token."""
 
     key_id: str

@@ -40,6 +40,17 @@ def origin_of(headers: Any, identity: Identity) -> Origin:
     )
 
 
+def says_nothing(headers: Any) -> bool:
+    """Whether no header says what :func:`origin_of` looks for: then a call counts for what its caller's others do."""
+    said = headers.get
+    return (
+        said("x-lockgate-session") is None
+        and said("x-lockgate-task") is None
+        and said("x-lockgate-labels") is None
+        and said(TAGS) is None
+    )
+
+
 def cache_wish(headers: Any) -> Literal["", "bypass", "refresh"]:
     """``bypass``: neither look into the cache nor keep; ``refresh``: do not look, but keep. Raises InputError for
     another word: who mistypes one would be answered from the cache."""

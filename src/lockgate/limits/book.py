@@ -29,7 +29,7 @@ _BUDGETS: tuple[tuple[str, Period | None, Unit], ...] = (
 _LONGEST = 96  # characters of a caller's own name for something; what is longer is known by its digest
 
 
-class Caller(msgspec.Struct, frozen=True, kw_only=True):
+class Caller(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
     """Whom a call is for: what its limits are looked up by."""
 
     tenant: str

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import struct
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import msgspec
@@ -22,7 +24,7 @@ from lockgate.gateway.calls.call import Call
 from lockgate.gateway.directory import Directory
 from lockgate.gateway.exchange import Exchange
 from lockgate.gateway.model import Identity
-from lockgate.gateway.origins import name_of, origin_of
+from lockgate.gateway.origins import name_of, origin_of, says_nothing
 from lockgate.gateway.routes import Routes
 from lockgate.limits import actions
 from lockgate.limits.book import Book, Caller
@@ -42,6 +44,7 @@ PAYER = "payer"
 
 _KNOWN = 1024  # callers of which that is kept
 _NOTHING_SAID = RunAllowance()
+_number_of = struct.Struct(">q").unpack
 
 
 class HeaderRun(NamedTuple):
@@ -58,6 +61,7 @@ class Payer(NamedTuple):
 
     caller: Caller
     run: RunLimits | None
+    own: Sequence[Account]  # the run's
     same: Account | None  # counts the run's calls that are like this one, where loops are looked for
 
 
@@ -90,6 +94,7 @@ class Budgets:
         self._book = book or _no_limits
         self._leases = leases
         self._known: dict[tuple[str, Caller], _Known] = {}
+        self._silent: dict[tuple[Identity, str], Payer] = {}  # by model, of calls whose headers say nothing
         self.mark_sent = holds.mark_sent
 
     def admit(self, call: Call) -> None:
@@ -114,7 +119,7 @@ class Budgets:
             model = f"{attempt.target.provider.name}/{attempt.model}"
             if model != caller.model:
                 caller = msgspec.structs.replace(caller, model=model)
-        accounts, rates = self._accounts(identity, payer, caller)
+        accounts, rates = self._accounts(identity, payer, caller, now)
         if not is_first:
             rates = ()
         if payer.same is not None and is_first:
@@ -143,9 +148,9 @@ class Budgets:
     ) -> Hold:
         """Hold an amount that is no model call's, on every budget in USD that the caller's calls count for; what else
         it counts for is added to ``attributes``."""
-        payer = self._payer_of(exchange, identity, "", attributes, {})
-        accounts = [one for one in self._accounts(identity, payer, payer.caller)[0] if one.unit == "usd"]
-        return self._holds.hold(accounts, amount, now=self._clock(), tag=_tag(span_id))
+        payer, now = self._payer_of(exchange, identity, "", attributes, {}), self._clock()
+        accounts = [one for one in self._accounts(identity, payer, payer.caller, now)[0] if one.unit == "usd"]
+        return self._holds.hold(accounts, amount, now=now, tag=_tag(span_id))
 
     def limits_of(
         self, exchange: Exchange, identity: Identity, model: str, attributes: dict[str, Any]
@@ -154,7 +159,7 @@ class Budgets:
         counts for is added to ``attributes``."""
         payer = self._payer_of(exchange, identity, model, attributes, {})
         attributes["lockgate.agent"] = payer.caller.agent
-        return self._accounts(identity, payer, payer.caller)
+        return self._accounts(identity, payer, payer.caller, self._clock())
 
     async def lease(self, needed: LeaseNeeded) -> None:
         """Ask the store for a larger slice of the caps that :meth:`hold` found too little leased of."""
@@ -172,8 +177,10 @@ class Budgets:
 
     # --- who pays ---------------------------------------------------------------------------------------------
 
-    def _accounts(self, identity: Identity, payer: Payer, caller: Caller) -> tuple[Sequence[Account], Sequence[Rate]]:
-        now, environment = self._clock(), identity.environment
+    def _accounts(
+        self, identity: Identity, payer: Payer, caller: Caller, now: float
+    ) -> tuple[Sequence[Account], Sequence[Rate]]:
+        environment = identity.environment
         book, directory = self._book(environment), self._directory
         known = self._known.get((environment, caller))
         if (
@@ -189,7 +196,7 @@ class Budgets:
             self._known[environment, caller] = known
         if payer.run is None:
             return known.accounts, known.rates
-        return [*run_accounts(payer.run), *known.accounts], known.rates
+        return [*payer.own, *known.accounts], known.rates
 
     def _look_up(self, environment: str, caller: Caller, book: Book, now: float) -> _Known:
         settings, routes, agent = self._directory.settings, self._directory.routes, caller.agent
@@ -214,6 +221,37 @@ class Budgets:
         return payer
 
     def _payer_of(
+        self,
+        exchange: Exchange,
+        identity: Identity,
+        model: str,
+        attributes: dict[str, Any],
+        fields: Mapping[str, msgspec.Raw],
+    ) -> Payer:
+        headers = exchange.headers
+        named = own = None
+        if identity.run is None:
+            named, own = headers.get("x-lockgate-agent"), headers.get("x-lockgate-run")
+        if named is not None or own is not None or not says_nothing(headers):
+            payer = self._find_payer(exchange, identity, model, attributes, fields)
+        else:
+            silent = self._silent.get((identity, model))
+            if silent is None:
+                silent = self._find_payer(exchange, identity, model, attributes, fields)
+                if len(self._silent) >= _KNOWN:
+                    self._silent.clear()
+                self._silent[identity, model] = silent
+            payer = silent
+        caller = payer.caller
+        if caller.session is not None:
+            attributes["session.id"] = caller.session
+        if caller.task is not None:
+            attributes["lockgate.task"] = caller.task
+        if caller.labels:
+            attributes["lockgate.labels"] = list(caller.labels)
+        return payer
+
+    def _find_payer(
         self,
         exchange: Exchange,
         identity: Identity,
@@ -248,12 +286,6 @@ class Budgets:
                     window = SAME + like.hexdigest()
                     same = Account(name=f"run:{run_id}", window=window, cap=allowed.max_repeats, unit="calls")
                 attributes["lockgate.run.named"] = run_id
-        if origin.session is not None:
-            attributes["session.id"] = origin.session
-        if origin.task is not None:
-            attributes["lockgate.task"] = origin.task
-        if origin.labels:
-            attributes["lockgate.labels"] = list(origin.labels)
         caller = Caller(
             tenant=identity.tenant,
             key=origin.key,
@@ -264,7 +296,7 @@ class Budgets:
             labels=origin.labels,
             key_limits=origin.key_limits,
         )
-        return Payer(caller, run, same)
+        return Payer(caller, run, () if run is None else run_accounts(run), same)
 
     def _check_run(self, call: Call, run: RunLimits) -> None:
         fields, headers = call.request.fields, call.exchange.headers
@@ -297,7 +329,7 @@ class Budgets:
 
 
 def _tag(span_id: bytes) -> int:
-    return int.from_bytes(span_id, "big", signed=True)
+    return int(_number_of(span_id)[0])
 
 
 def _no_limits(environment: str) -> Book:
@@ -337,8 +369,11 @@ def refused_headers(refused: LimitExceeded, rates: Sequence[Rate]) -> list[tuple
 
 
 def _three(unit: str, limit: float, remaining: int, reset: float) -> list[tuple[str, str]]:
-    return [
-        (f"x-ratelimit-limit-{unit}", f"{limit:g}"),
-        (f"x-ratelimit-remaining-{unit}", str(max(0, remaining))),
-        (f"x-ratelimit-reset-{unit}", f"{reset:.3f}s"),
-    ]
+    stated, remaining_name, reset_name = _fixed(unit, limit)
+    return [stated, (remaining_name, str(remaining if remaining > 0 else 0)), (reset_name, f"{reset:.3f}s")]
+
+
+@lru_cache(maxsize=1024)
+def _fixed(unit: str, limit: float) -> tuple[tuple[str, str], str, str]:
+    """What is the same each time: the header of the limit itself, and the names of the other two."""
+    return (f"x-ratelimit-limit-{unit}", f"{limit:g}"), f"x-ratelimit-remaining-{unit}", f"x-ratelimit-reset-{unit}"
