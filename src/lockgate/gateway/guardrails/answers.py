@@ -30,6 +30,14 @@ def decoded(body: bytes) -> Any:
         raise UpstreamError("the provider's answer cannot be checked: it is no JSON", sent=True) from wrong
 
 
+def checked_body(dialect: str, body: bytes, whole: Whole) -> bytes:
+    """The answer with its texts checked: the same bytes where nothing had to change."""
+    answer = decoded(body)
+    checked = checked_answer(dialect, answer, whole)
+    # Written with escapes: UTF-8 has no way to write half of a surrogate pair.
+    return body if checked == answer else json.dumps(checked, separators=(",", ":")).encode()
+
+
 def checked_answer(dialect: str, answer: Any, whole: Whole) -> Any:
     """The decoded answer with its texts checked: what the model said, thought, and wants tools to be called with."""
     if not isinstance(answer, dict):

@@ -13,7 +13,7 @@ from lockgate.errors import Blocked, LockgateError, UpstreamError
 from lockgate.gateway.calls.call import Call
 from lockgate.gateway.calls.seams import StreamGuard, TryAgain
 from lockgate.gateway.guardrails import canaries, entities, schemas
-from lockgate.gateway.guardrails.answers import checked_answer, decoded
+from lockgate.gateway.guardrails.answers import checked_body
 from lockgate.gateway.guardrails.metrics import GuardMetrics
 from lockgate.gateway.guardrails.model import Outcome
 from lockgate.gateway.guardrails.policy import Guard, Policy, compile_policy
@@ -289,10 +289,7 @@ def _needs_all(guard: Guard) -> bool:
 
 
 def _checked_body(dialect: str, body: bytes, policy: Policy, outcomes: list[Outcome]) -> bytes:
-    """The answer with its texts checked: the same bytes where nothing had to change."""
-    answer = decoded(body)
-    checked = checked_answer(dialect, answer, lambda text: Chain(policy.output, outcomes).whole(text))
-    return body if checked == answer else json.dumps(checked, ensure_ascii=False, separators=(",", ":")).encode()
+    return checked_body(dialect, body, lambda text: Chain(policy.output, outcomes).whole(text))
 
 
 def _first_content(answer: dict[str, Any]) -> str:
