@@ -144,9 +144,9 @@ class Gateway:
             log.exception("request %s failed", exchange.request_id)
             exchange.fail(LockgateError(f"an internal error; request {exchange.request_id}"))
         finally:
-            exchange.end()
             if self._logs_requests:
                 _log_request(exchange)
+            await exchange.end()
 
     async def end_runs(self, seconds: float) -> None:
         """Take nothing new but the calls of runs, until the runs under way have ended or ``seconds`` are over."""

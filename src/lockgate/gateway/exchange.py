@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import re
 import time
@@ -27,6 +28,9 @@ BODY_SECONDS = 60.0
 """Seconds a client may take to send it."""
 SEND_SECONDS = 60.0
 """Seconds a client may leave a chunk unread."""
+MANY = 8
+"""Requests under way from which on what the calls of one round of the event loop write goes out together at its end.
+The first of it wakes whoever reads it, which takes longer than the writing; for the rest it is awake."""
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
@@ -51,6 +55,7 @@ class Rooms:
     """One worker's. Bodies whose length nobody declared, and those of clients that are not known (yet), have less."""
 
     def __init__(self, known: int = 256 * 1024 * 1024, others: int = 64 * 1024 * 1024) -> None:
+        self.requests = 0  # under way
         self.known = Room(known)
         self.others = Room(others)
 
@@ -65,14 +70,16 @@ class Exchange:
     """One HTTP request, its identity in traces, and the way back to the client."""
 
     __slots__ = (
-        "_held", "_room", "answered", "headers", "method", "parent_id", "path", "protocol", "query", "reply_headers",
-        "request_id", "rooms", "started_ns", "status", "trace_id", "watchman",
+        "_answer", "_held", "_room", "answered", "headers", "method", "parent_id", "path", "protocol", "query",
+        "reply_headers", "request_id", "rooms", "started_ns", "status", "trace_id", "watchman",
     )  # fmt: skip
 
     def __init__(self, scope: Any, protocol: Any, watchman: Watchman, rooms: Rooms) -> None:
         self.protocol = protocol
         self.watchman = watchman
         self.rooms = rooms
+        rooms.requests += 1
+        self._answer: tuple[int, Headers, bytes] | None = None
         self._room: Room | None = None
         self._held = 0
         self.answered = False
@@ -142,11 +149,18 @@ class Exchange:
         room.taken += size
         self._held += size
 
-    def end(self) -> None:
-        """The request is over: its body makes room for others."""
+    async def end(self) -> None:
+        """The request is over: its body makes room for others, and an answer that has waited goes out."""
         if self._room is not None:
             self._room.taken -= self._held
             self._room, self._held = None, 0
+        try:
+            if self._answer is not None:
+                with contextlib.suppress(asyncio.CancelledError):  # the call is over, and settled
+                    await asyncio.sleep(0)
+                self.protocol.response_bytes(*self._answer)
+        finally:
+            self.rooms.requests -= 1
 
     async def chunks(self, limit: int) -> AsyncIterator[bytes]:
         """The body as it comes; raises as :meth:`body` does, the deadline being each chunk's."""
@@ -172,6 +186,11 @@ class Exchange:
                 raise TooLarge(f"the body has more than {limit} bytes")
             yield bytes(part)
 
+    @property
+    def in_company(self) -> bool:
+        """Whether what is written for it had better wait for the end of this round of the event loop."""
+        return self.rooms.requests >= MANY
+
     # --- the response -----------------------------------------------------------------------------------------
 
     def respond(self, status: int, headers: Headers, body: bytes) -> None:
@@ -180,7 +199,10 @@ class Exchange:
         headers.append(("x-request-id", self.request_id))
         if self.reply_headers:
             headers += self.reply_headers
-        self.protocol.response_bytes(status, headers, body)
+        if self.in_company:
+            self._answer = status, headers, body
+        else:
+            self.protocol.response_bytes(status, headers, body)
 
     def respond_json(self, status: int, value: Any, headers: Headers | None = None) -> None:
         self.respond(status, [("content-type", "application/json"), *(headers or [])], msgspec.json.encode(value))

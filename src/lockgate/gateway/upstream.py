@@ -122,13 +122,14 @@ class Upstream:
         timeout: float,
         stream: bool = False,
         confirm: bool = False,
+        in_company: bool = False,
     ) -> Answer:
         """Send one request and wait for the headers of its answer.
 
         ``timeout`` is seconds for all of it, or for a stream between two chunks. Raises :class:`UpstreamError`
         with ``sent=False`` only when surely nothing left this machine. ``confirm`` sends the body when the other
         side has said that it is there (HTTP's ``100 Continue``): a process that dies before has not got it; it takes
-        a body that is whole. One that comes in parts is sent as they come.
+        a body that is whole. One that comes in parts is sent as they come. ``in_company``: see :meth:`Wire.ask`.
         """
         session = self._session
         if session is None:
@@ -136,20 +137,27 @@ class Upstream:
         until = monotonic() + (STREAM_SECONDS if stream else timeout)
         if self._wire is not None and isinstance(body, bytes | None) and not confirm:
             received: Received | aiohttp.ClientResponse
-            received = await self._ask(self._wire, method, url, headers, body or b"", timeout)
+            received = await self._ask(self._wire, method, url, headers, body or b"", timeout, in_company)
         else:
             received = await self._ask_by_session(session, method, url, headers, body, timeout, stream, confirm)
         return Answer(received, self._watchman, until, timeout)
 
     async def _ask(
-        self, wire: Wire, method: str, url: URL, headers: Mapping[str, str], body: bytes, timeout: float
+        self,
+        wire: Wire,
+        method: str,
+        url: URL,
+        headers: Mapping[str, str],
+        body: bytes,
+        timeout: float,
+        in_company: bool,
     ) -> Received:
         connection = received = None
         try:
             with self._watchman.expect(timeout):
                 place = wire.place(url)
                 connection = await wire.connect(place, min(CONNECT_SECONDS, timeout / 2))
-                received = await wire.ask(connection, place, method, headers, body)
+                received = await wire.ask(connection, place, method, headers, body, in_company)
             return received
         except FAILURES as failure:
             raise _before_headers(failure, url, timeout, connected=connection is not None) from failure

@@ -78,18 +78,23 @@ class Wire:
         return await self._connector.connect(place.request, [], limit)
 
     async def ask(
-        self, connection: Any, place: Place, method: str, headers: Mapping[str, str], body: bytes
+        self, connection: Any, place: Place, method: str, headers: Mapping[str, str], body: bytes, in_company: bool
     ) -> Received:
-        """Send the request, and wait for the headers of its answer. The connection is the caller's to close."""
+        """Send the request, and wait for the headers of its answer. The connection is the caller's to close.
+
+        ``in_company``: it leaves at the end of this round of the event loop, with those of the other calls.
+        """
         protocol = connection.protocol
         protocol.set_response_params(skip_payload=method == "HEAD", read_until_eof=True)
         head = _head(method, place, headers, len(body))
         write = connection.transport.write
-        if len(body) <= _AT_ONCE:
-            write(head + body)
-        else:
+        if len(body) > _AT_ONCE:
             write(head)
             write(body)
+        elif in_company:
+            self._loop.call_soon(write, head + body)
+        else:
+            write(head + body)
         while True:
             message, content = await protocol.read()
             if message.code >= 200 or message.code == 101:  # else there is more to come

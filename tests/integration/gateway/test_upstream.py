@@ -279,6 +279,19 @@ async def test_connections_are_used_again(client: Upstream) -> None:
     server.close()
 
 
+async def test_requests_in_company_are_answered_each(client: Upstream) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(OK)
+        await writer.drain()
+
+    async def ask(url: URL) -> bytes:
+        answer = await client.send("POST", url, headers={}, body=b"{}", timeout=TIMEOUT, in_company=True)
+        return await answer.read()
+
+    async with serving(serve) as url:
+        assert await asyncio.gather(*(ask(url) for _ in range(20))) == [b"ok"] * 20
+
+
 async def test_a_unix_socket_is_spoken_to_and_its_absence_means_not_sent(tmp_path: Path) -> None:
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from lockgate.errors import TooLarge, Unavailable
-from lockgate.gateway.exchange import SMALL_BODY, ClientGone, Exchange, Rooms, Watchman, _Watch
+from lockgate.gateway.exchange import MANY, SMALL_BODY, ClientGone, Exchange, Rooms, Watchman, _Watch
 
 
 class Protocol:
@@ -140,10 +140,10 @@ async def test_large_bodies_have_so_much_room_and_no_more(declared: int | None, 
     await second.body()
     with pytest.raises(Unavailable, match="no room"):
         await third.body()
-    third.end()
+    await third.end()
     assert getattr(rooms, room).taken == 2 * LARGE
-    first.end()
-    first.end()
+    await first.end()
+    await first.end()
     assert getattr(rooms, room).taken == LARGE
     await exchange().body()
 
@@ -158,3 +158,56 @@ async def test_a_body_of_undeclared_length_ends_at_the_limit() -> None:
     sent = Sent(b"x" * 10, b"y", declared=None)
     with pytest.raises(TooLarge):
         await Exchange(sent, sent, Watchman(), Rooms()).body(10)
+
+
+class Answered(Sent):
+    """A request's connection that notes its answer."""
+
+    def __init__(self, answers: list[bytes]) -> None:
+        super().__init__(declared=None)
+        self.answers = answers
+
+    def response_bytes(self, status: int, headers: object, body: bytes) -> None:
+        self.answers.append(body)
+
+
+async def test_an_answer_goes_out_at_once_where_few_are_under_way() -> None:
+    answers: list[bytes] = []
+    request, rooms = Answered(answers), Rooms()
+    exchange = Exchange(request, request, Watchman(), rooms)
+    exchange.respond(200, [], b"yes")
+    assert answers == [b"yes"]
+    await exchange.end()
+    assert answers == [b"yes"]
+    assert rooms.requests == 0
+
+
+async def test_the_answers_of_many_go_out_together() -> None:
+    answers: list[bytes] = []
+    request, rooms = Answered(answers), Rooms()
+    when_made: list[int] = []
+
+    async def serve(number: int) -> None:
+        exchange = Exchange(request, request, Watchman(), rooms)
+        await asyncio.sleep(0)
+        exchange.respond(200, [], b"%d" % number)
+        when_made.append(len(answers))
+        await exchange.end()
+
+    await asyncio.gather(*(serve(number) for number in range(MANY + 2)))
+    assert when_made == [0] * (MANY + 2)
+    assert answers == [b"%d" % number for number in range(MANY + 2)]
+    assert rooms.requests == 0
+
+
+async def test_an_answer_that_waits_goes_out_although_its_task_is_cancelled() -> None:
+    answers: list[bytes] = []
+    request, rooms = Answered(answers), Rooms()
+    rooms.requests = MANY
+    exchange = Exchange(request, request, Watchman(), rooms)
+    exchange.respond(200, [], b"settled")
+    ending = asyncio.create_task(exchange.end())
+    await asyncio.sleep(0)
+    ending.cancel()
+    await ending
+    assert answers == [b"settled"]

@@ -146,6 +146,7 @@ class Passing:
                     body=body,
                     timeout=target.provider.timeout,
                     stream=request.stream,
+                    in_company=exchange.in_company,
                 )
         except UpstreamError as error:
             attempt.sent = error.sent
