@@ -9,7 +9,7 @@ import re
 import time
 from collections.abc import AsyncIterator
 from random import getrandbits
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -58,6 +58,13 @@ class Rooms:
         self.requests = 0  # under way
         self.known = Room(known)
         self.others = Room(others)
+
+
+class Ends(NamedTuple):
+    """When a call has to be over, and what its client is told then."""
+
+    at: float  # of the monotonic clock
+    error: LockgateError
 
 
 class Transport(Protocol):
@@ -238,15 +245,16 @@ class Exchange:
         except (RuntimeError, TimeoutError) as gone:
             raise ClientGone from gone
 
-    def watch(self) -> _Watch:
-        """Cancel the running task when the client leaves.
+    def watch(self, ends: Ends | None = None) -> _Watch:
+        """Cancel the running task when the client leaves, or when the time of ``ends`` comes before any of an answer
+        has gone out.
 
             with exchange.watch():
                 answer = await upstream.send(...)
 
-        Ends in :class:`ClientGone`, also when the upstream has not sent its headers yet.
+        Ends in :class:`ClientGone` or in the error of ``ends``, also when the upstream has not sent its headers yet.
         """
-        return _Watch(self.watchman, self.protocol)
+        return _Watch(self, ends)
 
 
 def _left(cancelled: asyncio.CancelledError) -> BaseException:
@@ -256,11 +264,13 @@ def _left(cancelled: asyncio.CancelledError) -> BaseException:
 
 
 class _Watch(Wait):
-    __slots__ = ("_gone", "_protocol")
+    __slots__ = ("_ends", "_exchange", "_gone", "_is_over")
 
-    def __init__(self, watchman: Watchman, protocol: Any) -> None:
-        super().__init__(watchman)
-        self._protocol = protocol
+    def __init__(self, exchange: Exchange, ends: Ends | None = None) -> None:
+        super().__init__(exchange.watchman)
+        self._exchange = exchange
+        self._ends = ends
+        self._is_over = False
         self._gone: Any = None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: object) -> None:
@@ -271,8 +281,11 @@ class _Watch(Wait):
 
     def look(self, now: float) -> None:
         if self._gone is None:
-            self._gone = self._protocol.client_disconnect()
+            self._gone = self._exchange.protocol.client_disconnect()
             self._gone.add_done_callback(self.cancel)
+        if self._ends is not None and now >= self._ends.at and not (self._cancelled or self._exchange.answered):
+            self._is_over = True
+            self.cancel()
 
     def meaning(self) -> Exception:
-        return ClientGone()
+        return self._ends.error if self._is_over and self._ends is not None else ClientGone()

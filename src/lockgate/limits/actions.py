@@ -99,6 +99,12 @@ def check(
             raise _ends(budget, reason, key, f"has {used:g} {what}, and {setting} is {most_allowed:g}")
 
 
+def out_of_time(budget: ActionBudget) -> LimitExceeded:
+    """What a call meets that is under way when the time of its run is over."""
+    key = setting_of(f"run:{budget.run_id}", "max_seconds")
+    return _ends(budget, "time_exceeded", key, f"is out of time: max_seconds is {budget.max_seconds:g}")
+
+
 def _ends(budget: ActionBudget, reason: str, key: str, message: str) -> LimitExceeded:
     return LimitExceeded(
         f"the run {budget.run_id!r} {message}",

@@ -131,6 +131,19 @@ def test_a_run_named_by_a_header_ends_with_a_typed_reason(gateway: RunningGatewa
     assert ask("deep", depth="2") == (429, "depth_exceeded")
 
 
+def test_a_call_ends_with_the_time_of_the_run_that_a_header_names(
+    gateway: RunningGateway, model: FakeModelServer
+) -> None:
+    limit(gateway, runs={"max_seconds": 0.3})
+    model.pause()
+    try:
+        status, answered, body = gateway.ask(gateway.key(), headers={"x-lockgate-run": "slow"})
+    finally:
+        model.resume()
+    assert (status, error(body)["reason"]) == (429, "time_exceeded")
+    assert answered["x-should-retry"] == "false"
+
+
 def test_a_run_that_asks_the_same_again_and_again_is_stopped(gateway: RunningGateway) -> None:
     limit(gateway, runs={"max_repeats": 3})
     key = gateway.key()

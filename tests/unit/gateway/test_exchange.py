@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from time import monotonic
 
 import pytest
 
-from lockgate.errors import TooLarge, Unavailable
-from lockgate.gateway.exchange import MANY, SMALL_BODY, ClientGone, Exchange, Rooms, Watchman, _Watch
+from lockgate.errors import LimitExceeded, TooLarge, Unavailable
+from lockgate.gateway.exchange import MANY, SMALL_BODY, ClientGone, Ends, Exchange, Rooms, Watchman
 
 
 class Protocol:
@@ -21,6 +22,10 @@ class Protocol:
     def client_disconnect(self) -> asyncio.Future[None]:
         self.watched.set()
         return self.left
+
+
+def exchange_of(protocol: Protocol) -> Exchange:
+    return Exchange(Sent(declared=None), protocol, Watchman(), Rooms())
 
 
 async def leave_when_watched(protocol: Protocol) -> None:
@@ -45,7 +50,7 @@ async def test_a_wait_that_is_over_in_time_leaves_nothing_behind() -> None:
 async def test_a_client_that_leaves_ends_the_wait() -> None:
     protocol = Protocol()
     leaving = asyncio.create_task(leave_when_watched(protocol))
-    with pytest.raises(ClientGone), _Watch(Watchman(), protocol):
+    with pytest.raises(ClientGone), exchange_of(protocol).watch():
         await asyncio.sleep(10)
     await leaving
     task = asyncio.current_task()
@@ -54,11 +59,25 @@ async def test_a_client_that_leaves_ends_the_wait() -> None:
 
 
 async def test_the_client_leaving_within_a_deadline_is_not_taken_for_the_deadline() -> None:
-    protocol, watchman = Protocol(), Watchman()
+    protocol = Protocol()
+    exchange = exchange_of(protocol)
     leaving = asyncio.create_task(leave_when_watched(protocol))
-    with pytest.raises(ClientGone), _Watch(watchman, protocol), watchman.expect(10):
+    with pytest.raises(ClientGone), exchange.watch(), exchange.watchman.expect(10):
         await asyncio.sleep(10)
     await leaving
+
+
+async def test_a_watch_ends_with_its_time() -> None:
+    over = LimitExceeded("the run is out of time", limit="run:r")
+    with pytest.raises(LimitExceeded, match="out of time"), exchange_of(Protocol()).watch(Ends(monotonic(), over)):
+        await asyncio.sleep(10)
+
+
+async def test_the_end_of_its_time_does_not_cut_off_an_answer_that_has_begun() -> None:
+    exchange = exchange_of(Protocol())
+    exchange.answered = True
+    with exchange.watch(Ends(monotonic(), LimitExceeded("the run is out of time", limit="run:r"))):
+        await asyncio.sleep(0.15)
 
 
 async def test_a_cancellation_from_elsewhere_stays_one() -> None:

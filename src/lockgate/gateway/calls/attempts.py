@@ -84,7 +84,8 @@ class Attempts:
                 return await self._passing.give(attempt, answer, may_switch=not last, keep=keep)
             except (asyncio.CancelledError, ClientGone):
                 if attempt is not None:
-                    attempt.error_type = "client_gone"
+                    is_over = call.ends is not None and time.monotonic() >= call.ends.at
+                    attempt.error_type = "time_exceeded" if is_over else "client_gone"
                 raise
             except TryAgain as again:
                 if repaired:

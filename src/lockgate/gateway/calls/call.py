@@ -10,7 +10,7 @@ import msgspec
 
 from lockgate.errors import Unavailable
 from lockgate.gateway.calls.seams import Meter
-from lockgate.gateway.exchange import Exchange
+from lockgate.gateway.exchange import Ends, Exchange
 from lockgate.gateway.model import Identity
 from lockgate.gateway.protocols.dialect import Passage
 from lockgate.gateway.protocols.model import Outcome, Request
@@ -39,7 +39,7 @@ class Call:
     ``attributes`` (of its spans) and ``headers`` (of its answer) at any time."""
 
     __slots__ = (
-        "agent", "attempt", "attempts", "attributes", "cost", "exchange", "headers", "identity", "model",
+        "agent", "attempt", "attempts", "attributes", "cost", "ends", "exchange", "headers", "identity", "model",
         "notes", "outcome", "provider", "request", "run", "was_routed",
     )  # fmt: skip
 
@@ -58,6 +58,7 @@ class Call:
         self.attempt: Attempt | None = None
         self.cost: Nano = 0
         self.outcome = Outcome()
+        self.ends: Ends | None = None  # when its run is out of time
         self.was_routed = False  # whether ``provider`` and ``model`` are other ones than were asked for
         if run is not None and exchange.trace_id.hex() != run.trace_id:
             exchange.trace_id, exchange.parent_id = bytes.fromhex(run.trace_id), None

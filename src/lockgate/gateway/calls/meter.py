@@ -12,6 +12,7 @@ import hashlib
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from time import monotonic
 from typing import Any, NamedTuple
 
 import msgspec
@@ -22,7 +23,7 @@ from lockgate.gateway import switches
 from lockgate.gateway.access import check_agent, check_tools
 from lockgate.gateway.calls.call import Call
 from lockgate.gateway.directory import Directory
-from lockgate.gateway.exchange import Exchange
+from lockgate.gateway.exchange import Ends, Exchange
 from lockgate.gateway.model import Identity
 from lockgate.gateway.origins import name_of, origin_of, says_nothing
 from lockgate.gateway.routes import Routes
@@ -326,6 +327,8 @@ class Budgets:
             now = self._clock()
             seconds = now - self._holds.began((f"run:{run.run_id}", "", "calls"), now)
         actions.check(budget, made, seconds=seconds, iteration=iteration, depth=depth)
+        if token is None:
+            call.ends = Ends(monotonic() + budget.max_seconds - seconds, actions.out_of_time(budget))
 
 
 def _tag(span_id: bytes) -> int:

@@ -80,7 +80,7 @@ class Proxy:
         try:
             self._meter.admit(call)
             admitted = True
-            with exchange.watch():
+            with exchange.watch(call.ends):
                 await self._serve(call)
         except ClientGone:
             if call.attempt is None:
