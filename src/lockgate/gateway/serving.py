@@ -60,8 +60,14 @@ def start(app: App, host: str, port: int, *, workers: int, drain: float, everyth
             environment={"LOCKGATE_HOME": str(app.home), lastgood.ENVIRONMENT: "1"},
             changed=store.watch(app.control) if everything else lambda: False,
             stop_seconds=max(STOP_SECONDS, drain + 10.0),
-            told=lambda: _refuse(listener, [stopped_mark(app.home, index) for index in range(workers)], drain),
+            told=lambda: _refuse(listener, take_none, drain),
         )
+
+        def take_none() -> bool:
+            alive = supervisor.pids()
+            names = [(f"gateway-{index}", stopped_mark(app.home, index)) for index in range(workers)]
+            return all(name not in alive or mark.exists() for name, mark in names)
+
         try:
             supervisor.run(each=_announce(url, supervisor))
         finally:
@@ -122,14 +128,14 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
         yield listener
 
 
-def _refuse(listener: socket.socket, stopped: list[Path], seconds: float) -> None:
-    """Let new connections be refused, in every process, as soon as no worker takes any: else they would wait for one
+def _refuse(listener: socket.socket, take_none: Callable[[], bool], seconds: float) -> None:
+    """Let new connections be refused, in every process, as soon as the workers take none: else they would wait for one
     that never does. Not sooner: runs under way make their calls over new connections, and a worker whose socket ends
     while it takes connections does not end by itself."""
 
     def wait() -> None:
         deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline and not all(mark.exists() for mark in stopped):
+        while time.monotonic() < deadline and not take_none():
             time.sleep(0.02)
         time.sleep(0.1)
         with suppress(OSError):  # not every system knows this; or all have ended
