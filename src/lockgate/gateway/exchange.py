@@ -9,7 +9,7 @@ import re
 import time
 from collections.abc import AsyncIterator
 from random import getrandbits
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -60,11 +60,12 @@ class Rooms:
         self.others = Room(others)
 
 
-class Ends(NamedTuple):
+class Ends(msgspec.Struct):
     """When a call has to be over, and what its client is told then."""
 
     at: float  # of the monotonic clock
     error: LockgateError
+    cut: bool = False  # whether the call was ended by it
 
 
 class Transport(Protocol):
@@ -264,13 +265,12 @@ def _left(cancelled: asyncio.CancelledError) -> BaseException:
 
 
 class _Watch(Wait):
-    __slots__ = ("_ends", "_exchange", "_gone", "_is_over")
+    __slots__ = ("_ends", "_exchange", "_gone")
 
     def __init__(self, exchange: Exchange, ends: Ends | None = None) -> None:
         super().__init__(exchange.watchman)
         self._exchange = exchange
         self._ends = ends
-        self._is_over = False
         self._gone: Any = None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: object) -> None:
@@ -284,8 +284,8 @@ class _Watch(Wait):
             self._gone = self._exchange.protocol.client_disconnect()
             self._gone.add_done_callback(self.cancel)
         if self._ends is not None and now >= self._ends.at and not (self._cancelled or self._exchange.answered):
-            self._is_over = True
+            self._ends.cut = True
             self.cancel()
 
     def meaning(self) -> Exception:
-        return self._ends.error if self._is_over and self._ends is not None else ClientGone()
+        return self._ends.error if self._ends is not None and self._ends.cut else ClientGone()

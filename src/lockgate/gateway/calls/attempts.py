@@ -84,8 +84,8 @@ class Attempts:
                 return await self._passing.give(attempt, answer, may_switch=not last, keep=keep)
             except (asyncio.CancelledError, ClientGone):
                 if attempt is not None:
-                    is_over = call.ends is not None and time.monotonic() >= call.ends.at
-                    attempt.error_type = "time_exceeded" if is_over else "client_gone"
+                    is_cut = call.ends is not None and call.ends.cut
+                    attempt.error_type = "time_exceeded" if is_cut else "client_gone"
                 raise
             except TryAgain as again:
                 if repaired:
