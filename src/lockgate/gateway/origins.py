@@ -41,13 +41,15 @@ def origin_of(headers: Any, identity: Identity) -> Origin:
 
 
 def says_nothing(headers: Any) -> bool:
-    """Whether no header says what :func:`origin_of` looks for: then a call counts for what its caller's others do."""
+    """Whether no header says what a call counts for: then it counts for what its caller's others do."""
     said = headers.get
     return (
         said("x-lockgate-session") is None
         and said("x-lockgate-task") is None
         and said("x-lockgate-labels") is None
         and said(TAGS) is None
+        and said("x-lockgate-agent") is None
+        and said("x-lockgate-run") is None
     )
 
 

@@ -229,20 +229,14 @@ class Budgets:
         attributes: dict[str, Any],
         fields: Mapping[str, msgspec.Raw],
     ) -> Payer:
-        headers = exchange.headers
-        named = own = None
-        if identity.run is None:
-            named, own = headers.get("x-lockgate-agent"), headers.get("x-lockgate-run")
-        if named is not None or own is not None or not says_nothing(headers):
+        is_silent = says_nothing(exchange.headers)
+        payer = self._silent.get((identity, model)) if is_silent else None
+        if payer is None:
             payer = self._find_payer(exchange, identity, model, attributes, fields)
-        else:
-            silent = self._silent.get((identity, model))
-            if silent is None:
-                silent = self._find_payer(exchange, identity, model, attributes, fields)
+            if is_silent:
                 if len(self._silent) >= _KNOWN:
                     self._silent.clear()
-                self._silent[identity, model] = silent
-            payer = silent
+                self._silent[identity, model] = payer
         caller = payer.caller
         if caller.session is not None:
             attributes["session.id"] = caller.session
