@@ -7,7 +7,6 @@ import contextlib
 import logging
 import re
 import time
-from collections.abc import AsyncIterator
 from random import getrandbits
 from typing import Any, Protocol
 
@@ -60,12 +59,16 @@ class Rooms:
         self.others = Room(others)
 
 
-class Ends(msgspec.Struct):
+class Ends:
     """When a call has to be over, and what its client is told then."""
 
-    at: float  # of the monotonic clock
-    error: LockgateError
-    cut: bool = False  # whether the call was ended by it
+    __slots__ = ("at", "cut", "error")
+
+    def __init__(self, at: float, error: LockgateError) -> None:
+        self.at = at  # of the monotonic clock
+        self.error = error
+        self.cut = False
+        """Whether the call was ended by it."""
 
 
 class Transport(Protocol):
@@ -147,7 +150,7 @@ class Exchange:
         except RuntimeError as gone:  # what RSGI raises when the connection breaks
             raise ClientGone from gone
         except asyncio.CancelledError as gone:
-            raise _left(gone) from None
+            raise why_cancelled(gone) from None
 
     def _hold(self, room: Room, size: int) -> None:
         if room.taken + size > room.most:
@@ -169,30 +172,6 @@ class Exchange:
                 self.protocol.response_bytes(*self._answer)
         finally:
             self.rooms.requests -= 1
-
-    async def chunks(self, limit: int) -> AsyncIterator[bytes]:
-        """The body as it comes; raises as :meth:`body` does, the deadline being each chunk's."""
-        declared = self.headers.get("content-length")
-        if declared is not None and declared.isdecimal() and int(declared) > limit:
-            raise TooLarge(f"the body has {declared} bytes; at most {limit} are taken")
-        parts = aiter(self.protocol)
-        taken = 0
-        while True:
-            try:
-                with self.watchman.expect(BODY_SECONDS):
-                    part = await anext(parts)
-            except StopAsyncIteration:
-                return
-            except TimeoutError as late:
-                raise InputError(f"the body stopped coming for {BODY_SECONDS:g} seconds") from late
-            except RuntimeError as gone:  # as in body()
-                raise ClientGone from gone
-            except asyncio.CancelledError as gone:
-                raise _left(gone) from None
-            taken += len(part)
-            if taken > limit:
-                raise TooLarge(f"the body has more than {limit} bytes")
-            yield bytes(part)
 
     @property
     def in_company(self) -> bool:
@@ -258,7 +237,7 @@ class Exchange:
         return _Watch(self, ends)
 
 
-def _left(cancelled: asyncio.CancelledError) -> BaseException:
+def why_cancelled(cancelled: asyncio.CancelledError) -> BaseException:
     """The server cancels what waits for a body, not the task that does, when the client leaves in the middle of it."""
     task = asyncio.current_task()
     return ClientGone() if task is not None and not task.cancelling() else cancelled

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 from lockgate.errors import InputError
 from lockgate.gateway.batches.asking import PROVIDER, Asking
+from lockgate.gateway.batches.incoming import chunks
 from lockgate.gateway.batches.lines import MAX_LINE, BatchInput, Check, Counted, model_asked
 from lockgate.gateway.batches.multipart import (
     Event,
@@ -75,7 +76,7 @@ class Upload:
         """The body, its first bytes when the provider is known."""
         waiting = bytearray()  # what is known to go on, but not yet where to
         look = _FirstLine()
-        async for chunk in self._exchange.chunks(MAX_UPLOAD):
+        async for chunk in chunks(self._exchange, MAX_UPLOAD):
             written = bytearray()
             for event in self._parts.feed(chunk):
                 if self.provider or not isinstance(event, FileData | FileEnd):

@@ -11,6 +11,7 @@ from lockgate.errors import InputError, NotFound, UpstreamError
 from lockgate.gateway.batches import store
 from lockgate.gateway.batches.asking import PROVIDER, Asking, Reply, pass_on
 from lockgate.gateway.batches.desk import Desk
+from lockgate.gateway.batches.incoming import chunks
 from lockgate.gateway.batches.multipart import boundary_of
 from lockgate.gateway.batches.store import File, PartedUpload
 from lockgate.gateway.batches.upload import BATCH
@@ -69,7 +70,7 @@ class Uploads:
 
         async def passing() -> AsyncIterator[bytes]:
             try:
-                async for chunk in exchange.chunks(MAX_PART):
+                async for chunk in chunks(exchange, MAX_PART):
                     yield chunk
             except BaseException as error:
                 broken.append(error)

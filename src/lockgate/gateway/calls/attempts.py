@@ -74,7 +74,7 @@ class Attempts:
         while True:
             last = at + 1 == len(plan)
             attempt: Attempt | None = None
-            failure: UpstreamError | Declined
+            failure: UpstreamError | Declined | None = None
             try:
                 attempt = await self.begin(call, plan[at], without)
                 if attempt.target.provider.hedge_after is None:
@@ -91,7 +91,6 @@ class Attempts:
                 if repaired:
                     raise UpstreamError("an answer was to be asked for more than twice", sent=True) from again
                 repaired, call.request = True, again.request
-                continue
             except Declined as declined:
                 failure = declined.with_traceback(None)  # it would keep alive what the attempt had in hand
                 assert attempt is not None
@@ -109,14 +108,16 @@ class Attempts:
                         self._give_up(*earlier)
                         return None
                     at += 1
-                    continue
-                if not isinstance(error, UpstreamError):
+                elif isinstance(error, UpstreamError):
+                    failure = error.with_traceback(None)
+                    trouble = Trouble(error.sent)
+                else:
                     raise
-                failure = error.with_traceback(None)
-                trouble = Trouble(error.sent)
             finally:
                 if attempt is not None:
                     self.end(attempt)
+            if failure is None:  # the same step with a mended request, or another step
+                continue
             earlier = attempt, failure
             verdict: Verdict = "next" if isinstance(failure, Busy) else retries.verdict(trouble)
             if attempt is not None and verdict != "stop" and retry < attempt.target.provider.retries:

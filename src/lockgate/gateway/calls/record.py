@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from time import time_ns
-from typing import Any
-
-import msgspec
+from typing import Any, NamedTuple
 
 from lockgate.gateway.calls.call import Attempt, Call
 from lockgate.money import to_usd
@@ -18,7 +16,7 @@ Kind = tuple[str, str, str, str, str | None]
 """Operation, provider, the provider's name for the model, environment, agent: what many calls have in common."""
 
 
-class _Common(msgspec.Struct, frozen=True, kw_only=True):
+class _Common(NamedTuple):
     """What is the same on every attempt of a kind, made once."""
 
     name: str
