@@ -452,3 +452,55 @@ def test_a_providers_own_headers_go_with_each_request(
     sent = model.requests[-1].headers
     assert (sent["x-portkey-provider"], sent["x-portkey-api-key"]) == ("openai", "pk-12345678")
     assert "x-portkey-config" not in sent  # a caller does not choose what is behind the upstream
+
+
+# --- the time of a run ----------------------------------------------------------------------------------------
+
+
+class Admitting:
+    """A worker's meter that keeps the calls which it let in."""
+
+    def __init__(self, meter: Any) -> None:
+        self.calls: list[Any] = []
+        self._meter = meter
+
+    def admit(self, call: Any) -> None:
+        self._meter.admit(call)
+        self.calls.append(call)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._meter, name)
+
+
+@pytest.mark.parametrize(("asked", "model_name"), [("chat", OPENAI), ("chat", CLAUDE), ("messages", CLAUDE)])
+def test_a_stream_that_has_begun_ends_with_the_time_of_its_run(
+    gateway: RunningGateway, model: FakeModelServer, clients: Clients, monkeypatch: pytest.MonkeyPatch,
+    asked: str, model_name: str,
+) -> None:  # fmt: skip
+    assert gateway.worker is not None
+    meter = Admitting(gateway.worker._proxy._meter)
+    monkeypatch.setattr(gateway.worker._proxy, "_meter", meter)
+    model.respond = lambda _: Reply(text="word " * 2000, chunk_latency=0.05)
+    options: Any = {"model": model_name, "max_tokens": 4000, "messages": ASK, "stream": True}
+    options["extra_headers"] = {"x-lockgate-run": "long"}
+    stream: Any = (
+        clients.openai.chat.completions.create(**options)
+        if asked == "chat"
+        else clients.anthropic.messages.create(**options)
+    )
+
+    def take() -> None:
+        for number, _ in enumerate(stream):
+            if number == 3:  # it has begun: now its time is over
+                meter.calls[0].ends.at = 0.0
+
+    with pytest.raises((openai.APIError, anthropic.APIError), match="out of time") as ended:
+        take()
+    told: Any = ended.value.body
+    told = told.get("error", told)
+    assert (told["code"], told["reason"]) == ("limit_exceeded", "time_exceeded")
+    model.wait_for_disconnects(1)
+    span = gateway.spans()[0]
+    shown = json.loads(span.attributes)
+    assert (shown["error.type"], shown["lockgate.cost_is_bound"]) == ("time_exceeded", True)
+    assert settled(gateway) == span.cost_nano > 4000 * 2000

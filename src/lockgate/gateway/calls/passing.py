@@ -10,7 +10,7 @@ from lockgate.gateway.calls.call import Attempt
 from lockgate.gateway.calls.masked import masked
 from lockgate.gateway.calls.retries import UNKNOWN_OUTCOME, seconds_to_wait
 from lockgate.gateway.calls.seams import Guards
-from lockgate.gateway.calls.stream import KEPT_BYTES, Stream, passed_headers
+from lockgate.gateway.calls.stream import KEPT_BYTES, Cut, Stream, passed_headers
 from lockgate.gateway.exchange import Headers
 from lockgate.gateway.protocols.answers import document
 from lockgate.gateway.protocols.model import Outcome
@@ -197,21 +197,20 @@ class Passing:
             return await self._pass_answer(attempt, answer, keep)
         guard = self._guards.on_stream(call) if self._guards is not None else None
         stream = Stream(attempt, answer, self._metrics, guard, may_switch=may_switch, keep=keep)
-        first_token = attempt.target.provider.first_token_timeout
         try:
-            if first_token is not None:
-                try:
-                    with exchange.watchman.expect(max(0.0, first_token - attempt.seconds_to_headers)):
-                        await stream.run(until_begun=True)
-                except TimeoutError as late:
-                    raise _no_output(attempt, first_token) from late
-            await stream.run()
+            if call.ends is None:
+                await self._run(attempt, stream)
+            else:
+                with Cut(exchange, call.ends):
+                    await self._run(attempt, stream)
         except LockgateError as error:
             if not exchange.answered:
                 raise
             # The status has gone out: the error is the stream's last event.
+            answer.close()
             error.message = attempt.target.masked(error.message)
-            attempt.error_type, attempt.error = error.code, error.message
+            is_cut = call.ends is not None and call.ends.cut
+            attempt.error_type, attempt.error = "time_exceeded" if is_cut else error.code, error.message
             await exchange.send(stream.open(), call.request.dialect.error_event(error))
         outcome = attempt.outcome
         if outcome.error is not None:
@@ -220,6 +219,16 @@ class Passing:
         if stream.kept is not None and attempt.error_type is None and outcome.usage is not None:
             return b"".join(stream.kept), kind or "text/event-stream"
         return None
+
+    async def _run(self, attempt: Attempt, stream: Stream) -> None:
+        first_token = attempt.target.provider.first_token_timeout
+        if first_token is not None:
+            try:
+                with attempt.call.exchange.watchman.expect(max(0.0, first_token - attempt.seconds_to_headers)):
+                    await stream.run(until_begun=True)
+            except TimeoutError as late:
+                raise _no_output(attempt, first_token) from late
+        await stream.run()
 
     async def _declined(self, attempt: Attempt, answer: Answer) -> Declined:
         """The provider said no. Its words go to the client, but not the key, nor what would be taken for ours."""

@@ -8,9 +8,10 @@ import time
 from lockgate.errors import UpstreamError
 from lockgate.gateway.calls.call import Attempt
 from lockgate.gateway.calls.seams import StreamGuard
-from lockgate.gateway.exchange import Headers, Transport
+from lockgate.gateway.exchange import Ends, Exchange, Headers, Transport
 from lockgate.gateway.protocols.model import Outcome
 from lockgate.gateway.upstream import Answer
+from lockgate.gateway.watchman import Wait
 from lockgate.telemetry.metrics import GenAI
 
 STREAM_BYTES = 64 * 1024 * 1024
@@ -118,6 +119,26 @@ class Stream:
 
     def _broke_off(self, error: str) -> UpstreamError:
         return UpstreamError(f"provider {self._attempt.target.provider.name!r} broke off: {error}", sent=True)
+
+
+class Cut(Wait):
+    """Ends a stream that has begun to go out when the time of its run is over, with the error that says so. Before it
+    has begun, whoever watches the call does."""
+
+    __slots__ = ("_ends", "_exchange")
+
+    def __init__(self, exchange: Exchange, ends: Ends) -> None:
+        super().__init__(exchange.watchman)
+        self._exchange = exchange
+        self._ends = ends
+
+    def look(self, now: float) -> None:
+        if now >= self._ends.at and self._exchange.answered and not self._cancelled:
+            self._ends.cut = True
+            self.cancel()
+
+    def meaning(self) -> Exception:
+        return self._ends.error
 
 
 def _last(guard: StreamGuard, rest: bytes) -> bytes:
