@@ -139,11 +139,12 @@ class Charges:
                 .values(corrected_at=now, used_nano=used.nano, used_tokens=used.tokens)
             )
             machine = found[0].machine
+            at = None if found[0].reason == store.LOST else found[0].at
             for key, charged in found[0].parts:
                 amount = {"usd": used.nano, "tokens": used.tokens}.get(key[2])
                 if amount is None:
                     continue
-                store.adjust(connection, key, machine, amount - charged)
+                store.adjust(connection, key, machine, amount - charged, at=at)
                 if machine == self._ledger.machine:
                     self._table.adjust(key, amount - charged)
                 else:

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
+from sqlalchemy import Connection
 
 from lockgate.clock import Clock, system
 from lockgate.limits import store
 from lockgate.limits.budgets import as_set, daily_caps
+from lockgate.limits.burn import faded, of_its_life, part
 from lockgate.limits.holdtable import HoldTable
 from lockgate.limits.model import Account, Balance, Key
 from lockgate.limits.refusals import SAME
-from lockgate.limits.store import Kept
 from lockgate.limits.windows import day_of, seconds_left
 from lockgate.settings import store as settings_store
 from lockgate.settings.model import Snapshot
@@ -36,9 +38,6 @@ WINDOW_GRACE_SECONDS = 3600.0
 
 SESSION_IDLE_SECONDS = 1800.0
 """A session that was idle for so long is over, and its budget with it."""
-
-BURN_HALF_LIFE = 600.0
-"""Seconds after which a cost counts half as much in the rate at which a budget is spent."""
 
 RUN_KEPT_SECONDS = 30 * 86_400.0
 """How long the ledger keeps a run's totals."""
@@ -59,7 +58,6 @@ class Ledger:
         self._clock = clock
         self._lock = lock
         self._written: dict[Key, int] = {}
-        self._burn: dict[Key, tuple[float, float]] = {}
 
     @contextmanager
     def turn(self) -> Iterator[None]:
@@ -120,8 +118,8 @@ class Ledger:
             ]
             changed = [balance for balance in changed if not balance.window.startswith(SAME)]
             if changed:
-                burn = {balance.key: self._burns(balance, now) for balance in changed}
                 with self._control.write() as connection:
+                    burn = self._burns(connection, changed, now)
                     store.upsert(connection, changed, at=now, machine=self.machine, burn=burn)
                     if finished:
                         store.forget_runs(connection, now - RUN_KEPT_SECONDS)
@@ -129,17 +127,20 @@ class Ledger:
         table.drop(finished)
         for key in leaving:
             self._written.pop(key, None)
-            self._burn.pop(key, None)
         table.drop_rates(now)
         return len(changed)
 
-    def _burns(self, balance: Balance, now: float) -> float:
-        """How fast the account is spent from, units a second: costs weigh half as much after each half-life."""
-        before, at = self._burn.get(balance.key, (0.0, now))
-        spent = balance.settled - self._written.get(balance.key, balance.settled if not self._written else 0)
-        rate = before * 2 ** ((at - now) / BURN_HALF_LIFE) + max(0, spent) * 0.6931471805599453 / BURN_HALF_LIFE
-        self._burn[balance.key] = (rate, now)
-        return rate
+    def _burns(self, connection: Connection, changed: Sequence[Balance], now: float) -> dict[Key, float]:
+        """How fast each account is spent from, units a second. The ledger tells what that was before: any process may
+        have corrected it since."""
+        lasting = [balance for balance in changed if not _is_passing(balance)]
+        before = {row.key: row for row in store.of_names(connection, {one.account for one in lasting}, self.machine)}
+        rates = {}
+        for balance in lasting:
+            row = before.get(balance.key)
+            was, rate = (0, 0.0) if row is None else (row.settled, faded(row.burn, row.updated_at, now))
+            rates[balance.key] = rate + part(max(0, balance.settled - was), now, now)
+        return rates
 
     def _without_running(self, idle: list[Balance]) -> list[Balance]:
         """All but the runs that go on, however long their last model call was ago."""
@@ -183,11 +184,11 @@ class Ledger:
             before = found.get(row.key)
             total = row.settled + (0 if before is None else before.settled)
             found[row.key] = row.balance(total) if before is None else msgspec.structs.replace(before, settled=total)
-        for key, charged in batches:
-            if key in found:
-                one = found[key]
-                amount = min(charged, one.settled)
-                found[key] = msgspec.structs.replace(one, settled=one.settled - amount, held=one.held + amount)
+        for batch in batches:
+            if batch.key in found:
+                one = found[batch.key]
+                amount = min(batch.amount, one.settled)
+                found[batch.key] = msgspec.structs.replace(one, settled=one.settled - amount, held=one.held + amount)
         for account in (*daily_caps(deployed, day or (lambda _: day_of(now))), *capped):
             balance = found.get(account.key) or Balance(
                 account=account.name, window=account.window, cap=None, settled=0, held=0, unit=account.unit
@@ -205,22 +206,19 @@ class Ledger:
             }
 
     def burning(self) -> dict[Key, float]:
-        """How fast each budget is being spent, units a second, over all machines."""
+        """How fast each budget is being spent, units a second, over all machines; what is held for batches is not."""
         now = self._clock()
         with self._control.read() as connection:
             kept = store.in_windows(connection, now)
-        rates: dict[Key, float] = {}
+            batches = store.open_batches(connection)
+        held: dict[tuple[Key, str], float] = defaultdict(float)
+        for batch in batches:
+            held[batch.key, batch.machine] += part(batch.amount, batch.at, now)
+        rates: dict[Key, float] = defaultdict(float)
         for row in kept:
-            rates[row.key] = rates.get(row.key, 0.0) + burn_now(row, now)
+            rate = faded(row.burn, row.updated_at, now) - held[row.key, row.machine]
+            rates[row.key] += of_its_life(rate, row.created_at, now)
         return rates
-
-
-def burn_now(row: Kept, now: float) -> float:
-    """A row's rate as it is now; a young account's is taken for that of its life, of a minute at least: a few calls in
-    a second are no sign of as many in each."""
-    rate = row.burn * 2 ** ((row.updated_at - now) / BURN_HALF_LIFE)
-    seen = 1 - 2 ** -(max(60.0, now - row.created_at) / BURN_HALF_LIFE)
-    return rate / seen
 
 
 def _is_passing(balance: Balance) -> bool:

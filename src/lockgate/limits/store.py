@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import msgspec
 from sqlalchemy import Connection, and_, case, delete, func, or_, select, update
 
+from lockgate.limits.burn import part
 from lockgate.limits.model import Balance, Key, Unit
 from lockgate.limits.windows import seconds_left, window_of
 from lockgate.storage.schema import deployments, ledger, machines, runs, uncertain_charges
@@ -46,10 +47,16 @@ def upsert(
     )
 
 
-def adjust(connection: Connection, key: Key, machine: str, change: int) -> None:
-    """Correct a settled total by ``change``; it does not go below nothing."""
+def adjust(connection: Connection, key: Key, machine: str, change: int, *, at: float | None = None) -> None:
+    """Correct a settled total by ``change``; it does not go below nothing. ``at``: when what is corrected was spent,
+    for the rate of spending; None when it never was part of that."""
     total = ledger.c.settled + change
-    connection.execute(update(ledger).where(*_is(key, machine)).values(settled=case((total < 0, 0), else_=total)))
+    values: dict[str, Any] = {"settled": case((total < 0, 0), else_=total)}
+    if at is not None:
+        for row in of_account(connection, key):
+            if row.machine == machine:
+                values["burn"] = max(0.0, row.burn + part(change, at, row.updated_at))
+    connection.execute(update(ledger).where(*_is(key, machine)).values(values))
 
 
 def in_windows(connection: Connection, now: float, machine: str | None = None) -> list[Kept]:
@@ -74,6 +81,16 @@ def since(connection: Connection, begin: float, machine: str | None = None) -> l
 def named(connection: Connection, account: str) -> list[Kept]:
     """Everything kept under one account's name."""
     return _kept(connection, ledger.c.account == account)
+
+
+def of_names(connection: Connection, accounts: Collection[str], machine: str) -> list[Kept]:
+    """One machine's rows of all these accounts."""
+    names = sorted(accounts)
+    found: list[Kept] = []
+    for start in range(0, len(names), _MANY):
+        some = ledger.c.account.in_(names[start : start + _MANY])
+        found += _kept(connection, some & (ledger.c.machine == machine))
+    return found
 
 
 def of_account(connection: Connection, key: Key) -> list[Kept]:
@@ -134,11 +151,25 @@ def end_lease(connection: Connection, key: Key, machine: str) -> None:
     connection.execute(update(ledger).where(*_is(key, machine)).values(granted=ledger.c.settled))
 
 
-def open_batches(connection: Connection) -> list[tuple[Key, int]]:
+class BatchCharge(NamedTuple):
+    """What stands on one account for a batch that has not ended."""
+
+    key: Key
+    amount: int
+    machine: str
+    at: float
+
+
+def open_batches(connection: Connection) -> list[BatchCharge]:
     """What stands on accounts for batches that have not ended."""
-    open_ones = (uncertain_charges.c.reason == BATCH, uncertain_charges.c.corrected_at.is_(None))
-    found = connection.execute(select(uncertain_charges.c.parts).where(*open_ones)).scalars()
-    return [((account, window, unit), amount) for parts in found for account, window, unit, amount in parts]
+    charges = uncertain_charges.c
+    wanted = select(charges.parts, charges.machine, charges.at)
+    found = connection.execute(wanted.where(charges.reason == BATCH, charges.corrected_at.is_(None)))
+    return [
+        BatchCharge((account, window, unit), amount, row.machine, row.at)
+        for row in found
+        for account, window, unit, amount in row.parts
+    ]
 
 
 def see_machine(connection: Connection, machine: str, now: float) -> None:

@@ -10,9 +10,11 @@ from sqlalchemy import insert, update
 
 from lockgate.errors import LimitExceeded
 from lockgate.limits import store
+from lockgate.limits.charges import Charge, Charges, Used
 from lockgate.limits.holdtable import HoldTable
 from lockgate.limits.model import Account
 from lockgate.limits.service import RUN_IDLE_SECONDS, RUN_KEPT_SECONDS, WINDOW_GRACE_SECONDS, Ledger
+from lockgate.limits.store import BATCH
 from lockgate.storage import schema
 from lockgate.storage.engine import Database
 from lockgate.testing import FakeClock
@@ -209,3 +211,53 @@ def test_a_deployed_agents_cap_shows_before_anything_is_spent(
     assert (unspent.account, unspent.window, unspent.left) == ("agent:prod:triage", DAY, 2_500_000_000)
     spend(table, clock, Account(name=AGENT.name, window=DAY, cap=None), amount=500_000_000)
     assert [balance.left for balance in ledger.balances(table)] == [2_000_000_000]
+
+
+def an_hour(ledger: Ledger) -> float:
+    """What the rate is of the agent's budget, an hour."""
+    return ledger.burning()[AGENT.key] * HOUR
+
+
+def charged(control: Database, ledger: Ledger, table: HoldTable, clock: FakeClock, reason: str, amount: int) -> Charges:
+    """Spend so much on a call of which nobody knows what it used."""
+    spend(table, clock, AGENT, amount=amount)
+    ledger.persist(table)
+    charges = Charges(control, ledger, table, clock)
+    with control.write() as connection:
+        charges.keep(connection, Charge("a" * 16, clock(), reason, ((AGENT.key, amount),), 0))
+    return charges
+
+
+def test_what_is_spent_an_hour_follows_a_correction(control: Database, table: HoldTable, clock: FakeClock) -> None:
+    ledger = Ledger(control, clock)
+    charges = charged(control, ledger, table, clock, "no_usage", 800)
+    clock.advance(60)
+    before = an_hour(ledger)
+    charges.correct("a" * 16, Used(200, 0))
+    assert an_hour(ledger) == pytest.approx(before / 4)
+    ledger.persist(table)
+    spend(table, clock, AGENT, amount=1)
+    for other in (ledger, Ledger(control, clock)):  # neither who wrote the charge down nor a new process takes it back
+        other.persist(table)
+        assert an_hour(other) == pytest.approx(before / 4, rel=0.02)
+
+
+def test_a_correction_that_comes_late_takes_nothing_from_what_was_spent_since(
+    control: Database, table: HoldTable, clock: FakeClock
+) -> None:
+    ledger = Ledger(control, clock)
+    charges = charged(control, ledger, table, clock, "no_usage", 800)
+    clock.advance(3 * HOUR)
+    spend(table, clock, AGENT, amount=100)
+    ledger.persist(table)
+    before = an_hour(ledger)
+    charges.correct("a" * 16, Used(0, 0))
+    assert an_hour(ledger) == pytest.approx(before, rel=0.01)
+
+
+def test_what_is_held_for_a_batch_is_not_spent(control: Database, table: HoldTable, clock: FakeClock) -> None:
+    ledger = Ledger(control, clock)
+    charges = charged(control, ledger, table, clock, BATCH, 800)
+    assert an_hour(ledger) == pytest.approx(0.0, abs=1e-6)
+    charges.correct("a" * 16, Used(200, 0))
+    assert an_hour(ledger) > 0
