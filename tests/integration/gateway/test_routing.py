@@ -29,6 +29,7 @@ USED = Usage(input_tokens=1000, output_tokens=500)
 def project_folder(project_folder: Path) -> Path:
     (project_folder / "prices.yaml").write_text(
         "fake: {fake-model: {input: 10.0, output: 20.0}, small: {input: 1.0, output: 2.0}}\n"
+        "strict: {fake-model: {input: 1.0, output: 2.0}}\n"
     )
     return project_folder
 
@@ -169,6 +170,30 @@ def test_openai_gets_a_key_and_servers_that_merely_speak_like_it_do_not() -> Non
     request = Chat().read(b'{"model": "openai/x", "messages": [{"role": "user", "content": "hi"}]}')
     assert prefix.hinted(request, "openai", "api.openai.com", "sha256:ab").decoded("prompt_cache_key") == "sha256:ab"
     assert prefix.hinted(request, "openai", "127.0.0.1", "sha256:ab") is request
+
+
+@pytest.mark.parametrize("own", [None, "mine"])
+def test_a_fallback_is_not_given_the_key_that_was_added_for_openai(
+    gateway: RunningGateway, model: FakeModelServer, monkeypatch: pytest.MonkeyPatch, own: str | None
+) -> None:
+    monkeypatch.setattr(prefix, "OPENAI", "localhost")
+    fake = gateway.app.project.config.providers["fake"]
+    providers = {
+        "fake": fake.model_copy(update={"base_url": model.base_url.replace("127.0.0.1", "localhost"), "retries": 0}),
+        "strict": fake.model_copy(update={"base_url": model.base_url}),
+    }
+    gateway.app.project.config = gateway.app.project.config.model_copy(update={"providers": providers})
+    gateway.tenants(acme=TenantSpec.model_validate({"cache": True}))
+    answers = iter([failing(500, "no"), Reply(text="from the fallback")])
+    model.respond = lambda _: next(answers)
+    given = {} if own is None else {"prompt_cache_key": own}
+    status, _, body = gateway.ask(
+        gateway.key(), headers={"x-lockgate-fallbacks": "strict/fake-model"}, max_tokens=9, **given
+    )
+    assert (status, b"from the fallback" in body) == (200, True)
+    first, fallback = (request.body for request in model.requests)
+    assert own in (None, first["prompt_cache_key"])
+    assert fallback.get("prompt_cache_key") == own
 
 
 @pytest.mark.parametrize("of_agent", [False, True])

@@ -152,6 +152,8 @@ class Attempts:
         if target is None:  # the project file changed while this call waited for its place
             group.pool.leave(endpoint)
             raise Busy(f"provider {provider!r} was changed meanwhile", sent=False, retry_after=0.0)
+        if call.notes and self.router is not None:
+            self.router.directed(call, target.host)
         return Attempt(call, self._meter, target, model, passage, price, group.pool, endpoint)
 
     def end(self, attempt: Attempt) -> None:

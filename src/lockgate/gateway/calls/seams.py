@@ -119,6 +119,10 @@ class Router(Protocol):
         """May set ``call.provider`` and ``call.model``."""
         ...
 
+    def directed(self, call: Call, host: str) -> None:
+        """Each attempt of a call with notes, before it is made: it goes to this host."""
+        ...
+
     def settled(self, attempt: Attempt) -> None:
         """Each attempt, when it is over and settled, before it is written down."""
         ...

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import msgspec
 
+from lockgate.gateway.protocols import fields
 from lockgate.gateway.protocols.messages import with_prefix_marked
 from lockgate.gateway.protocols.model import Request
 
-_KEYED = {"prompt_cache_key"}
+OPENAI = "api.openai.com"
+_KEY = "prompt_cache_key"
 
 
 def hinted(request: Request, kind: str, host: str, key: str) -> Request:
@@ -24,6 +26,16 @@ def hinted(request: Request, kind: str, host: str, key: str) -> Request:
         return request.replaced(**changed) if changed else request
     if kind == "anthropic" and name == "chat":
         return msgspec.structs.replace(request, keeps_prefix=True)  # what is translated is marked then
-    if host == "api.openai.com" and name in ("chat", "responses") and not _KEYED & request.fields.keys():
-        return request.replaced(prompt_cache_key=key[:64])
+    if host == OPENAI and name in ("chat", "responses") and not is_keyed(request):
+        return request.replaced(**{_KEY: key[:64]})
     return request
+
+
+def is_keyed(request: Request) -> bool:
+    """Whether it carries OpenAI's key, its caller's own or one that :func:`hinted` added."""
+    return _KEY in request.fields
+
+
+def without_key(request: Request) -> Request:
+    """The request without OpenAI's key."""
+    return request.dialect.read(fields.encode({name: raw for name, raw in request.fields.items() if name != _KEY}))

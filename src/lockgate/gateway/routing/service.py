@@ -82,7 +82,16 @@ class Router:
 
     def _hint(self, call: Call, key: str) -> None:
         provider = self._provider_of(call)
-        call.request = prefix.hinted(call.request, provider.kind, URL(provider.base_url).host or "", key)
+        asked, host = call.request, URL(provider.base_url).host or ""
+        call.request = prefix.hinted(asked, provider.kind, host, key)
+        if prefix.is_keyed(call.request) and not prefix.is_keyed(asked):
+            call.notes["keyed for"] = host
+
+    def directed(self, call: Call, host: str) -> None:
+        """Take the hint out that was for another host: servers that merely speak alike may refuse it."""
+        if call.notes.get("keyed for", host) != host:
+            del call.notes["keyed for"]
+            call.request = prefix.without_key(call.request)
 
     def settled(self, attempt: Attempt) -> None:
         """Write down what the choice saved. ``attempt`` is over and settled."""
