@@ -39,3 +39,12 @@ def show_usd(nano: Nano) -> str:
     digits = Decimal(nano).scaleb(-9)
     places = max(2, 1 - digits.adjusted())
     return f"${digits:.{places}f}"
+
+
+def show_change(nano: Nano) -> str:
+    """What is added, or taken away.
+
+    >>> show_change(-4_200_000), show_change(12_500_000_000)
+    ('-$0.0042', '+$12.50')
+    """
+    return f"{'-' if nano < 0 else '+'}{show_usd(abs(nano))}"

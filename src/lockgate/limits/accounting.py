@@ -125,10 +125,12 @@ class Accounting:
         moving = {balance.key: balance.held for balance in self._table.balances()}
         for key, amount in self._charges.of_lost():
             moving[key] = moving.get(key, 0) + amount
+        untraced, corrected = self._charges.beside_spans()
         return compare(
             settled,
             self.calls(begin, now + 1),
-            self._charges.untraced(),
+            untraced,
+            corrected=corrected,
             moving=moving,
             since=now - days * DAY,
             now=now,

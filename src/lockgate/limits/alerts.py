@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lockgate.limits.model import Balance
 from lockgate.limits.reconcile import Line
-from lockgate.money import show_usd
+from lockgate.money import show_change, show_usd
 
 WARN_PERCENT = 70
 
@@ -56,8 +56,9 @@ def alert_message(balance: Balance) -> str:
 def reconcile_message(line: Line) -> str:
     """One line for an account whose calls add up to something else than was charged."""
     more = "more" if line.difference > 0 else "less"
+    since = f", corrected since by {show_change(line.corrected)}" if line.corrected else ""
     return (
         f"{line.account} ({line.window}): the ledger has {show_usd(abs(line.difference))} {more} than the spans: "
         f"settled {show_usd(line.settled)}, traced {show_usd(line.told)}, "
-        f"known without a trace {show_usd(line.untraced)}"
+        f"known without a trace {show_usd(line.untraced)}{since}"
     )

@@ -22,6 +22,9 @@ from lockgate.storage.engine import Database
 from lockgate.storage.schema import uncertain_charges
 from lockgate.storage.upsert import insert_into
 
+_WITHOUT_SPAN = ("died", store.BATCH, store.LOST)
+"""Why charges are uncertain whose calls left no span that tells their cost."""
+
 
 class Charge(NamedTuple):
     """One of them. ``parts`` are the accounts it stands on, and with how much."""
@@ -109,20 +112,25 @@ class Charges:
             uncertain_charges.c.corrected_at.is_(None),
         ]
 
-    def untraced(self) -> list[tuple[Key, int]]:
-        """What the accounts have that no span tells: for calls that left none, their charge (what they used, once
-        that is known); for the others, what a correction changed."""
-        found: list[tuple[Key, int]] = []
+    def beside_spans(self) -> tuple[list[tuple[Key, int]], list[tuple[Key, int]]]:
+        """What the accounts have that no span tells: what stands on them for calls that left none; and, of calls whose
+        span tells their bound, what the correction changed (less than nothing, as a rule)."""
+        untraced: list[tuple[Key, int]] = []
+        corrected: list[tuple[Key, int]] = []
         with self._control.read() as connection:
             for row in connection.execute(select(uncertain_charges)):
+                is_open = row.corrected_at is None
+                if row.reason == store.BATCH and not is_open:
+                    continue  # its span was made when it had ended, and tells what it used
                 for account, window, unit, charged in row.parts:
-                    if unit == "usd":
-                        stands = charged if row.corrected_at is None else row.used_nano
-                        # A batch's span is made when it has ended, and tells what it used.
-                        ended = stands if row.corrected_at is not None else 0
-                        traced = {"died": 0, store.LOST: 0, store.BATCH: ended}.get(row.reason, charged)
-                        found.append(((account, window, unit), stands - traced))
-        return found
+                    if unit != "usd":
+                        continue
+                    stands = charged if is_open else row.used_nano
+                    if row.reason in _WITHOUT_SPAN:
+                        untraced.append(((account, window, unit), stands))
+                    else:
+                        corrected.append(((account, window, unit), stands - charged))
+        return untraced, corrected
 
     def correct(self, charge_id: str, used: Used) -> None:
         """Charge what the call really used, in place of its bound; once. :class:`NotFound` when there is no such

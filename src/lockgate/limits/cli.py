@@ -12,7 +12,7 @@ from lockgate.console import JsonFlag, console, emit, group, table
 from lockgate.errors import InputError
 from lockgate.limits.alerts import taken_percent
 from lockgate.limits.model import Balance
-from lockgate.money import show_usd, to_nano, to_usd
+from lockgate.money import show_change, show_usd, to_nano, to_usd
 
 if TYPE_CHECKING:
     from lockgate.limits.reconcile import Line
@@ -111,7 +111,9 @@ def reconcile(
 ) -> None:
     """Hold the ledger against the spans, and correct charges whose true figure can be had by now.
 
-    It is done every night too; what does not agree is an alert. Exits with 1 when something does not.
+    The ledger is to have what the spans tell, what is charged for calls that left no span, and what became of charges
+    at their bound when they were corrected (a span keeps the bound). It is done every night too; what does not agree
+    is an alert. Exits with 1 when something does not.
 
     Example: lockgate budgets reconcile
     """
@@ -303,7 +305,7 @@ def _line(line: Line) -> dict[str, Any]:
     return {
         "account": line.account, "window": line.window, "settled_usd": to_usd(line.settled),
         "traced_usd": to_usd(line.told), "untraced_usd": to_usd(line.untraced),
-        "difference_usd": to_usd(line.difference), "agrees": line.agrees,
+        "corrected_usd": to_usd(line.corrected), "difference_usd": to_usd(line.difference), "agrees": line.agrees,
     }  # fmt: skip
 
 
@@ -313,9 +315,10 @@ def _draw_lines(lines: list[Line]) -> None:
         return
     rows = [
         (
-            line.account, line.window, show_usd(line.settled), show_usd(line.told), show_usd(line.untraced),
+            line.account, line.window, show_usd(line.settled), show_usd(line.told),
+            show_usd(line.untraced) if line.untraced else "", show_change(line.corrected) if line.corrected else "",
             "agrees" if line.agrees else f"differs by {show_usd(abs(line.difference))}",
         )
         for line in lines
     ]  # fmt: skip
-    table(("budget", "window", "ledger", "spans", "without a span", ""), rows)
+    table(("budget", "window", "ledger", "spans", "without a span", "corrected", ""), rows)

@@ -67,15 +67,21 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     untraced: int  # charged for calls that left no span, because their process died
     slack: int  # what may yet move: calls at the window's ends, and calls of this moment
     before: int = 0  # calls of before the account was first written down: they count if there was its limit already
+    corrected: int = 0  # what the true figures of calls changed whose spans tell their bound
+
+    @property
+    def apart(self) -> int:
+        """What the ledger has that the spans do not tell, and ought not to."""
+        return self.untraced + self.corrected
 
     @property
     def difference(self) -> int:
-        return self.settled - self.told - self.untraced
+        return self.settled - self.told - self.apart
 
     @property
     def told(self) -> int:
         """What the spans say: of the calls of before, as much as the ledger can have counted."""
-        return self.traced + min(self.before, max(0, self.settled - self.untraced - self.traced))
+        return self.traced + min(self.before, max(0, self.settled - self.apart - self.traced))
 
     @property
     def agrees(self) -> bool:
@@ -87,14 +93,16 @@ def compare(
     calls: Iterable[Paid],
     untraced: Iterable[tuple[Key, int]],
     *,
+    corrected: Iterable[tuple[Key, int]] = (),
     moving: Mapping[Key, int],
     since: float,
     now: float,
     lives: Mapping[Key, tuple[float, float]] | None = None,
 ) -> list[Line]:
     """The accounts of USD in windows that had not ended at ``since``. ``moving``: what is held of each just now;
-    ``untraced``: charges of calls without a span; ``lives``: when an account was first written down, and until when
-    calls counted on it (a limit may come and go inside of a window)."""
+    ``untraced``: charges of calls without a span; ``corrected``: changes to charges of calls that have one; ``lives``:
+    when an account was first written down, and until when calls counted on it (a limit may come and go inside of a
+    window)."""
     lives = lives or {}
     always = (0.0, float("inf"))
     before: dict[Key, int] = defaultdict(int)
@@ -116,9 +124,7 @@ def compare(
                             slack[name, one, "usd"] += call.cost_nano
                     elif now - call.at < 60.0:
                         slack[name, window, "usd"] += call.cost_nano
-    lost: dict[Key, int] = defaultdict(int)
-    for key, amount in untraced:
-        lost[key] += amount
+    lost, changed = _sums(untraced), _sums(corrected)
     lines = []
     for key in sorted(settled):
         account, window, unit = key
@@ -133,6 +139,14 @@ def compare(
                 untraced=lost[key],
                 slack=slack[key] + moving.get(key, 0),
                 before=before[key],
+                corrected=changed[key],
             )
         )
     return lines
+
+
+def _sums(amounts: Iterable[tuple[Key, int]]) -> defaultdict[Key, int]:
+    sums: defaultdict[Key, int] = defaultdict(int)
+    for key, amount in amounts:
+        sums[key] += amount
+    return sums

@@ -276,7 +276,8 @@ def test_a_charge_at_its_bound_is_corrected_by_what_the_provider_says_later(
     app.charges.correct_all(lambda _: Used(1_000_000, 700))
     [after] = [b.settled for b in app.holds.balances() if b.account == "tenant:dev:acme"]
     assert (after, app.charges.open()) == (1_000_000, [])
-    assert [line.agrees for line in app.accounting.reconcile()] == [True]
+    [line] = app.accounting.reconcile()
+    assert (line.agrees, line.told, line.untraced, line.corrected) == (True, before, 0, 1_000_000 - before)
 
 
 def test_calls_that_a_loop_is_watched_for_do_not_disturb_the_books(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from lockgate.limits.alerts import alert_message, crossing, taken_percent
+from lockgate.limits.alerts import alert_message, crossing, reconcile_message, taken_percent
 from lockgate.limits.model import Balance
+from lockgate.limits.reconcile import Line
 
 
 def balance(settled: int, held: int = 0, cap: int | None = 100, refused: int = 0, unit: str = "usd") -> Balance:
@@ -54,3 +55,20 @@ def test_the_message_has_the_arithmetic() -> None:
     assert alert_message(balance(100, unit="tokens", refused=1)).endswith(
         "100; 1 call was refused: it may have needed more than was left"
     )
+
+
+CENT = 10_000_000
+
+
+def test_a_difference_names_what_was_corrected() -> None:
+    line = Line(
+        account="a",
+        window="2026-11-18",
+        settled=7 * CENT,
+        traced=4 * CENT,
+        untraced=3 * CENT,
+        corrected=-2 * CENT,
+        slack=0,
+    )
+    assert (line.difference, line.agrees) == (2 * CENT, False)
+    assert reconcile_message(line).endswith("known without a trace $0.030, corrected since by -$0.020")
