@@ -412,6 +412,7 @@ class App:
             prices=self.prices,
             emit=self.spans.emit,
             clock=self.clock,
+            alert=self.alerts.raise_alert,
             metrics=metrics,
         )
 

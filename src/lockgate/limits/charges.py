@@ -22,8 +22,13 @@ from lockgate.storage.engine import Database
 from lockgate.storage.schema import uncertain_charges
 from lockgate.storage.upsert import insert_into
 
-_WITHOUT_SPAN = ("died", store.BATCH, store.LOST)
+_WITHOUT_SPAN = ("died", store.BATCH, store.BATCH_NO_USAGE, store.LOST)
 """Why charges are uncertain whose calls left no span that tells their cost."""
+
+
+def alert_key(charge_id: str) -> str:
+    """The key of the alert that says that somebody has to correct this one."""
+    return f"charge:{charge_id}"
 
 
 class Charge(NamedTuple):
@@ -31,7 +36,9 @@ class Charge(NamedTuple):
 
     id: str
     at: float
-    reason: str  # died | no_usage | batch (one that has not ended yet) | lost (a slice that a lost machine had leased)
+    reason: (
+        str  # died | no_usage | batch (not ended yet) | batch_no_usage | lost (a slice that a lost machine had leased)
+    )
     parts: tuple[tuple[Key, int], ...]
     tokens: int
     machine: str = ""  # on whose accounts, as read
@@ -105,7 +112,7 @@ class Charges:
     def _in_reach(self, connection: Connection) -> list[ColumnElement[bool]]:
         """Which charges can be corrected here: a living machine's table is out of others' reach."""
         living = store.living_machines(connection, self._clock() - store.LOST_SECONDS)
-        outlives = uncertain_charges.c.reason.in_((store.LOST, store.BATCH))
+        outlives = uncertain_charges.c.reason.in_((store.LOST, store.BATCH, store.BATCH_NO_USAGE))
         lost = and_(outlives, uncertain_charges.c.machine.not_in(living))
         return [
             or_(uncertain_charges.c.machine == self._ledger.machine, lost),
@@ -157,6 +164,12 @@ class Charges:
                     self._table.adjust(key, amount - charged)
                 else:
                     store.end_lease(connection, key, machine)
+
+    def leave_batch(self, connection: Connection, charge_id: str) -> None:
+        """A batch has ended, and what it used is not known: it is no longer held, it is spent."""
+        charge = uncertain_charges.c
+        is_open = (charge.id == charge_id, charge.reason == store.BATCH, charge.corrected_at.is_(None))
+        connection.execute(update(uncertain_charges).where(*is_open).values(reason=store.BATCH_NO_USAGE))
 
     def correct_all(self, figure: Callable[[Charge], Used | None]) -> int:
         """Ask for each what it used, and correct those of which that is known. Returns how many were."""

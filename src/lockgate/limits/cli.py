@@ -12,7 +12,7 @@ from lockgate.console import JsonFlag, console, emit, group, table
 from lockgate.errors import InputError
 from lockgate.limits.alerts import taken_percent
 from lockgate.limits.model import Balance
-from lockgate.money import show_change, show_usd, to_nano, to_usd
+from lockgate.money import Nano, show_change, show_usd, to_nano, to_usd
 
 if TYPE_CHECKING:
     from lockgate.limits.reconcile import Line
@@ -46,7 +46,8 @@ def show(
     if agent is not None and not shown:
         app.versions.locked(agent)  # an agent that does not exist is an error, one that spent nothing is not
     rows = [(balance, burning.get(balance.key, 0.0)) for balance in shown]
-    emit([_row(*row) for row in rows], json, lambda: _draw(rows))
+    at_bound = app.ledger.at_bound({balance.key for balance in shown})
+    emit([_row(*row) for row in rows], json, lambda: _draw(rows, *at_bound))
 
 
 @budgets.command("simulate")
@@ -131,9 +132,13 @@ def reconcile(
 def charges(json: JsonFlag = False) -> None:
     """List calls that were charged at their bound, because what they used is not known (yet).
 
+    The reason is no_usage (the answer did not say, or was cut off), died (the process that made the call), batch (it
+    has not ended yet), batch_no_usage (it ended, and does not say) or lost (a machine, with what it had leased).
+
     Example: lockgate budgets charges
     """
     from lockgate.bootstrap import open_app
+    from lockgate.limits.store import BATCH
 
     app = open_app()
     app.accounting.note()
@@ -151,7 +156,13 @@ def charges(json: JsonFlag = False) -> None:
 
     def render() -> None:
         columns = ("id", "reason", "charged", "accounts")
+        if not rows:
+            console().print("Nothing is charged at its bound.")
+            return
         table(columns, [(r["id"], r["reason"], f"${r['charged_usd']:.6f}", ", ".join(r["accounts"])) for r in rows])
+        if any(row["reason"] != BATCH for row in rows):
+            out = "Put in what the provider's bill has: lockgate budgets correct ID --usd …"
+            console().print(out, markup=False)
 
     emit(rows, json, render)
 
@@ -167,9 +178,11 @@ def correct(
     Example: lockgate budgets correct 4bf92f3577b34da6 --usd 0.0021 --tokens 1500
     """
     from lockgate.bootstrap import open_app
-    from lockgate.limits.charges import Used
+    from lockgate.limits.charges import Used, alert_key
 
-    open_app().charges.correct(charge, Used(to_nano(usd), tokens))
+    opened = open_app()
+    opened.charges.correct(charge, Used(to_nano(usd), tokens))
+    opened.alerts.resolve(alert_key(charge))
     console().print(f"{charge} is charged at {show_usd(to_nano(usd))}.", markup=False)
 
 
@@ -224,7 +237,7 @@ def _figure(balance: Balance, value: float | None) -> str:
     return f"{value:,.0f} {'at once' if balance.unit == 'concurrent' else balance.unit}"
 
 
-def _draw(rows: list[tuple[Balance, float]]) -> None:
+def _draw(rows: list[tuple[Balance, float]], bounds: int, at_bound: Nano) -> None:
     if not rows:
         console().print("Nothing is spent yet today.")
         return
@@ -251,6 +264,13 @@ def _draw(rows: list[tuple[Balance, float]]) -> None:
             for balance, burn in rows
         ),
     )
+    if bounds:
+        what = "1 charge" if bounds == 1 else f"{bounds:,} charges"
+        console().print(
+            f"{show_usd(at_bound)} of it is the bound of {what} of which nobody knows what was used: "
+            "see `lockgate budgets charges`.",
+            markup=False,
+        )
 
 
 def _duration(seconds: float | None) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from lockgate.limits.holdtable import HoldTable
 from lockgate.limits.model import Account, Balance, Key
 from lockgate.limits.refusals import SAME
 from lockgate.limits.windows import day_of, seconds_left
+from lockgate.money import Nano
 from lockgate.settings import store as settings_store
 from lockgate.settings.model import Snapshot
 from lockgate.storage.engine import Database
@@ -195,6 +196,18 @@ class Ledger:
             )
             found[account.key] = msgspec.structs.replace(balance, cap=account.cap)
         return [found[key] for key in sorted(found) if key[0].startswith(prefix)]
+
+    def at_bound(self, keys: Collection[Key]) -> tuple[int, Nano]:
+        """How many charges on these accounts are at their bound, as what they are for did not say what it used; and
+        how much they come to."""
+        with self._control.read() as connection:
+            charges = store.at_bound(connection)
+        amounts = [
+            max(amount for key, amount in parts if key[2] == "usd")
+            for parts in charges
+            if any(key in keys and key[2] == "usd" for key, _ in parts)
+        ]
+        return len(amounts), sum(amounts)
 
     def deployed(self) -> dict[tuple[str, str], AgentSettings]:
         """The settings of what is deployed, as they are in force, by environment and agent."""

@@ -18,6 +18,8 @@ from lockgate.versions.model import AgentSettings
 
 BATCH = "batch"
 """Why a charge is uncertain: it is of a batch that has not ended."""
+BATCH_NO_USAGE = "batch_no_usage"
+"""Why a charge is uncertain: it is of a batch that has ended, and does not say what it used."""
 LOST = "lost"
 """Why a charge is uncertain: the machine that had leased so much was lost."""
 LOST_SECONDS = 600.0
@@ -170,6 +172,13 @@ def open_batches(connection: Connection) -> list[BatchCharge]:
         for row in found
         for account, window, unit, amount in row.parts
     ]
+
+
+def at_bound(connection: Connection) -> list[list[tuple[Key, int]]]:
+    """The parts of each charge that is not corrected, of what has ended."""
+    wanted = (uncertain_charges.c.reason != BATCH, uncertain_charges.c.corrected_at.is_(None))
+    found = connection.execute(select(uncertain_charges.c.parts).where(*wanted)).scalars()
+    return [[((account, window, unit), amount) for account, window, unit, amount in parts] for parts in found]
 
 
 def see_machine(connection: Connection, machine: str, now: float) -> None:

@@ -17,6 +17,7 @@ from sqlalchemy import update
 from lockgate.gateway.batches import store
 from lockgate.gateway.batches.store import File
 from lockgate.gateway.model import Identity
+from lockgate.limits import charges
 from lockgate.limits.store import LOST_SECONDS, see_machine
 from lockgate.project.guards import GuardSpec, TenantSpec
 from lockgate.results import Usage
@@ -195,7 +196,7 @@ def test_a_batch_that_is_cancelled_before_it_began_costs_nothing(
     assert settled(gateway) == 0
 
 
-def test_a_batch_whose_answers_do_not_say_what_was_used_stays_charged_in_full(
+def test_a_batch_whose_answers_do_not_say_what_was_used_stays_charged_in_full_and_somebody_is_told(
     gateway: RunningGateway, model: FakeModelServer, client: Client
 ) -> None:
     model.respond = lambda _: Reply(text="good day", report_usage=False)
@@ -203,8 +204,19 @@ def test_a_batch_whose_answers_do_not_say_what_was_used_stays_charged_in_full(
     held = settled(gateway)
     model.batches.finish(batch.id)
     look(gateway)
-    assert settled(gateway) == held
-    assert all(line.agrees for line in gateway.app.accounting.reconcile())
+    app = gateway.app
+    [shown] = [one for one in app.ledger.balances(app.holds, "tenant:dev:acme") if one.unit == "usd"]
+    assert (shown.settled, shown.held) == (held, 0)
+    assert app.ledger.at_bound({shown.key}) == (1, held)
+    [charge] = app.charges.open()
+    assert charge.reason == "batch_no_usage"
+    [alert] = app.alerts.list()
+    assert f"{batch.id!r} of tenant 'acme' has ended, and 2 of its 2 answers do not say" in alert.message
+    assert f"lockgate budgets correct {charge.id}" in alert.message
+    assert all(line.agrees for line in app.accounting.reconcile())
+    app.charges.correct(charge.id, charges.Used(2 * COST, 3000))
+    assert settled(gateway) == 2 * COST
+    assert [(line.agrees, line.untraced) for line in app.accounting.reconcile()] == [(True, 2 * COST)]
 
 
 def test_one_tenant_sees_nothing_of_anothers(gateway: RunningGateway, model: FakeModelServer, client: Client) -> None:

@@ -23,7 +23,7 @@ from lockgate.gateway.providers import Target
 from lockgate.limits import charges
 from lockgate.limits.charges import Charges
 from lockgate.limits.prices import Prices
-from lockgate.money import Nano, to_usd
+from lockgate.money import Nano, show_usd, to_usd
 from lockgate.storage.engine import Database
 from lockgate.telemetry.metrics import GenAI
 from lockgate.telemetry.model import CLIENT, ERROR, OK, Span
@@ -50,14 +50,17 @@ class Settling:
         prices: Prices,
         emit: Callable[[Span], None],
         clock: Clock,
+        alert: Callable[[str, str, Any, str, str], object],
         metrics: GenAI | None = None,
     ) -> None:
+        """``alert(key, kind, severity, subject, message)`` tells people."""
         self._asking = asking
         self._control = control
         self._charges = charges
         self._prices = prices
         self._emit = emit
         self._clock = clock
+        self._alert = alert
         self._metrics = metrics
 
     async def look(self, batch: Batch) -> None:
@@ -136,6 +139,11 @@ class Settling:
                 log.debug("batch %s was settled before", batch.id)
         with self._control.write() as connection:
             ended = store.end_batch(connection, batch, status, cost)
+            if status == store.UNKNOWN:
+                self._charges.leave_batch(connection, batch.charge_id)
+        if ended and status == store.UNKNOWN:
+            key, message = charges.alert_key(batch.charge_id), _not_known(batch, cost, used)
+            self._alert(key, "charge", "warning", f"batch {batch.id}", message)
         if ended:
             self._emit(_span(batch, status, cost, used, self._clock()))
             if self._metrics is not None:
@@ -165,6 +173,17 @@ def made_by(batch: Batch, file_id: str, now: float) -> File:
         purpose="batch_output",
         object={"id": file_id, "object": "file", "purpose": "batch_output", "created_at": int(now)},
         batch_id=batch.id,
+    )
+
+
+def _not_known(batch: Batch, cost: Nano, used: Used | None) -> str:
+    if used is None:
+        why = f"is gone at provider {batch.provider!r}: what it used cannot be had"
+    else:
+        why = f"has ended, and {used.without_usage} of its {used.answers} answers do not say what they used"
+    return (
+        f"batch {batch.id!r} of tenant {batch.tenant!r} {why}. It stays charged at its bound, {show_usd(cost)}, until "
+        f"somebody says what the provider's bill has: lockgate budgets correct {batch.charge_id} --usd …"
     )
 
 
