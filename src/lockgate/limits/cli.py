@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 from zoneinfo import ZoneInfo
@@ -15,7 +16,7 @@ from lockgate.limits.model import Balance
 from lockgate.money import Nano, show_change, show_usd, to_nano, to_usd
 
 if TYPE_CHECKING:
-    from lockgate.limits.reconcile import Line
+    from lockgate.limits.reconcile import Line, Paid
     from lockgate.limits.simulate import Bill
 
 budgets = group(
@@ -55,7 +56,8 @@ def simulate(
     traffic: Annotated[str, typer.Option("--traffic", help="How many times the recorded calls: x20.")] = "x1",
     iterations: Annotated[int, typer.Option("--iterations", min=1, help="Rounds of each run, of one recorded.")] = 1,
     day: Annotated[
-        str | None, typer.Option("--day", help="The day whose calls are played, in limits.time_zone. Default: today.")
+        str | None,
+        typer.Option("--day", help="The day whose calls are played, in each environment's time zone. Default: today."),
     ] = None,
     json: JsonFlag = False,
 ) -> None:
@@ -73,15 +75,18 @@ def simulate(
 
     app = open_app()
     zone = app.project.config.limits.time_zone or "UTC"
+    zones = {environment: app.books(environment).zone for environment in app.project.config.environments}
+    days = {one: day or window_of(app.clock(), "day", one).partition(" ")[0] for one in {zone, *zones.values()}}
     try:
         times = float(traffic.lower().removeprefix("x"))
-        played = day or window_of(app.clock(), "day", zone).partition(" ")[0]
-        begin, end = bounds(f"{played} {zone}")
     except ValueError:
-        wrong = ("--day", day, "write 2026-11-21") if day else ("--traffic", traffic, "write x20")
-        raise InputError(f"{wrong[0]} is {wrong[1]!r}", remedy=wrong[2]) from None
+        times = 0.0
     if not 0 < times < 1e6:
         raise InputError(f"--traffic is {traffic!r}", remedy="write a number above 0, such as x20")
+    try:
+        played = {one: bounds(f"{name} {one}") for one, name in days.items()}
+    except ValueError:
+        raise InputError(f"--day is {day!r}", remedy="write 2026-11-21") from None
     deployed = app.ledger.deployed()
 
     def accounts(call: Any) -> list[Any]:
@@ -99,9 +104,20 @@ def simulate(
             limits=book.limits(caller, call.at)[0],
         )  # fmt: skip
 
-    bill = play(app.accounting.calls(begin, end), times * iterations, accounts)
-    shown = {"day": played, "time_zone": zone, "traffic": times, "iterations": iterations, **_bill(bill)}
-    emit(shown, json, lambda: _draw_bill(bill, times, iterations, zone))
+    def is_played(call: Paid) -> bool:
+        begin, end = played[zones.get(call.environment, zone)]
+        return begin <= call.at < end
+
+    begins, ends = zip(*played.values(), strict=True)
+    calls = filter(is_played, app.accounting.calls(min(begins), max(ends)))
+    bill = play(calls, times * iterations, accounts)
+    own = {environment: {"day": days[one], "time_zone": one} for environment, one in zones.items()}
+    shown = {
+        "day": days[zone], "time_zone": zone, "environments": own, "traffic": times, "iterations": iterations,
+        **_bill(bill),
+    }  # fmt: skip
+    on = ", ".join([f"{days[zone]} {zone}", *(f"{e}: {days[z]} {z}" for e, z in zones.items() if z != zone)])
+    emit(shown, json, lambda: _draw_bill(bill, times, iterations, on, zones))
     if bill.denied:
         raise typer.Exit(1)
 
@@ -301,9 +317,9 @@ def _bill(bill: Bill) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _draw_bill(bill: Bill, traffic: float, iterations: int, zone: str) -> None:
+def _draw_bill(bill: Bill, traffic: float, iterations: int, on: str, zones: Mapping[str, str]) -> None:
     out = console()
-    out.print(f"{bill.calls:,} calls are recorded, and cost {show_usd(bill.recorded)}.", markup=False)
+    out.print(f"{bill.calls:,} calls are recorded ({on}), and cost {show_usd(bill.recorded)}.", markup=False)
     out.print(
         f"With traffic x{traffic:g} and {iterations} iterations: {show_usd(bill.uncapped)} without caps, "
         f"{show_usd(bill.capped)} with them; {bill.denied:,.0f} of {bill.asked:,.0f} calls would be denied.",
@@ -314,11 +330,15 @@ def _draw_bill(bill: Bill, traffic: float, iterations: int, zone: str) -> None:
             (
                 f"{stop.account} {stop.window}".strip(), show_usd(stop.cap), stop.tenant, stop.agent or "–",
                 f"{stop.calls:,.0f}", show_usd(stop.nano),
-                f"{datetime.fromtimestamp(stop.first_at, ZoneInfo(zone)):%H:%M} {zone}",
+                _clock_there(stop.first_at, zones[stop.account.split(":")[1]]),
             )
             for stop in bill.stops
         ]  # fmt: skip
         table(("stopped by", "cap", "tenant", "agent", "calls", "worth", "from"), rows)
+
+
+def _clock_there(at: float, zone: str) -> str:
+    return f"{datetime.fromtimestamp(at, ZoneInfo(zone)):%H:%M} {zone}"
 
 
 def _line(line: Line) -> dict[str, Any]:

@@ -127,6 +127,28 @@ def test_the_day_that_is_played_is_the_one_that_the_caps_are_of(project: Path) -
 
 
 @pytest.mark.usefixtures("recorded")
+def test_an_environment_with_a_time_zone_of_its_own_has_its_own_day(project: Path) -> None:
+    now = datetime.now(UTC)
+    zone = "Pacific/Kiritimati" if now.hour >= 10 else "Pacific/Pago_Pago"
+    (project / "lockgate.yaml").write_text(
+        f"project: p\nlimits: {{tenants: {{acme: {{daily_usd: 1.0}}}}}}\n"
+        f"environments: {{dev: {{}}, prod: {{limits: {{time_zone: {zone}}}}}}}\n"
+    )
+
+    def played(*options: str) -> tuple[int, list[str]]:
+        asked = ["budgets", "simulate", "--json", "--traffic", "x20", *options]
+        bill = msgspec.json.decode(runner.invoke(app, asked).output)
+        return bill["calls"], [stop["window"] for stop in bill["stops"]]
+
+    there = f"{now.astimezone(ZoneInfo(zone)):%Y-%m-%d}"
+    assert played() == (10, [f"{there} {zone}"])
+    assert played("--day", there) == (10, [f"{there} {zone}"])
+    assert played("--day", f"{now:%Y-%m-%d}") == (0, [])
+    shown = runner.invoke(app, ["budgets", "simulate", "--traffic", "x20"]).output
+    assert f"10 calls are recorded ({now:%Y-%m-%d} UTC, prod: {there} {zone})" in " ".join(shown.split())
+
+
+@pytest.mark.usefixtures("recorded")
 def test_twenty_times_the_traffic_says_the_bill_and_whom_the_cap_would_stop() -> None:
     shown = runner.invoke(app, ["budgets", "simulate", "--traffic", "x20", "--iterations", "3", "--json"])
     assert shown.exit_code == 1
