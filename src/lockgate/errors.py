@@ -15,6 +15,7 @@
     │   └── ApprovalPending         1    202   the run waits for a person's yes
     ├── Unavailable                 4    503   something Lockgate needs does not answer
     │   └── UpstreamError           4    502   a model provider failed; says whether it was sent
+    │       └── UpstreamBusy        4    503   none of its upstreams takes the call now
     ├── Diverged                    1    409   a replayed run asked for something else
     └── RunFailed                   1    422   a run ended without an answer, for a typed reason
         └── ToolFailed              1    422   one tool call did; a handler may catch it and go on
@@ -44,6 +45,7 @@ __all__ = [
     "ToolFailed",
     "Unauthenticated",
     "Unavailable",
+    "UpstreamBusy",
     "UpstreamError",
 ]
 
@@ -232,6 +234,13 @@ class UpstreamError(Unavailable):
         self.sent = sent
         self.upstream_status = upstream_status
         self.retry_after = retry_after
+
+
+class UpstreamBusy(UpstreamError):
+    """No upstream of the provider takes the call now; ``sent`` is False."""
+
+    status = 503
+    code = "upstream_busy"
 
 
 class Diverged(LockgateError):

@@ -124,9 +124,11 @@ class Exchange:
             raise Unauthenticated("the authorization header is no bearer key", remedy="send 'Bearer <key>'")
         return str(value.strip())
 
-    async def body(self, limit: int = MAX_BODY, *, known: bool = True) -> bytes:
-        """The whole body; :class:`TooLarge` over ``limit`` bytes, InputError when it does not come in time, Unavailable
-        while the worker holds too many. ``known``: whether the client has said who it is."""
+    async def body(self, limit: int | None = None, *, known: bool = True) -> bytes:
+        """The whole body; :class:`TooLarge` over ``limit`` bytes (None: ``MAX_BODY``), InputError when it does not come
+        in time, Unavailable while the worker holds too many. ``known``: whether the client has said who it is."""
+        if limit is None:
+            limit = MAX_BODY
         given = self.headers.get("content-length")
         declared = int(given) if given is not None and given.isdecimal() else None
         if declared is not None and declared > limit:

@@ -233,7 +233,7 @@ def test_a_wrong_request_is_refused_and_nothing_is_sent(
 def test_a_body_over_the_cap_is_refused_whether_declared_or_not(
     gateway: RunningGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lockgate.gateway.exchange.Exchange.body.__defaults__", (1000,))
+    monkeypatch.setattr("lockgate.gateway.exchange.MAX_BODY", 1000)
     key = gateway.key()
     assert post(gateway, chat(pad="x" * 2000), authorization=f"Bearer {key}")[0] == 413
     head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\n"

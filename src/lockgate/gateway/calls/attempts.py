@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from random import random
 
-from lockgate.errors import InputError, LockgateError, Refused, UpstreamError
+from lockgate.errors import InputError, LockgateError, Refused, UpstreamBusy, UpstreamError
 from lockgate.gateway.access import check_model
 from lockgate.gateway.calls import retries
 from lockgate.gateway.calls.call import Attempt, Call
@@ -26,7 +26,7 @@ from lockgate.gateway.protocols.links import check_links
 from lockgate.gateway.protocols.passages import passage_to
 from lockgate.gateway.providers import Providers
 from lockgate.gateway.upstream import Answer
-from lockgate.gateway.upstreams.pool import Busy, Endpoint
+from lockgate.gateway.upstreams.pool import Endpoint
 from lockgate.limits.prices import FREE, Prices
 
 FALLBACKS = "x-lockgate-fallbacks"
@@ -119,7 +119,7 @@ class Attempts:
             if failure is None:  # the same step with a mended request, or another step
                 continue
             earlier = attempt, failure
-            verdict: Verdict = "next" if isinstance(failure, Busy) else retries.verdict(trouble)
+            verdict: Verdict = "next" if isinstance(failure, UpstreamBusy) else retries.verdict(trouble)
             if attempt is not None and verdict != "stop" and retry < attempt.target.provider.retries:
                 wait = self._pause(attempt, verdict, trouble, retry + 1)
                 if wait is not None:
@@ -151,7 +151,7 @@ class Attempts:
         target = group.targets.get(endpoint.id)
         if target is None:  # the project file changed while this call waited for its place
             group.pool.leave(endpoint)
-            raise Busy(f"provider {provider!r} was changed meanwhile", sent=False, retry_after=0.0)
+            raise UpstreamBusy(f"provider {provider!r} was changed meanwhile", sent=False, retry_after=0.0)
         if call.notes and self.router is not None:
             self.router.directed(call, target.host)
         return Attempt(call, self._meter, target, model, passage, price, group.pool, endpoint)

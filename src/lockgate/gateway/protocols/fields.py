@@ -129,7 +129,7 @@ def model_name(fields: Fields) -> str:
 
 
 def _check_steering(fields: Fields) -> None:
-    for name in sorted(_STEERS & fields.keys()):
+    for name in sorted(_STEERS.intersection(fields)):
         if not is_given(fields, name):
             continue
         if name in _OTHER_MODELS:

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from random import random
 
-from lockgate.errors import UpstreamError
+from lockgate.errors import UpstreamBusy
 from lockgate.gateway.upstreams.balance import Load, Quota, choose, eject
 from lockgate.gateway.upstreams.breaker import Breaker
 from lockgate.project.model import ResolvedProvider
@@ -37,13 +37,6 @@ class Endpoint:
         """Its base URL; with a number where several keys share one."""
         self.breaker = breaker
         self.load = load
-
-
-class Busy(UpstreamError):
-    """No upstream of the provider takes the call now; ``sent`` is False."""
-
-    status = 503
-    code = "upstream_busy"
 
 
 class Pool:
@@ -92,7 +85,7 @@ class Pool:
     async def take(self, without: Endpoint | None = None) -> Endpoint:
         """The upstream to ask; its place has to be given back (:meth:`leave`).
 
-        ``without``: one that just failed, taken only when there is no other. Raises :class:`Busy` when all are
+        ``without``: one that just failed, taken only when there is no other. Raises :class:`UpstreamBusy` when all are
         switched off by their breakers, the queue is full, or a place did not become free in time.
         """
         endpoint = None if self._waiting else self._choose(without)  # who waits already goes first
@@ -150,12 +143,12 @@ class Pool:
             endpoint.breaker.forgot()
 
     def _choose(self, without: Endpoint | None) -> Endpoint | None:
-        """None when there is no place. Raises Busy when no breaker lets a call through."""
+        """None when there is no place. Raises UpstreamBusy when no breaker lets a call through."""
         now = time.monotonic()
         allowed = [index for index, endpoint in enumerate(self.endpoints) if endpoint.breaker.would_allow(now)]
         if not allowed:
             left = min(endpoint.breaker.seconds_left(now) for endpoint in self.endpoints)
-            raise Busy(
+            raise UpstreamBusy(
                 f"provider {self._name!r} keeps failing and is left alone for another {max(1.0, left):.0f} s",
                 sent=False,
                 retry_after=max(RETRY_AFTER, left),
@@ -173,11 +166,11 @@ class Pool:
         return self.endpoints[index]
 
     def _within_quota(self, allowed: list[int], now: float) -> list[int]:
-        """Those whose keys may ask now. Raises Busy when none may: waiting in the queue would be for minutes."""
+        """Those whose keys may ask now. Raises UpstreamBusy when none may: to wait in the queue would take minutes."""
         waits = [0.0 if (quota := self._loads[index].quota) is None else quota.wait(now) for index in allowed]
         within = [index for index, wait in zip(allowed, waits, strict=True) if wait <= 0]
         if not within:
-            raise Busy(
+            raise UpstreamBusy(
                 f"what the keys of provider {self._name!r} may ask in a minute is used up",
                 sent=False,
                 retry_after=max(RETRY_AFTER, min(waits)),
@@ -188,7 +181,7 @@ class Pool:
         until = time.monotonic() + self._queue_timeout
         while True:
             if len(self._waiting) >= self._queue:
-                raise Busy(
+                raise UpstreamBusy(
                     f"provider {self._name!r} is at its capacity, and {len(self._waiting)} calls wait already",
                     sent=False,
                     retry_after=RETRY_AFTER,
@@ -199,7 +192,7 @@ class Pool:
                 async with asyncio.timeout(max(0.0, until - time.monotonic())):
                     await place
             except TimeoutError:
-                raise Busy(
+                raise UpstreamBusy(
                     f"provider {self._name!r} is at its capacity: no place became free in {self._queue_timeout:g} s",
                     sent=False,
                     retry_after=RETRY_AFTER,
@@ -215,7 +208,7 @@ class Pool:
                     self._waiting.remove(place)
             try:
                 endpoint = self._choose(without)
-            except Busy:
+            except UpstreamBusy:
                 self._pass_on()  # the others are to hear of it now, not when their time is up
                 raise
             if endpoint is not None:

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lockgate.errors import UpstreamBusy
 from lockgate.gateway.upstreams.balance import Quota
-from lockgate.gateway.upstreams.pool import Busy, Pool
+from lockgate.gateway.upstreams.pool import Pool
 from lockgate.project.model import ResolvedProvider, ResolvedUpstream
 
 
@@ -44,7 +45,7 @@ async def test_the_next_key_takes_over_and_then_it_is_said_when_to_come_back() -
     pool = Pool(provider(6, 12), ["one", "two"], lambda provider, upstream, is_open: None)
     taken = [(await pool.take()).id for _ in range(3)]
     assert sorted(taken) == ["one", "two", "two"]  # ten seconds' worth of each
-    with pytest.raises(Busy, match="used up") as full:
+    with pytest.raises(UpstreamBusy, match="used up") as full:
         await pool.take()
     assert full.value.sent is False
     assert 3 < (full.value.retry_after or 0) <= 5
@@ -59,7 +60,7 @@ async def test_a_key_without_a_quota_takes_what_is_over() -> None:
 async def test_workers_share_a_quota() -> None:
     pool = Pool(provider(60), ["one"], lambda provider, upstream, is_open: None, workers=10)
     assert (await pool.take()).id == "one"
-    with pytest.raises(Busy):
+    with pytest.raises(UpstreamBusy):
         await pool.take()
 
 
@@ -67,7 +68,7 @@ async def test_a_changed_file_keeps_what_was_asked_under_the_same_quota() -> Non
     pool = Pool(provider(6), ["one"], lambda provider, upstream, is_open: None)
     await pool.take()
     pool.configure(provider(6), ["one"])
-    with pytest.raises(Busy):
+    with pytest.raises(UpstreamBusy):
         await pool.take()
     pool.configure(provider(60), ["one"])
     assert (await pool.take()).id == "one"
