@@ -134,7 +134,8 @@ class Worker:
             control=app.control,
             clock=app.clock,
             permit=permit,
-            is_guarded=lambda identity: bool(guards.policy_of(identity)),
+            guards=guards,
+            emit=app.spans.emit,
             keeps_nothing=tenants.keeps_nothing,
             providers=providers,
         )

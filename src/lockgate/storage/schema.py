@@ -629,6 +629,7 @@ provider_batches = Table(
     Column("status", String, nullable=False),  # open | settled | unknown (charged in full: nobody can tell)
     Column("cost_nano", BigInteger),
     Column("due_at", Double, nullable=False),  # when the provider is to be asked again
+    Column("terms", JSON),  # what the checks of its answers go by; see gateway/batches
     PrimaryKeyConstraint("environment", "provider", "id"),
     Index("provider_batches_by_tenant", "environment", "tenant", "created_at"),
     Index("provider_batches_due", "status", "due_at"),

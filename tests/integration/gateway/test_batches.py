@@ -19,7 +19,7 @@ from lockgate.gateway.batches.store import File
 from lockgate.gateway.model import Identity
 from lockgate.limits import charges
 from lockgate.limits.store import LOST_SECONDS, see_machine
-from lockgate.project.guards import GuardSpec, TenantSpec
+from lockgate.project.guards import TenantSpec
 from lockgate.results import Usage
 from lockgate.storage.engine import Database
 from lockgate.storage.schema import provider_batches, uncertain_charges
@@ -385,14 +385,6 @@ def test_what_is_no_file_and_no_batch_is_not_found_in_the_clients_own_shape(gate
         with refused.value as error:
             assert error.code == 404
             assert json.loads(error.read())["error"]["code"] == "not_found"
-
-
-def test_a_tenant_with_guardrails_makes_no_batches_that_nobody_looks_into(
-    gateway: RunningGateway, client: Client
-) -> None:
-    gateway.tenants(acme=TenantSpec(input=[GuardSpec(guard="pii")]))
-    with pytest.raises(openai.PermissionDeniedError, match="cannot look into batches"):
-        batch_of(client(), lines(1))
 
 
 def test_a_tenant_of_which_nothing_is_stored_has_no_files_at_providers(

@@ -5,28 +5,36 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Mapping
+from time import time_ns
 from typing import Any
 from urllib.parse import parse_qsl
+
+import msgspec
 
 from lockgate.clock import Clock
 from lockgate.errors import InputError, Refused
 from lockgate.gateway.access import check_model, check_tools
-from lockgate.gateway.batches.lines import Check
+from lockgate.gateway.batches import store
+from lockgate.gateway.batches.guarding import AnswerLines, RequestLines, Terms, answer_lines, check_batch
+from lockgate.gateway.batches.lines import Check, Counted
+from lockgate.gateway.batches.store import Batch, File
 from lockgate.gateway.exchange import Exchange
+from lockgate.gateway.guardrails.service import ATTRIBUTE, Guardrails
 from lockgate.gateway.model import Identity
 from lockgate.gateway.protocols.links import check_links
 from lockgate.gateway.protocols.model import Request
 from lockgate.gateway.providers import Providers
 from lockgate.limits import actions
 from lockgate.storage.engine import Database
+from lockgate.telemetry.context import new_span_id
+from lockgate.telemetry.model import ERROR, OK, Span
 
 _ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 
 
 class Desk:
-    """``permit`` raises for a model, or a caller, that is switched off or kept to other regions; ``is_guarded`` says of
-    a caller that what it sends to models, or gets of them, is to be looked at; ``keeps_nothing`` that no provider is to
-    keep anything of it."""
+    """``permit`` raises for a model, or a caller, that is switched off or kept to other regions; ``keeps_nothing`` says
+    of a caller that no provider is to keep anything of it."""
 
     def __init__(
         self,
@@ -34,14 +42,16 @@ class Desk:
         control: Database,
         clock: Clock,
         permit: Callable[[Identity, str], None],
-        is_guarded: Callable[[Identity], bool],
+        guards: Guardrails,
+        emit: Callable[[Span], None],
         keeps_nothing: Callable[[Identity], bool],
         providers: Providers,
     ) -> None:
         self.control = control
         self.clock = clock
         self.permit = permit
-        self._is_guarded = is_guarded
+        self._guards = guards
+        self._emit = emit
         self._keeps_nothing = keeps_nothing
         self._providers = providers
 
@@ -63,13 +73,56 @@ class Desk:
 
         return check
 
-    def check_guards(self, who: Identity) -> None:
-        """:class:`Refused` for a caller whose calls have guardrails: a batch's lines and answers pass by them."""
-        if self._is_guarded(who):
-            raise Refused(
-                "guardrails apply to this caller, and they cannot look into batches",
-                remedy="make the calls one by one, or use a key of a tenant without guardrails",
+    def check_guards(self, who: Identity, counted: Counted) -> None:
+        """Raises where a batch of these lines is not checked as the caller's calls are."""
+        check_batch(self._guards.policy_of(who), counted)
+
+    def request_lines(self, who: Identity) -> RequestLines | None:
+        """The checks of what the caller sends to models; None when there are none."""
+        policy = self._guards.policy_of(who)
+        return RequestLines(policy) if policy else None
+
+    async def answer_lines(self, file: File) -> AnswerLines | None:
+        """The checks of a batch's output: those of whoever made the batch, as they are in force now."""
+        if file.batch_id is None:
+            return None
+        batch: Batch | None = await self.read(store.batch_of, file)
+        terms = Terms() if batch is None or batch.terms is None else msgspec.convert(batch.terms, Terms)
+        policy = self._guards.policy_for(file.tenant, terms.behaviour_digest)
+        return answer_lines(policy, "" if batch is None else batch.endpoint, terms)
+
+    def note(
+        self, exchange: Exchange, who: Identity, what: str, lines: RequestLines | AnswerLines, **more: Any
+    ) -> None:
+        """Write down what the checks of a file did: once for all its lines, as of one call."""
+        # A thread may still be at it, when the client left in the middle.
+        outcomes = [msgspec.structs.replace(one, findings=dict(one.findings)) for one in lines.outcomes]
+        run = who.run
+        agent = None if run is None else run.agent
+        self._guards.tell(exchange, who, agent, outcomes)
+        self._emit(
+            Span(
+                trace_id=exchange.trace_id if run is None else bytes.fromhex(run.trace_id),
+                span_id=new_span_id(),
+                parent_id=None if run is not None else exchange.parent_id,
+                name=what,
+                start_ns=exchange.started_ns,
+                end_ns=time_ns(),
+                status=ERROR if any(one.action == "block" for one in outcomes) else OK,
+                run_id=None if run is None else run.run_id,
+                agent=agent,
+                effective_digest=None if run is None else run.effective_digest,
+                attributes={
+                    "lockgate.environment": who.environment,
+                    "lockgate.tenant": who.tenant,
+                    "lockgate.key": who.key_id,
+                    "lockgate.request_id": exchange.request_id,
+                    "lockgate.batch.requests": lines.requests,
+                    ATTRIBUTE: [one.attributes() for one in outcomes],
+                    **more,
+                },
             )
+        )
 
     def check_keeping(self, who: Identity) -> None:
         """:class:`Refused` for a tenant of which no provider is to keep anything: a file is kept."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import msgspec
@@ -10,11 +11,13 @@ from lockgate.errors import Conflict, LockgateError, NotFound, UpstreamError
 from lockgate.gateway.batches import store
 from lockgate.gateway.batches.asking import MAX_ANSWER, Asking, Reply, pass_on
 from lockgate.gateway.batches.desk import Desk, parameters, whole_number
+from lockgate.gateway.batches.guarding import AnswerLines, error_line
 from lockgate.gateway.batches.store import File
-from lockgate.gateway.batches.upload import BATCH, Upload
+from lockgate.gateway.batches.upload import Upload
 from lockgate.gateway.calls.stream import passed_headers
-from lockgate.gateway.exchange import Exchange
+from lockgate.gateway.exchange import Exchange, Transport
 from lockgate.gateway.model import Identity
+from lockgate.gateway.upstream import Answer
 
 MAX_LISTED = 10_000
 
@@ -30,10 +33,17 @@ class Files:
         """``POST /v1/files``: passed through as it comes. A batch's lines are checked and counted on the way."""
         desk = self._desk
         desk.check_keeping(who)
-        upload = Upload(exchange, who.environment, self._asking, desk.checks(who))
+        guard = desk.request_lines(who)
+        upload = Upload(exchange, who.environment, self._asking, desk.checks(who), guard)
+        try:
+            await self._upload(exchange, who, upload)
+        finally:
+            if guard is not None and guard.requests:
+                desk.note(exchange, who, "batch input", guard)
+
+    async def _upload(self, exchange: Exchange, who: Identity, upload: Upload) -> None:
+        desk = self._desk
         await upload.begin()
-        if upload.purpose == BATCH:
-            desk.check_guards(who)
         desk.permit(who, f"{upload.provider}/")
         target = await self._asking.target(who.environment, upload.provider)
         try:
@@ -83,8 +93,9 @@ class Files:
         pass_on(exchange, target, reply)
 
     async def content(self, exchange: Exchange, who: Identity, id: str) -> None:
-        """``GET /v1/files/{id}/content``: as it comes."""
+        """``GET /v1/files/{id}/content``: as it comes. A batch's answers are checked on the way."""
         file = await self._find(who, id)
+        guard = await self._desk.answer_lines(file)
         target = await self._asking.target(file.environment, file.provider)
         with exchange.watch():
             answer = await self._asking.open("GET", target, f"/files/{file.id}/content", stream=True)
@@ -98,10 +109,26 @@ class Files:
                 if named is not None:
                     headers.append(("content-disposition", named))
                 transport = exchange.stream(200, headers)
-                async for chunk in answer.chunks():
-                    await exchange.send(transport, chunk)
+                if guard is None:
+                    async for chunk in answer.chunks():
+                        await exchange.send(transport, chunk)
+                else:
+                    await self._send_checked(exchange, transport, answer, guard)
             finally:
                 answer.close()
+                if guard is not None:
+                    self._desk.note(exchange, who, "batch output", guard, **{"lockgate.batch.id": file.batch_id})
+
+    async def _send_checked(self, exchange: Exchange, transport: Transport, answer: Answer, guard: AnswerLines) -> None:
+        try:
+            async for chunk in answer.chunks():
+                if checked := await asyncio.to_thread(guard.feed, chunk):  # it takes long: other calls go on
+                    await exchange.send(transport, checked)
+            rest = await asyncio.to_thread(guard.finish)
+        except LockgateError as broken:  # the status has gone out: the file's last line says it
+            rest = error_line(broken, {})
+        if rest:
+            await exchange.send(transport, rest)
 
     async def delete(self, exchange: Exchange, who: Identity, id: str) -> None:
         """``DELETE /v1/files/{id}``; not what a batch made before its cost was read from it."""

@@ -7,12 +7,15 @@ https://platform.openai.com/docs/guides/batch
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from lockgate.errors import InputError, LockgateError
 from lockgate.gateway.calls.call import DEFAULT_MAX_TOKENS, REFERENCE_TOKENS
+from lockgate.gateway.guardrails.schemas import asked_schema
 from lockgate.gateway.protocols import fields as f
+from lockgate.gateway.protocols.dialect import Dialect
 from lockgate.gateway.protocols.model import Request
 from lockgate.gateway.protocols.passages import DIALECTS, passage_to
 from lockgate.limits import actions
@@ -20,8 +23,13 @@ from lockgate.limits.budgets import estimate_tokens
 from lockgate.limits.prices import INPUT_OVERHEAD, MILLION, Price
 from lockgate.money import Nano
 
+if TYPE_CHECKING:
+    from lockgate.gateway.batches.guarding import RequestLines
+
 MAX_LINE = 32 * 1024 * 1024
 """Bytes of one line, as of one request."""
+MAX_SCHEMA = 64 * 1024
+"""Bytes of a schema that is kept until the answers are there."""
 MAX_REQUESTS = 50_000
 """Lines of a batch, as OpenAI allows."""
 
@@ -45,6 +53,10 @@ class Counted(msgspec.Struct, kw_only=True):
     estimate: int = 0  # of all tokens, for budgets in tokens
     tools: list[str] = []  # that lines offer to the model
     unbounded: str | None = None  # a parameter whose cost cannot be bounded, and its line
+    guarded: str = ""  # the checks that the lines went through; see Policy.lines
+    canary: str = ""  # that was planted in them
+    schema: dict[str, Any] | None = None  # that every line asks its answer to fit; {}: any JSON; None: none
+    one_schema: bool = True  # False: lines ask for different ones, or for one that is too long to be kept
 
     def bound(self, price: Price) -> Nano:
         """The most that the batch can cost at this price."""
@@ -54,6 +66,17 @@ class Counted(msgspec.Struct, kw_only=True):
                 rates_in, rates_out = max(rates_in, tier.dearest_input), max(rates_out, tier.dearest_output)
         by_token = -(-(self.input_tokens * rates_in + self.output_tokens * rates_out) // MILLION)
         return by_token + self.requests + self.units * price.request  # each one's cost is rounded up
+
+
+def dialect_of(endpoint: str) -> Dialect | None:
+    """The protocol of a batch's requests; None for one that Lockgate does not read."""
+    return _BY_PATH.get(endpoint.removeprefix("/v1"))
+
+
+def schema_of(request: Request) -> dict[str, Any] | None:
+    """The schema that a request asks its answer to fit."""
+    asked = asked_schema(request)
+    return None if asked is None else asked.schema
 
 
 class Used(msgspec.Struct, kw_only=True):
@@ -109,12 +132,20 @@ def model_asked(line: bytes) -> str | None:
 class BatchInput:
     """The lines of an input file on their way to a provider of this name and kind.
 
-    ``check`` is asked about each; ``others`` are the names of the project's other providers, which a line's model may
-    not begin with.
+    ``check`` is asked about each, and ``guard`` looks into it; ``others`` are the names of the project's other
+    providers, which a line's model may not begin with.
     """
 
-    def __init__(self, provider: str, kind: str, check: Check, others: Collection[str] = ()) -> None:
-        self.counted = Counted()
+    def __init__(
+        self,
+        provider: str,
+        kind: str,
+        check: Check,
+        others: Collection[str] = (),
+        guard: RequestLines | None = None,
+    ) -> None:
+        self.counted = Counted() if guard is None else guard.begin()
+        self._guard = guard
         self._provider = provider
         self._kind = kind
         self._check = check
@@ -154,9 +185,11 @@ class BatchInput:
             raise InputError(f"a batch has at most {MAX_REQUESTS} requests", remedy="send several batches")
         if counted.requests and url != counted.endpoint:
             raise InputError(f"'url' is {url!r}, and the lines before have {counted.endpoint!r}")
-        dialect = _BY_PATH.get(url.removeprefix("/v1"))
+        dialect, guard = dialect_of(url), self._guard
         body = bytes(fields["body"])
         if dialect is None:
+            if guard is not None:
+                guard.refuse(url)
             parts = f.take_apart(body, "a body")
             model = self._own_name(f.model_name(parts))
             self._check(f"{self._provider}/{model}", None)
@@ -168,6 +201,8 @@ class BatchInput:
             self._check(f"{self._provider}/{model}", request)
             if request.stream:
                 raise InputError("'stream' is true", remedy="a batch's answers come whole: leave it out")
+            if guard is not None:
+                request = guard.checked(request, counted)
             sent = self._count(request, model)
         if counted.requests and model != counted.model:
             raise InputError(
@@ -193,6 +228,13 @@ class BatchInput:
                 counted.tools.append(tool)
         if request.unbounded is not None and counted.unbounded is None:
             counted.unbounded = f"{request.unbounded} (line {self._number})"
+        schema = schema_of(request)
+        if not counted.requests:
+            counted.schema = schema
+            if schema and len(f.encode(schema)) > MAX_SCHEMA:
+                counted.schema, counted.one_schema = None, False
+        elif schema != counted.schema:
+            counted.schema, counted.one_schema = None, False
         return passage_to(dialect, self._kind).forward(request, model, most)
 
     def _own_name(self, model: str) -> str:
@@ -212,7 +254,7 @@ class BatchOutput:
         self.used = Used()
         self._price = price
         self._lines = Lines()
-        dialect = _BY_PATH.get(endpoint.removeprefix("/v1"))
+        dialect = dialect_of(endpoint)
         self._passage = None if dialect is None else passage_to(dialect, kind)
 
     def feed(self, data: bytes) -> None:

@@ -15,6 +15,7 @@ from lockgate.gateway.batches import store
 from lockgate.gateway.batches.asking import Asking, Reply, pass_on
 from lockgate.gateway.batches.desk import Desk, is_id, parameters, whole_number
 from lockgate.gateway.batches.files import Files, listed
+from lockgate.gateway.batches.guarding import Terms
 from lockgate.gateway.batches.lines import Counted
 from lockgate.gateway.batches.settling import ENDED, SOONEST, Settling
 from lockgate.gateway.batches.store import Batch, File
@@ -125,7 +126,7 @@ class Batches:
         model = f"{file.provider}/{counted.model}"
         self._desk.checks(who)(model, None)
         check_tools(who, counted.tools)  # another key may have uploaded it
-        self._desk.check_guards(who)
+        self._desk.check_guards(who, counted)
         self._desk.check_keeping(who)
         target = await self._asking.target(who.environment, file.provider)
         span_id = new_span_id()
@@ -185,6 +186,14 @@ class Batches:
                 held_nano=hold.amount,
                 object=told,
                 due_at=now + SOONEST,
+                terms=msgspec.to_builtins(
+                    Terms(
+                        behaviour_digest=run.behaviour_digest if run else "",
+                        schema=counted.schema,
+                        one_schema=counted.one_schema,
+                        canary=counted.canary,
+                    )
+                ),
             )
             await self._desk.write(self._keep, batch, charge._replace(reason=BATCH))
             self._holds.settle(hold, hold.amount)

@@ -63,6 +63,8 @@ class Batch(Owned, frozen=True, kw_only=True):
     status: str = OPEN
     cost_nano: int | None = None
     due_at: float = 0.0
+    terms: dict[str, Any] | None = None
+    """What the checks of its answers go by: see :class:`~lockgate.gateway.batches.guarding.Terms`."""
 
 
 def find_file(connection: Connection, who: Identity, id: str) -> File | None:
@@ -72,6 +74,13 @@ def find_file(connection: Connection, who: Identity, id: str) -> File | None:
 
 def find_batch(connection: Connection, who: Identity, id: str) -> Batch | None:
     found = _find(connection, batches, who, id)
+    return None if found is None else _batch(found)
+
+
+def batch_of(connection: Connection, file: File) -> Batch | None:
+    """The batch that made the file."""
+    wanted = (_whose(batches, file), batches.c.provider == file.provider, batches.c.id == file.batch_id)
+    found = connection.execute(select(batches).where(*wanted)).first()
     return None if found is None else _batch(found)
 
 

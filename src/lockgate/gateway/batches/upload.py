@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import AsyncIterator
 
 from lockgate.errors import InputError
 from lockgate.gateway.batches.asking import PROVIDER, Asking
+from lockgate.gateway.batches.guarding import RequestLines
 from lockgate.gateway.batches.incoming import chunks
 from lockgate.gateway.batches.lines import MAX_LINE, BatchInput, Check, Counted, model_asked
 from lockgate.gateway.batches.multipart import (
@@ -36,7 +38,9 @@ class Upload:
     :attr:`error`.
     """
 
-    def __init__(self, exchange: Exchange, environment: str, asking: Asking, check: Check) -> None:
+    def __init__(
+        self, exchange: Exchange, environment: str, asking: Asking, check: Check, guard: RequestLines | None = None
+    ) -> None:
         self.boundary = secrets.token_hex(16).encode()
         self.error: BaseException | None = None
         self.purpose: str | None = None
@@ -46,6 +50,7 @@ class Upload:
         self._environment = environment
         self._asking = asking
         self._check = check
+        self._guard = guard
         self._parts = Parts(boundary_of(exchange.headers.get("content-type") or ""))
         self._lines: BatchInput | None = None
         self._has_file = False
@@ -80,15 +85,15 @@ class Upload:
             written = bytearray()
             for event in self._parts.feed(chunk):
                 if self.provider or not isinstance(event, FileData | FileEnd):
-                    written += self._take(event)
+                    written += await self._taken(event)
                     continue
                 line = look.line(event, self._is_batch())
                 if line is None:
                     continue
                 self._choose(line)
-                written += self._take(FileData(look.seen)) if look.seen else b""
+                written += await self._taken(FileData(look.seen)) if look.seen else b""
                 if isinstance(event, FileEnd):
-                    written += self._take(event)
+                    written += await self._taken(event)
             if self.provider:
                 if waiting or written:
                     yield bytes(waiting + written)
@@ -112,7 +117,13 @@ class Upload:
         self.provider = named or self._asking.default(self._environment)
         kind = self._asking.kind_of(self._environment, self.provider)
         if self.purpose == BATCH or asked is not None:
-            self._lines = BatchInput(self.provider, kind, self._check, self._asking.others(self.provider))
+            others = self._asking.others(self.provider)
+            self._lines = BatchInput(self.provider, kind, self._check, others, self._guard)
+
+    async def _taken(self, event: Event) -> bytes:
+        if self._guard is None or self._lines is None or not isinstance(event, FileData | FileEnd):
+            return self._take(event)
+        return await asyncio.to_thread(self._take, event)  # it takes long: other calls go on
 
     def _take(self, event: Event) -> bytes:
         match event:

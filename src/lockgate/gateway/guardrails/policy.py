@@ -6,6 +6,7 @@ project file. The tenant's checks come first on the way in and last on the way o
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Literal
@@ -93,6 +94,33 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     def schemas(self) -> tuple[tuple[int, Guard], ...]:
         """The checks of a schema, and where they stand in ``output``."""
         return tuple((place, guard) for place, guard in enumerate(self.output) if guard.guard == "schema")
+
+    def with_planted(self, token: str) -> Policy:
+        """The policy that looks for this canary where it would look for the one it plants."""
+        mine = self.planted
+        if mine is None or not token or token == mine:
+            return self
+        output = tuple(
+            msgspec.structs.replace(guard, tokens=(token,))
+            if guard.guard == "canary" and guard.tokens == (mine,)
+            else guard
+            for guard in self.output
+        )
+        return msgspec.structs.replace(self, output=output)
+
+    @cached_property
+    def asks_model(self) -> bool:
+        """Whether a model is asked about requests."""
+        return any(guard.model is not None for guard in self.input)
+
+    @cached_property
+    def lines(self) -> str:
+        """Stands for all that is done to a request: what went through the same has the same; empty for nothing. Which
+        canary is planted does not matter: each machine has its own."""
+        if not self.input and self.planted is None:
+            return ""
+        done = msgspec.json.encode((self.input, self.own_prompt, self.planted is not None))
+        return hashlib.blake2b(done, digest_size=16).hexdigest()
 
     @cached_property
     def planted(self) -> str | None:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from lockgate.gateway.guardrails import injection
+from lockgate.gateway.guardrails import canaries, injection
 from lockgate.gateway.guardrails.answers import arguments_in
 from lockgate.gateway.guardrails.model import Outcome
 from lockgate.gateway.guardrails.policy import Guard, Policy
@@ -64,6 +64,16 @@ def checked_request(request: Request, texts: list[Text], policy: Policy, outcome
         if different:
             request = request.replaced(messages=messages)
     return _told(request) if marked and system is None else request
+
+
+def with_canary(request: Request, token: str) -> Request:
+    """The request with the canary at the end of its first system text, if it has one."""
+    for text in request.texts():
+        if text.role == "system":
+            return (
+                request if token in text.text else request.with_texts({text.place: canaries.planted(text.text, token)})
+            )
+    return request
 
 
 def _told(request: Request) -> Request:

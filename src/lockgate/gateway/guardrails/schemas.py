@@ -58,8 +58,13 @@ def _known(name: str, written: bytes) -> Asked | None:
 
 def _asked_by(name: str, value: Any) -> Asked | None:
     schema = _schema_of(name, value)
+    return None if schema is None else asked_of(schema)
+
+
+def asked_of(schema: dict[str, Any]) -> Asked:
+    """What a schema asks of an answer."""
     if not schema:
-        return None if schema is None else Asked({}, None)
+        return Asked({}, None)
     try:
         return Asked(schema, schema_check(schema))
     except ValueError:

@@ -12,12 +12,13 @@ from typing import Any
 from lockgate.errors import Blocked, LockgateError, UpstreamError
 from lockgate.gateway.calls.call import Call
 from lockgate.gateway.calls.seams import StreamGuard, TryAgain
+from lockgate.gateway.exchange import Exchange
 from lockgate.gateway.guardrails import canaries, entities, schemas
 from lockgate.gateway.guardrails.answers import checked_body
 from lockgate.gateway.guardrails.metrics import GuardMetrics
 from lockgate.gateway.guardrails.model import Outcome
 from lockgate.gateway.guardrails.policy import Guard, Policy, compile_policy
-from lockgate.gateway.guardrails.requests import checked_request, judging, verdict
+from lockgate.gateway.guardrails.requests import checked_request, judging, verdict, with_canary
 from lockgate.gateway.guardrails.schemas import Asked
 from lockgate.gateway.guardrails.stages import Chain, blocked, outcomes_of
 from lockgate.gateway.guardrails.streams import STREAMS
@@ -56,7 +57,7 @@ class Guardrails:
         self._tenant_of = tenant_of
         self._secret = secret
         self._metrics = metrics
-        self._policies: dict[tuple[str, int], tuple[TenantSpec | None, Policy]] = {}
+        self._policies: dict[tuple[str, str], tuple[TenantSpec | None, Policy]] = {}
 
     def policy(self, call: Call) -> Policy:
         """What applies to the call: from its beginning to its end the same."""
@@ -67,9 +68,13 @@ class Guardrails:
 
     def policy_of(self, identity: Identity) -> Policy:
         """What applies to the caller's calls."""
-        tenant = self._tenant_of(identity.tenant)
-        digest = identity.run.behaviour_digest if identity.run is not None else ""
-        known = self._policies.get((digest, id(tenant)))
+        return self.policy_for(identity.tenant, identity.run.behaviour_digest if identity.run is not None else "")
+
+    def policy_for(self, tenant_name: str, digest: str) -> Policy:
+        """What applies to a tenant's calls, made by the version with this behaviour digest or by none."""
+        tenant = self._tenant_of(tenant_name)
+        key = digest, "" if tenant is None else tenant_name  # the entry '*' holds for many, each with its own canary
+        known = self._policies.get(key)
         if known is not None and known[0] is tenant:
             return known[1]
         version = self._version_of(digest) if digest else None
@@ -78,13 +83,13 @@ class Guardrails:
             ((), ())
             if tenant is None
             else ([guard.config() for guard in tenant.input], [guard.config() for guard in tenant.output]),
-            canary=canaries.token_for(digest or identity.tenant, self._secret),
+            canary=canaries.token_for(digest or tenant_name, self._secret),
             own_prompt=version.system_prompt if version is not None else "",
             keeps_nothing=tenant is not None and tenant.no_store,
         )
         if len(self._policies) >= _POLICIES:
             self._policies.clear()
-        self._policies[digest, id(tenant)] = tenant, policy
+        self._policies[key] = tenant, policy
         return policy
 
     # --- the way in -------------------------------------------------------------------------------------------
@@ -108,7 +113,7 @@ class Guardrails:
             finally:
                 self._note(call, outcomes)
         if policy.planted is not None:
-            _plant(call, policy.planted)
+            call.request = with_canary(call.request, policy.planted)
 
     async def _judge(self, call: Call, guard: Guard, outcome: Outcome) -> None:
         """Ask a model about what the marks let pass. One that does not say stops what a guard that blocks protects."""
@@ -193,15 +198,19 @@ class Guardrails:
         # a list of its own: the span of an attempt that was asked for once more keeps the one it has
         earlier = call.attributes.get(ATTRIBUTE)
         shown = call.attributes[ATTRIBUTE] = [] if earlier is None else [*earlier]
-        environment, agent = call.identity.environment, call.agent or ""
         for outcome in outcomes:
             shown.append(outcome.attributes())
-            self._metrics.note(environment, agent, outcome)
+        self.tell(call.exchange, call.identity, call.agent, outcomes)
+
+    def tell(self, exchange: Exchange, who: Identity, agent: str | None, outcomes: Sequence[Outcome]) -> None:
+        """What checks did, for the metrics and the log."""
+        for outcome in outcomes:
+            self._metrics.note(who.environment, agent or "", outcome)
             if outcome.action != "allow":
                 log.info(
                     "guardrail %s on the %s of a call of %s: %s %s",
-                    outcome.guard, outcome.side, agent or call.identity.tenant, outcome.action, dict(outcome.findings),
-                    extra={"trace_id": call.exchange.trace_id.hex(), "request_id": call.exchange.request_id},
+                    outcome.guard, outcome.side, agent or who.tenant, outcome.action, dict(outcome.findings),
+                    extra={"trace_id": exchange.trace_id.hex(), "request_id": exchange.request_id},
                 )  # fmt: skip
 
 
@@ -297,15 +306,6 @@ def _first_content(answer: dict[str, Any]) -> str:
         return str(answer["choices"][0]["message"]["content"] or "")
     except (LookupError, TypeError):
         return ""
-
-
-def _plant(call: Call, token: str) -> None:
-    """Put the canary at the end of the first system text, if there is one."""
-    for text in call.request.texts():
-        if text.role == "system":
-            if token not in text.text:
-                call.request = call.request.with_texts({text.place: canaries.planted(text.text, token)})
-            return
 
 
 def _keep_nothing(call: Call) -> None:
