@@ -9,6 +9,7 @@
     ├── Corrupt                     4    500   stored bytes are not what their digest says
     ├── Refused                     1    403   a rule says no
     │   ├── Unauthenticated         1    401   no key, a wrong key, an expired token
+    │   │   └── Expired             1    401   it was good, and its time is over
     │   ├── Killed                  1    403   somebody has switched it off
     │   ├── Blocked                 1    403   a guardrail stopped it
     │   ├── LimitExceeded           1    429   a budget, rate or action limit is reached
@@ -25,6 +26,7 @@ A message names what is wrong, where, the value (quoted with ``!r``) and the rem
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 __all__ = [
@@ -33,6 +35,7 @@ __all__ = [
     "Conflict",
     "Corrupt",
     "Diverged",
+    "Expired",
     "InputError",
     "Killed",
     "LimitExceeded",
@@ -144,6 +147,19 @@ class Unauthenticated(Refused):
 
     status = 401
     code = "unauthenticated"
+
+
+class Expired(Unauthenticated):
+    """What was shown was good until its time was over. ``what`` is run_token, key, or token (an issuer's); ``at`` when
+    that was, in Unix seconds."""
+
+    code = "expired"
+
+    def __init__(self, shown: str, *, what: str, at: float, remedy: str | None = None) -> None:
+        when = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(max(0.0, at)))
+        super().__init__(f"{shown} has expired, at {when}", remedy=remedy)
+        self.what = what
+        self.at = at
 
 
 class Killed(Refused):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from lockgate.clock import Clock
-from lockgate.errors import LockgateError, MissingExtra, Unauthenticated, Unavailable
+from lockgate.errors import Expired, LockgateError, MissingExtra, Unauthenticated, Unavailable
 from lockgate.gateway.model import Identity
 from lockgate.project.identity import Issuer
 
@@ -181,7 +181,7 @@ def _in_time(claims: Mapping[str, Any], issuer: Issuer, now: float) -> float:
             raise Unauthenticated(f"the token's {name!r} is {str(value)[:40]!r}, which is no time")
         times[name] = float(value)
     if times["exp"] + issuer.leeway <= now:
-        raise Unauthenticated("the token has expired", remedy="get a new one")
+        raise Expired("the token", what="token", at=times["exp"], remedy="get a new one")
     if max(times["nbf"], times["iat"]) - issuer.leeway > now:
         raise Unauthenticated("the token is not good yet", remedy="see that the clocks agree")
     until = times["exp"] + issuer.leeway

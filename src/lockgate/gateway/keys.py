@@ -17,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from lockgate import ids
 from lockgate.clock import Clock
-from lockgate.errors import Conflict, InputError, NotFound, Unauthenticated, Unavailable
+from lockgate.errors import Conflict, Expired, InputError, NotFound, Unauthenticated, Unavailable
 from lockgate.gateway import store
 from lockgate.gateway.model import ApiKey, Identity
 from lockgate.project.limits import Allowance
@@ -172,8 +172,10 @@ class Keys:
         self._away = False
         if key is None or not _good(key, now):
             self._forget([key_hash])
-            why = "is unknown" if key is None else "was revoked" if key.revoked_at is not None else "has expired"
-            raise Unauthenticated(f"the API key {why}", remedy="lockgate keys create makes a new one")
+            remedy = "lockgate keys create makes a new one"
+            if key is not None and key.revoked_at is None and key.expires_at is not None:
+                raise Expired("the API key", what="key", at=key.expires_at, remedy=remedy)
+            raise Unauthenticated(f"the API key {'is unknown' if key is None else 'was revoked'}", remedy=remedy)
         if len(self._known) >= _MAX_KNOWN:
             self._forget(sorted(self._known, key=lambda known: self._used_at.get(known, 0.0))[: _MAX_KNOWN // 10])
         self._used_at[key_hash] = now

@@ -8,7 +8,16 @@ from typing import Any
 
 import msgspec
 
-from lockgate.errors import ApprovalPending, Blocked, Killed, LimitExceeded, LockgateError, RunFailed, UpstreamError
+from lockgate.errors import (
+    ApprovalPending,
+    Blocked,
+    Expired,
+    Killed,
+    LimitExceeded,
+    LockgateError,
+    RunFailed,
+    UpstreamError,
+)
 
 Response = tuple[int, list[tuple[str, str]], bytes]
 """Status, headers, body."""
@@ -91,6 +100,8 @@ def _extra(error: LockgateError) -> dict[str, Any]:
         return {"limit": error.limit} | ({"reason": error.reason} if error.reason else {})
     if isinstance(error, Blocked):
         return {"guard": error.guard, "side": error.side}
+    if isinstance(error, Expired):
+        return {"what": error.what, "expired_at": error.at}
     if isinstance(error, Killed):
         return {"what": error.what}
     if isinstance(error, ApprovalPending):

@@ -14,7 +14,7 @@ from binascii import Error as BadBase64
 
 import msgspec
 
-from lockgate.errors import Unauthenticated
+from lockgate.errors import Expired, Unauthenticated
 from lockgate.gateway.model import RunClaims
 
 PREFIX = "lgr_"
@@ -30,7 +30,8 @@ def sign(claims: RunClaims, secret: bytes) -> str:
 
 
 def verify(token: str, secret: bytes, *, now: float) -> RunClaims:
-    """The claims of a token signed with ``secret`` that has not expired, else :class:`Unauthenticated`."""
+    """The claims of a token signed with ``secret`` that has not expired, else :class:`Unauthenticated`
+    (:class:`Expired` when that is why)."""
     body, _, signature = token.removeprefix(PREFIX).partition(".")
     if not token.startswith(PREFIX) or not signature or not body.isascii():
         raise Unauthenticated("the run token is malformed", remedy="send it as the host handed it out")
@@ -42,8 +43,11 @@ def verify(token: str, secret: bytes, *, now: float) -> RunClaims:
     except (msgspec.DecodeError, BadBase64) as wrong:
         raise Unauthenticated("the run token was signed by another version of Lockgate") from wrong
     if claims.expires_at <= now:
-        raise Unauthenticated(
-            f"the token of run {claims.run_id!r} has expired", remedy="a resumed run gets a new token"
+        raise Expired(
+            f"the token of run {claims.run_id!r}",
+            what="run_token",
+            at=claims.expires_at,
+            remedy="it ends with the run's max_seconds: start another run; one that is resumed gets a new token",
         )
     return claims
 

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lockgate.errors import Unauthenticated
+from lockgate.errors import Expired, Unauthenticated
 from lockgate.gateway.model import RunClaims
+from lockgate.gateway.problems import openai_error
 from lockgate.gateway.tokens import sign, verify
 
 SECRET = b"s" * 32
@@ -34,8 +35,10 @@ def test_a_token_says_what_was_signed() -> None:
 
 
 def test_a_token_is_refused_from_its_expiry_on() -> None:
-    with pytest.raises(Unauthenticated, match="expired"):
+    with pytest.raises(Expired, match="the token of run 'run_1' has expired, at 1970-01-01 00:16:40 UTC") as refused:
         verify(sign(CLAIMS, SECRET), SECRET, now=1000.0)
+    error = msgspec.json.decode(openai_error(refused.value)[2])["error"]
+    assert (error["code"], error["what"], error["expired_at"]) == ("expired", "run_token", 1000.0)
 
 
 def test_another_machines_token_is_refused() -> None:
