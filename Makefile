@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # pip checks every file it installs against the hashes in constraints/; Lockgate itself has none, hence --no-deps.
 SELF := $(PIP) --no-deps --no-build-isolation --editable .
 
-.PHONY: demo test test-integrations peers gateways lint bench lock clean
+.PHONY: demo test test-integrations test-compiled compiled peers gateways lint bench lock clean
 
 demo: $(VENV)/.demo  ## Watch the whole loop on a real local model.
 	$(BIN)/lockgate demo $(ARGS)
@@ -17,6 +17,11 @@ test: $(VENV)/.dev  ## Unit, integration and acceptance tests.
 test-integrations: $(VENV)/.integrations  ## Real frameworks, real models, other tools, a browser, fault tests.
 	@$(MAKE) --no-print-directory -j4 peers
 	$(BIN)/python -m pytest -m integration_only $(ARGS)
+
+COMPILED := .compiled
+test-compiled: $(COMPILED)/.done $(VENV)/.dev  ## What meets the compiled modules from outside, with them.
+	PYTHONPATH=$(COMPILED) $(BIN)/python -m pytest -n 2 --dist loadgroup -m "not integration_only" \
+		tests/integration/gateway tests/integration/limits $(ARGS)
 
 lint: $(VENV)/.dev  ## Formatting, lint, types, and which room may import which.
 	$(BIN)/ruff format --check .
@@ -48,6 +53,16 @@ $(VENV)/.integrations: constraints/integrations.txt $(VENV)/.dev
 	$(PIP) --require-hashes --requirement constraints/integrations.txt
 	@touch $@
 
+compiled: $(COMPILED)/.done  ## The wheel with its compiled modules, unpacked: PYTHONPATH=.compiled puts it before src.
+
+$(COMPILED)/.done: hatch_build.py pyproject.toml $(shell find src -name '*.py') | $(VENV)/.dev
+	@echo "Compiling what a model call passes through (needs a C compiler; two minutes) …"
+	rm -rf $(COMPILED)
+	HATCH_BUILD_HOOKS_ENABLE=1 $(BIN)/python -m pip wheel --quiet --disable-pip-version-check \
+		--no-deps --no-build-isolation --wheel-dir $(COMPILED) .
+	cd $(COMPILED) && ../$(BIN)/python -m zipfile --extract *.whl .
+	@touch $@
+
 PEERS := ragas deepeval inspect
 GATEWAYS := litellm
 peers: $(PEERS:%=.venv-peers/%/.done) .venv-peers/promptfoo/.done  ## Tools whose metrics run as scorers, each apart.
@@ -73,4 +88,4 @@ lock:  ## Resolve the constraint files anew (needs uv). They name no index host.
 	for name in demo dev integrations $(PEERS:%=peer-%) $(GATEWAYS:%=peer-%); do ./constraints/resolve $$name; done
 
 clean:
-	rm -rf $(VENV) .venv-peers .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-peers $(COMPILED) .mypy_cache .ruff_cache .pytest_cache .hypothesis

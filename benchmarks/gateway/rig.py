@@ -131,6 +131,18 @@ def upstream(folder: Path) -> Iterator[str]:
         yield url
 
 
+COMPILED = Path(__file__).resolve().parents[2] / ".compiled"
+
+
+def is_compiled() -> bool:
+    """Whether ``make compiled`` has compiled, from the sources as they are, what a released wheel has compiled."""
+    done = COMPILED / ".done"
+    if not done.exists():
+        return False
+    sources = (COMPILED.parent / "src").rglob("*.py")
+    return done.stat().st_mtime >= max(source.stat().st_mtime for source in sources)
+
+
 class Gateway(NamedTuple):
     url: str
     key: str
@@ -139,7 +151,7 @@ class Gateway(NamedTuple):
 
 @contextlib.contextmanager
 def gateway(folder: Path, target: str, *, workers: int = 1, timeout: int = 60) -> Iterator[Gateway]:
-    """Gateway workers on one socket, in a project with everything on."""
+    """Gateway workers on one socket, in a project with everything on: as released, where :func:`is_compiled`."""
     project = folder / "project"
     project.mkdir()
     (project / "prices.yaml").write_text("stub:\n  stub: {input: 0.15, output: 0.6}\n")
@@ -154,8 +166,9 @@ def gateway(folder: Path, target: str, *, workers: int = 1, timeout: int = 60) -
         listener = stack.enter_context(free_socket())
         command = [sys.executable, "-m", "lockgate.gateway.worker", "--fd", str(listener.fileno())]
         command += ["--parent", str(os.getpid()), "--drain", "2"]
+        environment = {"PYTHONPATH": str(COMPILED)} if is_compiled() else {}
         pids = [
-            stack.enter_context(process([*command, "--index", str(index)], (listener.fileno(),), project))
+            stack.enter_context(process([*command, "--index", str(index)], (listener.fileno(),), project, environment))
             for index in range(workers)
         ]
         yield Gateway(f"{url_of(listener)}/v1/chat/completions", key, pids)

@@ -1,6 +1,6 @@
 """The gateway beside nginx, a bare pass-through, LiteLLM and Portkey: one upstream, one load, one run.
 
-    apt-get install nginx-light wrk; make gateways
+    apt-get install nginx-light wrk; make gateways compiled
     python benchmarks/gateway/run.py [--seconds 4] [--rounds 3] [--only gateway,bare] [--litellm .venv-peers/litellm]
 
 Each is one process with one worker, and gets the same body from wrk; the upstream is an nginx that answers at once.
@@ -9,7 +9,8 @@ nginx       ``proxy_pass`` with connections kept: the limit
 bare        granian (RSGI) in front, aiohttp's session behind, bytes copied, on the event loop of the gateway
 seam        the same with the gateway's own use of aiohttp (``lockgate.gateway.upstream``)
 gateway     the gateway with everything on: key, rate limit, budget held and settled, routing, the answer checked
-            against the JSON Schema that the request names, a span and metrics
+            against the JSON Schema that the request names, a span and metrics; with its compiled modules, as a
+            wheel has them, where make compiled has built them
 litellm     LiteLLM's proxy without a database, one master key; in its production mode, on uvicorn and uvloop
 portkey     Portkey's gateway, the provider named by headers; in Node's production mode
 
@@ -272,6 +273,8 @@ def run(options: argparse.Namespace) -> bool:
                 f"{one:<8} {rate:8,.0f} requests/s   p50 {p50:7.2f} ms   p99 {p99:7.2f} ms   {cpu:8.1f} µs CPU "
                 f"a request   {rig.rss_mb(contender.pid):5.0f} MB"
             )
+        if "gateway" in contenders:
+            print(f"the gateway {'as released, compiled' if rig.is_compiled() else 'interpreted; make compiled'}")
         good = compared(rounds)
         if "gateway" in contenders:
             half_load(contenders["gateway"], target, medians(rounds["gateway"]).rate, folder)

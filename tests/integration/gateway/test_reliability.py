@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -353,8 +352,7 @@ def test_a_breaker_opens_alerts_and_closes_when_a_probe_succeeds(
     assert _open_alerts(gateway, 1) == ["breaker_open"]
     assert text(ask(gateway, "fragile/fake-model", fallbacks="spare/fake-model")) == "from the second"
     model.respond = lambda _: GOOD
-    later = SimpleNamespace(monotonic=lambda: time.monotonic() + 101)
-    monkeypatch.setattr("lockgate.gateway.upstreams.pool.time", later)
+    monkeypatch.setattr("lockgate.gateway.upstreams.pool.monotonic", lambda: time.monotonic() + 101)
     assert text(ask(gateway, "fragile/fake-model")) == "good"
     assert _open_alerts(gateway, 0) == []
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from random import random
+from time import monotonic
 
 from lockgate.errors import UpstreamBusy
 from lockgate.gateway.upstreams.balance import Load, Quota, choose, eject
@@ -93,7 +93,7 @@ class Pool:
 
     def has_other(self, endpoint: Endpoint) -> bool:
         """Whether another upstream than this one could take a call at once."""
-        now = time.monotonic()
+        now = monotonic()
         return any(
             other is not endpoint and not other.load.is_full and other.breaker.would_allow(now)
             for other in self.endpoints
@@ -107,14 +107,14 @@ class Pool:
 
     def answered(self, endpoint: Endpoint, seconds: float) -> None:
         """It took the call, and said something that makes sense."""
-        now = time.monotonic()
+        now = monotonic()
         if self._alone is None:
             endpoint.load.took(seconds, now)
         if endpoint.breaker.failures and endpoint.breaker.succeeded(now):
             self._tell(self._name, endpoint.id, False)
 
     def failed(self, endpoint: Endpoint) -> None:
-        now = time.monotonic()
+        now = monotonic()
         endpoint.load.failed(now)
         if len(self.endpoints) > 1:
             for index in eject(self._loads, now):
@@ -134,7 +134,7 @@ class Pool:
 
     def refused(self, endpoint: Endpoint) -> None:
         """It is alive, and takes no more for now: another one may."""
-        endpoint.load.failed(time.monotonic())
+        endpoint.load.failed(monotonic())
         self.unclear(endpoint)
 
     def unclear(self, endpoint: Endpoint) -> None:
@@ -144,7 +144,7 @@ class Pool:
 
     def _choose(self, without: Endpoint | None) -> Endpoint | None:
         """None when there is no place. Raises UpstreamBusy when no breaker lets a call through."""
-        now = time.monotonic()
+        now = monotonic()
         allowed = [index for index, endpoint in enumerate(self.endpoints) if endpoint.breaker.would_allow(now)]
         if not allowed:
             left = min(endpoint.breaker.seconds_left(now) for endpoint in self.endpoints)
@@ -178,7 +178,7 @@ class Pool:
         return within
 
     async def _wait(self, without: Endpoint | None) -> Endpoint:
-        until = time.monotonic() + self._queue_timeout
+        until = monotonic() + self._queue_timeout
         while True:
             if len(self._waiting) >= self._queue:
                 raise UpstreamBusy(
@@ -189,7 +189,7 @@ class Pool:
             place = asyncio.get_running_loop().create_future()
             self._waiting.append(place)
             try:
-                async with asyncio.timeout(max(0.0, until - time.monotonic())):
+                async with asyncio.timeout(max(0.0, until - monotonic())):
                     await place
             except TimeoutError:
                 raise UpstreamBusy(
