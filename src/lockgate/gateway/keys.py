@@ -221,7 +221,7 @@ def _limits(given: Mapping[str, float]) -> tuple[tuple[str, float], ...]:
         first = wrong.errors()[0]
         raise InputError(
             f"the limit {first['loc'][0]!r} of a key is {given.get(str(first['loc'][0]))!r}: {first['msg']}",
-            remedy=f"there are {', '.join(Allowance.model_fields)}",
+            remedy=first.get("ctx", {}).get("remedy") or f"there are {', '.join(Allowance.model_fields)}",
         ) from None
     return tuple(sorted(checked.model_dump(exclude_none=True).items()))
 

@@ -48,11 +48,18 @@ def setting_of(account: str, field: str) -> str:
     return f"{file}, or {at} --{kind} {name}`" if kind in ("tenant", "agent", "model") else file
 
 
-def _cap_of(account: str, window: str, unit: str) -> str:
+def _field_of(account: str, window: str, unit: str) -> str:
     if account.startswith("run:"):
-        return setting_of(account, _RUN_CAPS.get(unit, unit))
+        return _RUN_CAPS.get(unit, unit)
     period = {len("2026-11"): "monthly_", len("2026-11-21"): "daily_"}.get(len(window.partition(" ")[0]), "")
-    return setting_of(account, f"{period}{unit}")
+    return f"{period}{unit}"
+
+
+def _cap_of(account: str, window: str, unit: str) -> str:
+    return setting_of(account, _field_of(account, window, unit))
+
+
+_NOTHING = {"usd": "spend nothing", "tokens": "use no tokens"}
 
 
 def budget_exceeded(balance: Balance, needed: int, now: float) -> LimitExceeded:
@@ -61,11 +68,19 @@ def budget_exceeded(balance: Balance, needed: int, now: float) -> LimitExceeded:
     ``retry_after`` is a second when open holds may yet be given back, the time to the end of the window when it has
     one, and None when waiting cannot help: there is no window, or the call alone is above the cap.
     """
+    if balance.cap == 0:
+        return LimitExceeded(
+            f"{balance.account!r} may {_NOTHING.get(balance.unit, 'make no calls')}: "
+            f"{_field_of(balance.account, balance.window, balance.unit)} is 0",
+            limit=balance.account,
+            remedy=f"raise {_cap_of(balance.account, balance.window, balance.unit)}; without one there is no limit",
+            reason=_REASONS.get((balance.account.partition(":")[0], balance.unit)),
+        )
     if balance.unit == "concurrent":
         return LimitExceeded(
             f"{balance.account!r} has {balance.held} calls under way, and may have {balance.cap}",
             limit=balance.account,
-            retry_after=1.0 if balance.cap else None,
+            retry_after=1.0,
             remedy=f"wait for one to end, or raise {_cap_of(balance.account, '', 'concurrent')}",
         )
     if balance.window.startswith(SAME):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from pydantic import Field, field_validator
@@ -24,6 +25,20 @@ class Allowance(Strict):
     requests_per_minute: float | None = Field(default=None, gt=0, description="Requests a minute, and so many at once.")
     tokens_per_minute: float | None = Field(default=None, gt=0, description="Tokens a minute, and so many at once.")
     concurrent: int | None = Field(default=None, ge=0, description="Calls under way at the same time.")
+
+    @field_validator("requests_per_minute", "tokens_per_minute", mode="before")
+    @classmethod
+    def _flows(cls, value: Any) -> Any:
+        if isinstance(value, int | float) and not isinstance(value, bool) and value <= 0:
+            raise PydanticCustomError(
+                "rate",
+                "{message}",
+                {
+                    "message": "a rate is above 0",
+                    "remedy": "leave it out where there is to be no limit, or write `calls: 0` to let no call through",
+                },
+            )
+        return value
 
 
 class RunAllowance(Strict):

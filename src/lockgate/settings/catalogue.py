@@ -44,8 +44,8 @@ LIMITS: dict[str, tuple[Any, str, str]] = {
     "daily_tokens": (Count, "tokens", "Tokens a day, in place of the file's."),
     "monthly_usd": (Usd, "USD", "USD a calendar month."),
     "monthly_tokens": (Count, "tokens", "Tokens a calendar month."),
-    "requests_per_minute": (Annotated[float, msgspec.Meta(gt=0, le=1e9)], "requests", "Requests a minute."),
-    "tokens_per_minute": (Annotated[float, msgspec.Meta(gt=0, le=1e12)], "tokens", "Tokens a minute."),
+    "requests_per_minute": (Annotated[float, msgspec.Meta(gt=0, le=1e9)], "requests, above 0", "Requests a minute."),
+    "tokens_per_minute": (Annotated[float, msgspec.Meta(gt=0, le=1e12)], "tokens, above 0", "Tokens a minute."),
     "concurrent": (Count, "calls", "Calls under way at the same time."),
 }
 """Limits of a tenant, an agent, a model, or (with none of them) of an environment: type, unit and meaning."""

@@ -261,3 +261,6 @@ def test_a_revoked_key_is_refused_by_both_its_secrets_and_is_not_rotated(control
 def test_a_limit_that_there_is_not_is_an_error(control: Database) -> None:
     with pytest.raises(InputError, match="the limit 'hourly_usd' of a key is 3"):
         Keys(control, FakeClock(NOW)).create(tenant="acme", environment="prod", limits={"hourly_usd": 3})
+    with pytest.raises(InputError, match="'requests_per_minute' of a key is 0: a rate is above 0") as refused:
+        Keys(control, FakeClock(NOW)).create(tenant="acme", environment="prod", limits={"requests_per_minute": 0})
+    assert "`calls: 0`" in str(refused.value.remedy)

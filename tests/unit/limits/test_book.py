@@ -110,3 +110,8 @@ def test_of_two_caps_the_smaller_holds() -> None:
 def test_a_time_zone_has_to_exist() -> None:
     with pytest.raises(ValueError, match="no time zone 'Mars/Olympus'"):
         LimitSpec.model_validate({"time_zone": "Mars/Olympus"})
+
+
+def test_a_rate_of_nothing_is_no_rate() -> None:
+    with pytest.raises(ValueError, match="a rate is above 0"):
+        LimitSpec.model_validate({"project": {"tokens_per_minute": 0}})

@@ -51,6 +51,23 @@ def test_waiting_does_not_help_a_run() -> None:
 
 
 @pytest.mark.parametrize(
+    ("window", "unit", "said"),
+    [
+        ("", "concurrent", "'tenant:prod:acme' may make no calls: concurrent is 0"),
+        ("", "calls", "'tenant:prod:acme' may make no calls: calls is 0"),
+        ("2026-11-18", "usd", "'tenant:prod:acme' may spend nothing: daily_usd is 0"),
+    ],
+)
+def test_a_limit_of_nothing_is_said_to_be_one(window: str, unit: Unit, said: str) -> None:
+    error = budget_exceeded(
+        Balance(account="tenant:prod:acme", window=window, cap=0, settled=0, held=0, unit=unit), 1, NOON
+    )
+    assert (error.message, error.retry_after) == (said, None)
+    assert error.remedy is not None
+    assert error.remedy.startswith(f"raise {said.split(': ')[1].split()[0]} of limits.tenants.acme")
+
+
+@pytest.mark.parametrize(
     ("account", "window", "unit", "key"),
     [
         ("tenant:prod:acme", "2026-11-18", "usd", "daily_usd of limits.tenants.acme (or of its '*') in lockgate.yaml"),
