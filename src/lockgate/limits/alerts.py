@@ -21,10 +21,10 @@ def crossing(balance: Balance, warn: float = WARN_PERCENT) -> float | None:
     it turned a call away), or None.
 
     Holds count, because what is held may be spent. A call that asks for more than there is left of a budget that is
-    hardly used says more of the caller than of the budget.
+    hardly used says more of the caller than of the budget. A cap of zero is no news while nobody comes up against it.
     """
     percent = taken_percent(balance)
-    if percent is None:
+    if percent is None or (balance.cap == 0 and not (balance.refused or balance.settled)):
         return None
     if percent >= 100 or (balance.refused and percent >= warn):
         return 100
@@ -48,6 +48,9 @@ def alert_message(balance: Balance) -> str:
     if balance.refused:
         what = "1 call was refused: it" if balance.refused == 1 else f"{balance.refused:,} calls were refused: each"
         refused = f"; {what} may have needed more than was left" + (f" ({left} now)" if balance.left else "")
+    if balance.cap == 0:
+        spent = f", and {spent} is spent" if balance.settled else ""
+        return f"{balance.account}{when}: the cap is 0{spent}; calls that were refused: {balance.refused:,}"
     taken = "spent or held" if balance.held else "spent"
     parts = f"{spent} and {held}" if balance.held else spent
     return f"{balance.account}{when}: {percent or 0:.0f} % of {cap} is {taken}: {parts}{refused}"

@@ -566,7 +566,7 @@ uncertain_charges = Table(  # calls that were charged at their bound, because wh
     Column("id", String, primary_key=True),  # the span's id, 16 hex, else a random one
     Column("machine", String, nullable=False),
     Column("at", Double, nullable=False),
-    Column("reason", String, nullable=False),  # died | no_usage | batch | lost
+    Column("reason", String, nullable=False),  # died | no_usage | batch | batch_no_usage | lost
     Column("parts", JSON, nullable=False),  # [account, window, unit, charged]
     Column("tokens", BigInteger, nullable=False),  # held
     Column("corrected_at", Double),

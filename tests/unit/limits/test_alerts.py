@@ -32,7 +32,8 @@ def balance(settled: int, held: int = 0, cap: int | None = 100, refused: int = 0
         (balance(60, held=40), 100),
         (balance(97, refused=1), 100),  # a call did not fit: the budget stops calls, if not at 100 % to the cent
         (balance(5, refused=1), 70),  # it may have asked for more than anybody should
-        (balance(0, cap=0), 100),
+        (balance(0, cap=0), None),  # somebody wants it so, and nobody was refused
+        (balance(0, cap=0, refused=1), 100),
         (balance(10**12, cap=None), None),
     ],
 )
@@ -50,6 +51,9 @@ def test_the_message_has_the_arithmetic() -> None:
     assert alert_message(nano) == (
         "agent:prod:triage (2026-11-18): 71 % of $50.00 is spent or held: $34.10 and $1.40; "
         "2 calls were refused: each may have needed more than was left ($14.50 now)"
+    )
+    assert alert_message(balance(0, cap=0, refused=3)).endswith(
+        "(2026-11-18): the cap is 0; calls that were refused: 3"
     )
     assert "80 % of 100 tokens is spent: 80" in alert_message(balance(80, unit="tokens"))
     assert alert_message(balance(100, unit="tokens", refused=1)).endswith(
