@@ -18,7 +18,7 @@ def demo(
     port: Annotated[int, typer.Option(min=0, max=65535, help="The gateway's port; 0 takes a free one.")] = 0,
     keep_running: Annotated[bool, typer.Option("--keep-running", help="Leave everything up at the end.")] = False,
 ) -> None:
-    """Watch the whole loop on a real local model, in about five minutes.
+    """Watch the whole loop on a real local model, in about four minutes.
 
     A support agent goes through four versions: gated, stopped, rolled back, promoted. Nothing is scripted output.
     The exit code is 0 when every chapter ended as it usually does, 3 when one went differently.
