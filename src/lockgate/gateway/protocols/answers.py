@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from lockgate.gateway.protocols import fields as f
+from lockgate.gateway.protocols.shapes import InputDetails, OutputDetails
 from lockgate.results import Usage
 
 
@@ -25,18 +26,6 @@ def said(error: Any) -> str | None:
         return None
     message = error.get("message") if isinstance(error, dict) else error
     return str(message)[:500] if message else "an error without a message"
-
-
-class InputDetails(msgspec.Struct):
-    """Of the tokens that went in."""
-
-    cached_tokens: int | None = None
-
-
-class OutputDetails(msgspec.Struct):
-    """Of the tokens that came out."""
-
-    reasoning_tokens: int | None = None
 
 
 def counted(

@@ -12,9 +12,10 @@ import msgspec
 
 from lockgate.errors import InputError
 from lockgate.gateway.protocols import fields as f
-from lockgate.gateway.protocols.answers import InputDetails, OutputDetails, counted, said
+from lockgate.gateway.protocols.answers import counted, said
 from lockgate.gateway.protocols.dialect import Dialect, Passage, Place
 from lockgate.gateway.protocols.model import Outcome, Request, Text
+from lockgate.gateway.protocols.shapes import ChatAnswer, ChatUsage, Models, Tool
 from lockgate.gateway.protocols.sse import Events
 from lockgate.results import Usage
 
@@ -27,11 +28,7 @@ _KIND = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _LOOKED_AT = frozenset(("web_search_options", "prediction", "service_tier", "tools"))
 
 
-class _Tool(msgspec.Struct):
-    type: str = "function"
-
-
-_tools = msgspec.json.Decoder(list[_Tool] | None).decode
+_tools = msgspec.json.Decoder(list[Tool] | None).decode
 
 
 class Chat(Dialect):
@@ -140,27 +137,7 @@ class ChatPassage(Passage):
         return ChatTap(hide_usage=not request.wants_usage)
 
 
-class _Usage(msgspec.Struct):
-    prompt_tokens: int
-    completion_tokens: int = 0
-    prompt_tokens_details: InputDetails | None = None
-    completion_tokens_details: OutputDetails | None = None
-
-
-class _Choice(msgspec.Struct):
-    finish_reason: str | None = None
-
-
-class _Answer(msgspec.Struct):
-    id: str | None = None
-    model: str | None = None
-    system_fingerprint: str | None = None
-    usage: _Usage | None = None
-    choices: list[_Choice] = []
-    error: Any = None
-
-
-_answer = msgspec.json.Decoder(_Answer).decode
+_answer = msgspec.json.Decoder(ChatAnswer).decode
 
 
 def read_answer(body: bytes) -> Outcome:
@@ -183,7 +160,7 @@ def read_answer(body: bytes) -> Outcome:
     )
 
 
-def usage_of(usage: _Usage | None) -> Usage | None:
+def usage_of(usage: ChatUsage | None) -> Usage | None:
     if usage is None:
         return None
     return counted(
@@ -251,17 +228,9 @@ class ChatTap:
         return False
 
 
-class _Model(msgspec.Struct):
-    id: str
-
-
-class _Models(msgspec.Struct):
-    data: list[_Model] = []
-
-
 def read_models(body: bytes) -> list[str]:
     """The names in an answer to ``GET /models`` (OpenAI's and Anthropic's); none when it is not what it should be."""
     try:
-        return [model.id for model in msgspec.json.decode(body, type=_Models).data]
+        return [model.id for model in msgspec.json.decode(body, type=Models).data]
     except f.UNREADABLE:
         return []

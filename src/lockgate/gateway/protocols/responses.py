@@ -12,10 +12,11 @@ import msgspec
 from lockgate.errors import InputError
 from lockgate.gateway.protocols import fields as f
 from lockgate.gateway.protocols import sse
-from lockgate.gateway.protocols.answers import InputDetails, OutputDetails, counted, said
+from lockgate.gateway.protocols.answers import counted, said
 from lockgate.gateway.protocols.chat import message_texts, unbounded_tools
 from lockgate.gateway.protocols.dialect import Dialect, Listener, Passage
 from lockgate.gateway.protocols.model import Outcome, Request, Text
+from lockgate.gateway.protocols.shapes import InputDetails, OutputDetails
 from lockgate.results import Usage
 
 _REFERENCES = (b'"input_image"', b'"input_file"', b'"input_audio"', b'"item_reference"')
