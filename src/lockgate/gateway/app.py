@@ -30,7 +30,7 @@ from lockgate.gateway.control_proxy import ControlProxy
 from lockgate.gateway.directory import Directory
 from lockgate.gateway.exchange import ClientGone, Exchange, Headers, Rooms
 from lockgate.gateway.keys import LEASE
-from lockgate.gateway.model import Identity
+from lockgate.gateway.model import Identity, RunBody
 from lockgate.gateway.origins import cache_wish, origin_of
 from lockgate.gateway.protocols.dialect import Dialect
 from lockgate.gateway.protocols.model import Request
@@ -57,14 +57,6 @@ _MODELS_SECONDS = 30.0  # a provider's list of models is kept
 
 Handler = Callable[[Exchange], Awaitable[None]]
 Identify = Callable[[Exchange], Awaitable[Identity]]
-
-
-class RunBody(msgspec.Struct, forbid_unknown_fields=True):
-    """What ``POST /api/v1/agents/{name}/runs`` takes."""
-
-    input: Any
-    session: str | None = None
-    user: str | None = None
 
 
 _ABOUT = {

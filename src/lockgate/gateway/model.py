@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from lockgate.runs import Arm, Origin
@@ -43,6 +45,14 @@ class RunClaims(msgspec.Struct, frozen=True, kw_only=True):
     max_depth: int = 2
     tools: tuple[str, ...] | None = None  # that the run's caller may have called; None: any
     origin: Origin = Origin()  # what the run's caller said that it counts for
+
+
+class RunBody(msgspec.Struct, forbid_unknown_fields=True):
+    """What ``POST /api/v1/agents/{name}/runs`` takes."""
+
+    input: Any
+    session: str | None = None
+    user: str | None = None
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from functools import cached_property
 from inspect import signature
 from typing import Any, NamedTuple
 
@@ -19,17 +18,11 @@ from aiohttp import http
 from aiohttp.client_proto import ResponseHandler
 from yarl import URL
 
+from lockgate.gateway.server import Server
+
 _URLS = 1000
 _AT_ONCE = 64 * 1024
 """Bytes of a body up to which it leaves in one piece with the headers."""
-
-
-class _Server(aiohttp.ClientRequest):
-    """Tells the pool which server is meant, with a key that is made once and not for each call."""
-
-    @cached_property
-    def connection_key(self) -> Any:
-        return super().connection_key
 
 
 class Place(NamedTuple):
@@ -59,7 +52,7 @@ class Received(NamedTuple):
 def missing(connector: aiohttp.BaseConnector) -> str | None:
     """What of aiohttp that is used here, and that it does not promise to keep, is not as it was; None when all is."""
     try:
-        request = _Server("GET", URL("http://localhost/"), loop=asyncio.get_running_loop())
+        request = Server("GET", URL("http://localhost/"), loop=asyncio.get_running_loop())
         assert request.headers["host"]
         assert request.connection_key is request.connection_key
         signature(connector.connect).bind(request, [], aiohttp.ClientTimeout(connect=1.0))
@@ -116,7 +109,7 @@ class Wire:
         if place is None:
             if url.scheme not in ("http", "https"):
                 raise ValueError(f"{str(url)!r} is no http(s) URL")
-            request = _Server("GET", url, loop=self._loop)
+            request = Server("GET", url, loop=self._loop)
             if len(self._places) >= _URLS:
                 self._places.clear()
             place = Place(request, f" {url.raw_path_qs} HTTP/1.1\r\nhost: {request.headers['host']}\r\n")
