@@ -7,7 +7,6 @@ Nobody waits for a batch, so nobody can be asked: no model judges a line, and no
 from __future__ import annotations
 
 import json
-from time import perf_counter_ns
 from typing import Any
 
 import msgspec
@@ -18,7 +17,7 @@ from lockgate.gateway.guardrails import schemas
 from lockgate.gateway.guardrails.answers import checked_answer, decoded
 from lockgate.gateway.guardrails.policy import Policy
 from lockgate.gateway.guardrails.requests import checked_request, with_canary
-from lockgate.gateway.guardrails.stages import Chain, blocked, outcomes_of
+from lockgate.gateway.guardrails.stages import Chain, check_fit, outcomes_of
 from lockgate.gateway.guardrails.streams import STREAMS
 from lockgate.gateway.protocols.model import Request
 
@@ -131,21 +130,8 @@ class AnswerLines:
             body = checked_answer(self._dialect, body, lambda text: Chain(policy.output, outcomes).whole(text))
         if self._asked is not None:
             for said in schemas.said_texts(self._dialect, json.dumps(body).encode()):
-                self._fit(self._asked, said)
+                check_fit(self._asked, said, policy, outcomes)
         return body
-
-    def _fit(self, asked: schemas.Asked, said: str) -> None:
-        for place, guard in self._policy.schemas:
-            outcome = self.outcomes[place]
-            began = perf_counter_ns()
-            problem = asked.problem_of(said)
-            outcome.nanos += perf_counter_ns() - began
-            if problem is None:
-                continue
-            outcome.count("schema")
-            if guard.action == "block":
-                raise blocked(outcome, f"it does not fit the schema: {problem[:300]}")
-            outcome.action = "flag"
 
 
 def answer_lines(policy: Policy, endpoint: str, terms: Terms) -> AnswerLines | None:

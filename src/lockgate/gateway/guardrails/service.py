@@ -6,8 +6,8 @@ import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from time import perf_counter_ns
-from typing import Any
+from functools import partial
+from typing import Any, NoReturn
 
 from lockgate.errors import Blocked, LockgateError, UpstreamError
 from lockgate.gateway.calls.call import Call
@@ -20,7 +20,7 @@ from lockgate.gateway.guardrails.model import Outcome
 from lockgate.gateway.guardrails.policy import Guard, Policy, compile_policy
 from lockgate.gateway.guardrails.requests import checked_request, judging, verdict, with_canary
 from lockgate.gateway.guardrails.schemas import Asked
-from lockgate.gateway.guardrails.stages import Chain, blocked, outcomes_of
+from lockgate.gateway.guardrails.stages import Chain, blocked, check_fit, outcomes_of
 from lockgate.gateway.guardrails.streams import STREAMS
 from lockgate.gateway.model import Identity
 from lockgate.gateway.protocols.chat import Chat
@@ -161,28 +161,10 @@ class Guardrails:
             asked = schemas.asked_schema(call.request) if policy.schemas else None
             if asked is not None:
                 for said in schemas.said_texts(dialect, body):
-                    self._fit(call, policy, outcomes, asked, said, may_repair=_REPAIRED not in call.attributes)
+                    check_fit(asked, said, policy, outcomes, _again(call, asked))
         finally:
             self._note(call, outcomes)
         return body
-
-    def _fit(
-        self, call: Call, policy: Policy, outcomes: Sequence[Outcome], asked: Asked, said: str, *, may_repair: bool
-    ) -> None:
-        for place, guard in policy.schemas:
-            outcome = outcomes[place]
-            began = perf_counter_ns()
-            problem = asked.problem_of(said)
-            outcome.nanos += perf_counter_ns() - began
-            if problem is None:
-                continue
-            outcome.count("schema")
-            if guard.repair and may_repair:
-                call.attributes[_REPAIRED] = True
-                raise TryAgain(schemas.repair(call.request, said, problem, asked.schema))
-            if guard.action == "block":
-                raise blocked(outcome, f"it does not fit the schema: {problem[:300]}")
-            outcome.action = "flag"
 
     def on_stream(self, call: Call) -> StreamGuard | None:
         """The checks of a stream; None when there are none."""
@@ -249,8 +231,7 @@ class _Stream:
         def at_end(said: str) -> None:
             if schema is not None and said.strip():
                 # what is held can still be asked for once more: nothing of it has gone out
-                may_repair = holds and _REPAIRED not in call.attributes
-                service._fit(call, policy, outcomes, schema, said, may_repair=may_repair)
+                check_fit(schema, said, policy, outcomes, _again(call, schema) if holds else None)
 
         # None of them knows this object: what was held back goes when it does, not when the collector comes by.
         self._checks = STREAMS[dialect](
@@ -299,6 +280,16 @@ def _needs_all(guard: Guard) -> bool:
 
 def _checked_body(dialect: str, body: bytes, policy: Policy, outcomes: list[Outcome]) -> bytes:
     return checked_body(dialect, body, lambda text: Chain(policy.output, outcomes).whole(text))
+
+
+def _again(call: Call, asked: Asked) -> Callable[[str, str], NoReturn] | None:
+    """How its answer is asked for once more; None when it was."""
+    return None if _REPAIRED in call.attributes else partial(_ask_again, call, asked)
+
+
+def _ask_again(call: Call, asked: Asked, said: str, problem: str) -> NoReturn:
+    call.attributes[_REPAIRED] = True
+    raise TryAgain(schemas.repair(call.request, said, problem, asked.schema))
 
 
 def _first_content(answer: dict[str, Any]) -> str:

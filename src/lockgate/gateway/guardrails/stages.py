@@ -7,13 +7,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from time import perf_counter_ns
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from lockgate.errors import Blocked
 from lockgate.gateway.guardrails import injection
 from lockgate.gateway.guardrails.model import Finding, Outcome, Side
-from lockgate.gateway.guardrails.policy import Guard
+from lockgate.gateway.guardrails.policy import Guard, Policy
 from lockgate.gateway.guardrails.windows import Window, label, redacted
+
+if TYPE_CHECKING:
+    from lockgate.gateway.guardrails.schemas import Asked
 
 MAX_WHOLE = 4 * 1024 * 1024
 """Characters of a text that are held back by a check which needs all of it."""
@@ -259,3 +262,27 @@ def within_value(value: Any, whole: Whole) -> Any:
         checked = whole(written)
         return value if checked == written else checked
     return value
+
+
+def check_fit(
+    asked: Asked,
+    said: str,
+    policy: Policy,
+    outcomes: Sequence[Outcome],
+    again: Callable[[str, str], NoReturn] | None = None,
+) -> None:
+    """Hold an answer's text against what it is asked to fit, for each guard that wants it. Raises Blocked; for one that
+    repairs, ``again`` raises what asks once more, given the text and how it does not fit. None: it cannot be asked."""
+    for place, guard in policy.schemas:
+        outcome = outcomes[place]
+        began = perf_counter_ns()
+        problem = asked.problem_of(said)
+        outcome.nanos += perf_counter_ns() - began
+        if problem is None:
+            continue
+        outcome.count("schema")
+        if guard.repair and again is not None:
+            again(said, problem)
+        if guard.action == "block":
+            raise blocked(outcome, f"it does not fit the schema: {problem[:300]}")
+        outcome.action = "flag"
