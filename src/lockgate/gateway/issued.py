@@ -188,7 +188,8 @@ def _in_time(claims: Mapping[str, Any], issuer: Issuer, now: float) -> float:
     if issuer.max_age is not None:
         until = min(until, times["iat"] + issuer.max_age + issuer.leeway)
         if until <= now:
-            raise Unauthenticated(f"the token is older than {issuer.max_age:g} seconds", remedy="get a new one")
+            shown = f"the token, which counts for {issuer.max_age:g} seconds at most,"
+            raise Expired(shown, what="token", at=times["iat"] + issuer.max_age, remedy="get a new one")
     return until
 
 

@@ -14,7 +14,7 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from lockgate.errors import Unauthenticated, Unavailable
+from lockgate.errors import Expired, Unauthenticated, Unavailable
 from lockgate.gateway import issued
 from lockgate.gateway.issued import ASK_AGAIN, BELIEVED, KEYS_KEPT, Tokens
 from lockgate.project.identity import Issuer
@@ -231,6 +231,12 @@ def test_a_token_is_believed_no_longer_than_it_lasts(provider: Provider, tokens:
     assert tokens.recall(token) is None
     with pytest.raises(Unauthenticated, match="has expired"):
         tokens.authenticate(token)
+
+
+def test_a_token_that_is_older_than_its_issuer_allows_has_expired(provider: Provider, clock: FakeClock) -> None:
+    issuer = Issuer(issuer=provider.url, audience="lockgate", environment="prod", max_age=60)
+    with pytest.raises(Expired, match="which counts for 60 seconds at most, has expired, at"):
+        Tokens(lambda: [issuer], clock).authenticate(provider.token(iat=int(NOW) - 91, tenant="acme"))
 
 
 def test_an_issuer_taken_out_of_the_file_is_trusted_no_more(provider: Provider, clock: FakeClock) -> None:
