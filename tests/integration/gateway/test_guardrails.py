@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
+from lockgate.gateway.guardrails import service
 from lockgate.gateway.guardrails.canaries import PREFIX
 from lockgate.project.guards import TenantSpec
 from lockgate.results import Usage
@@ -174,6 +175,17 @@ def test_a_stream_that_does_not_fit_is_asked_for_once_more_before_any_of_it_goes
     status, _, body = gateway.ask(key, response_format=FORMAT, stream=True)
     assert (status, json.loads(body)["error"]["guard"]) == (403, "schema")
     assert len(model.requests) == 4
+
+
+def test_a_stream_that_is_too_long_to_be_held_to_its_end_is_refused_and_none_of_it_goes_out(
+    gateway: RunningGateway, model: FakeModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "MAX_HELD", 1000)
+    guarded(gateway, output=({"guard": "schema", "action": "block"},))
+    model.respond = lambda _: Reply(text="x" * 2000)
+    status, _, body = gateway.ask(gateway.run_token(), response_format=FORMAT, stream=True)
+    assert status == 502
+    assert "cannot be held" in json.loads(body)["error"]["message"]
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 
 IN_A_THREAD = 64 * 1024
 """Characters from which a request is looked at in a thread, so that other calls go on."""
+MAX_HELD = 16 * 1024 * 1024
+"""Bytes of a stream that is held to its end: its text is kept beside it, and taken apart there."""
 ATTRIBUTE = "lockgate.guardrails"
 _REPAIRED = "lockgate.guardrails.repaired"
 _POLICY = "policy"  # where a call's notes keep its own
@@ -249,6 +251,8 @@ class _Stream:
     def feed(self, data: bytes) -> bytes:
         self._taken += len(data)
         try:
+            if self._holds and self._taken > MAX_HELD:
+                raise UpstreamError(f"a stream of more than {MAX_HELD} bytes cannot be held to its end", sent=True)
             return self._checks.feed(data)
         except LockgateError:
             self._done()
