@@ -143,6 +143,11 @@ def is_compiled() -> bool:
     return done.stat().st_mtime >= max(source.stat().st_mtime for source in sources)
 
 
+def released() -> dict[str, str]:
+    """The environment in which a process finds the compiled modules, where :func:`is_compiled`."""
+    return {"PYTHONPATH": str(COMPILED)} if is_compiled() else {}
+
+
 class Gateway(NamedTuple):
     url: str
     key: str
@@ -166,9 +171,8 @@ def gateway(folder: Path, target: str, *, workers: int = 1, timeout: int = 60) -
         listener = stack.enter_context(free_socket())
         command = [sys.executable, "-m", "lockgate.gateway.worker", "--fd", str(listener.fileno())]
         command += ["--parent", str(os.getpid()), "--drain", "2"]
-        environment = {"PYTHONPATH": str(COMPILED)} if is_compiled() else {}
         pids = [
-            stack.enter_context(process([*command, "--index", str(index)], (listener.fileno(),), project, environment))
+            stack.enter_context(process([*command, "--index", str(index)], (listener.fileno(),), project, released()))
             for index in range(workers)
         ]
         yield Gateway(f"{url_of(listener)}/v1/chat/completions", key, pids)

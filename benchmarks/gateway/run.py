@@ -7,7 +7,7 @@ Each is one process with one worker, and gets the same body from wrk; the upstre
 
 nginx       ``proxy_pass`` with connections kept: the limit
 bare        granian (RSGI) in front, aiohttp's session behind, bytes copied, on the event loop of the gateway
-seam        the same with the gateway's own use of aiohttp (``lockgate.gateway.upstream``)
+seam        the same with the server and the client that the gateway has (``http1``, ``upstream``), compiled as it is
 gateway     the gateway with everything on: key, rate limit, budget held and settled, routing, the answer checked
             against the JSON Schema that the request names, a span and metrics; with its compiled modules, as a
             wheel has them, where make compiled has built them
@@ -59,47 +59,51 @@ class Round(NamedTuple):
 # --- who takes part ---------------------------------------------------------------------------------------------
 
 
-def serve_bare(fd: int, target: str, *, seam: bool) -> None:
+def serve_bare(port: int, target: str) -> None:
     """The pass-through: no more than it takes to copy a request and its answer."""
     import aiohttp
+    import uvloop
+    from granian.constants import HTTPModes
+    from granian.server.embed import Server
+
+    url, headers = f"{target}/v1/chat/completions", {"content-type": "application/json"}
+
+    async def main() -> None:
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+
+            async def app(scope: Any, protocol: Any) -> None:
+                async with session.post(url, headers=headers, data=bytes(await protocol())) as answer:
+                    status, received = answer.status, await answer.read()
+                protocol.response_bytes(status, [("content-type", "application/json")], received)
+
+            server = Server(app, port=port, http=HTTPModes.http1, websockets=False, backlog=1024, log_enabled=False)
+            await server.serve()
+
+    uvloop.run(main())
+
+
+def serve_seam(descriptor: int, target: str) -> None:
+    """The same with what the gateway does so with."""
     from yarl import URL
 
+    from lockgate.gateway.http1 import HttpRequest
     from lockgate.gateway.serve import serve_forever
     from lockgate.gateway.upstream import Upstream
 
     url, headers = URL(f"{target}/v1/chat/completions"), {"content-type": "application/json"}
     client = Upstream()
-    session: aiohttp.ClientSession | None = None
 
-    async def by_seam(sent: bytes) -> tuple[int, bytes]:
-        answer = await client.send("POST", url, headers=headers, body=sent, timeout=60.0)
+    async def app(request: HttpRequest) -> None:
+        answer = await client.send("POST", url, headers=headers, body=await request.whole(), timeout=60.0)
         try:
-            return answer.status, await answer.read()
+            request.respond(answer.status, [("content-type", "application/json")], await answer.read())
         finally:
             answer.close()
-
-    async def by_session(sent: bytes) -> tuple[int, bytes]:
-        nonlocal session
-        if session is None:
-            session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
-        async with session.post(url, headers=headers, data=sent) as answer:
-            return answer.status, await answer.read()
-
-    ask = by_seam if seam else by_session
-
-    async def app(scope: Any, protocol: Any) -> None:
-        status, received = await ask(bytes(await protocol()))
-        protocol.response_bytes(status, [("content-type", "application/json")], received)
-
-    async def close() -> None:
-        await client.close()
-        if session is not None:
-            await session.close()
 
     async def end_runs(seconds: float) -> None:
         """A pass-through has none."""
 
-    serve_forever(lambda: app, fd, end_runs=end_runs, stopped=lambda: None, close=close)
+    serve_forever(lambda: app, descriptor, end_runs=end_runs, stopped=lambda: None, close=client.close)
 
 
 @contextlib.contextmanager
@@ -112,16 +116,21 @@ def with_nginx(folder: Path, target: str, _: argparse.Namespace) -> Iterator[Con
         yield Contender(f"{url}/v1/chat/completions", rig.body("stub"), {"Content-Type": "application/json"}, pid)
 
 
-def _bare(kind: str) -> Callable[[Path, str, argparse.Namespace], contextlib.AbstractContextManager[Contender]]:
-    @contextlib.contextmanager
-    def contender(folder: Path, target: str, _: argparse.Namespace) -> Iterator[Contender]:
-        with rig.free_socket() as listener:
-            command = [sys.executable, str(HERE), f"--serve-{kind}", str(listener.fileno()), "--target", target]
-            with rig.process(command, (listener.fileno(),)) as pid:
-                url = f"{rig.url_of(listener)}/v1/chat/completions"
-                yield Contender(url, rig.body("stub"), {"Content-Type": "application/json"}, pid)
+@contextlib.contextmanager
+def with_bare(folder: Path, target: str, _: argparse.Namespace) -> Iterator[Contender]:
+    port = rig.free_port()
+    with rig.process([sys.executable, str(HERE), "--serve-bare", str(port), "--target", target]) as pid:
+        url = f"http://127.0.0.1:{port}/v1/chat/completions"
+        yield Contender(url, rig.body("stub"), {"Content-Type": "application/json"}, pid)
 
-    return contender
+
+@contextlib.contextmanager
+def with_seam(folder: Path, target: str, _: argparse.Namespace) -> Iterator[Contender]:
+    with rig.free_socket() as listener:
+        command = [sys.executable, str(HERE), "--serve-seam", str(listener.fileno()), "--target", target]
+        with rig.process(command, (listener.fileno(),), environment=rig.released()) as pid:
+            url = f"{rig.url_of(listener)}/v1/chat/completions"
+            yield Contender(url, rig.body("stub"), {"Content-Type": "application/json"}, pid)
 
 
 @contextlib.contextmanager
@@ -167,8 +176,8 @@ def with_portkey(folder: Path, target: str, options: argparse.Namespace) -> Iter
 
 CONTENDERS: dict[str, Callable[[Path, str, argparse.Namespace], contextlib.AbstractContextManager[Contender]]] = {
     "nginx": with_nginx,
-    "bare": _bare("bare"),
-    "seam": _bare("seam"),
+    "bare": with_bare,
+    "seam": with_seam,
     "gateway": with_gateway,
     "litellm": with_litellm,
     "portkey": with_portkey,
@@ -337,9 +346,9 @@ def main() -> None:
     parser.add_argument("--target", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve_bare is not None:
-        serve_bare(options.serve_bare, options.target, seam=False)
+        serve_bare(options.serve_bare, options.target)
     elif options.serve_seam is not None:
-        serve_bare(options.serve_seam, options.target, seam=True)
+        serve_seam(options.serve_seam, options.target)
     else:
         raise SystemExit(0 if run(options) else 1)
 

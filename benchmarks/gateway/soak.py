@@ -78,7 +78,7 @@ def one_and_two(seconds: float, rounds: int) -> bool:
             place = folder / str(workers)
             place.mkdir()
             asked["gateway", workers] = stack.enter_context(rig.gateway(place, target, workers=workers)), "stub/stub"
-            asked["bare", workers] = stack.enter_context(_bare(target, workers)), "stub"
+            asked["seam", workers] = stack.enter_context(_seam(target, workers)), "stub"
         for gateway, model in asked.values():
             rig.wait_for(gateway.url, rig.body(model), _headers(gateway))
             rig.load(gateway.url, rig.body(model), _headers(gateway), 2, folder)
@@ -89,7 +89,7 @@ def one_and_two(seconds: float, rounds: int) -> bool:
                 time.sleep(0.3)
                 spent = sum(map(rig.cpu_seconds, gateway.pids)) - before
                 used.setdefault(which, []).append(spent / done * 1e6)
-    for what in ("gateway", "bare"):
+    for what in ("gateway", "seam"):
         one, two = statistics.median(used[what, 1]), statistics.median(used[what, 2])
         print(f"{what}: one worker {one:.0f} µs CPU a request, two {two:.0f} µs: {two / one:.2f}×")
     one, two = statistics.median(used["gateway", 1]), statistics.median(used["gateway", 2])
@@ -98,11 +98,14 @@ def one_and_two(seconds: float, rounds: int) -> bool:
 
 
 @contextlib.contextmanager
-def _bare(target: str, workers: int) -> Iterator[rig.Gateway]:
+def _seam(target: str, workers: int) -> Iterator[rig.Gateway]:
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(rig.free_socket())
-        command = [sys.executable, str(run.HERE), "--serve-bare", str(listener.fileno()), "--target", target]
-        pids = [stack.enter_context(rig.process(command, (listener.fileno(),))) for _ in range(workers)]
+        command = [sys.executable, str(run.HERE), "--serve-seam", str(listener.fileno()), "--target", target]
+        pids = [
+            stack.enter_context(rig.process(command, (listener.fileno(),), environment=rig.released()))
+            for _ in range(workers)
+        ]
         yield rig.Gateway(f"{rig.url_of(listener)}/v1/chat/completions", "none", pids)
 
 

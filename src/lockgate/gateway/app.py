@@ -1,4 +1,4 @@
-"""The data plane's front door (RSGI): which path is whose, and every error in the shape its client knows."""
+"""The data plane's front door: which path is whose, and every error in the shape its client knows."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ from lockgate.gateway.batches.service import Batches
 from lockgate.gateway.calls.service import Proxy
 from lockgate.gateway.control_proxy import ControlProxy
 from lockgate.gateway.directory import Directory
-from lockgate.gateway.exchange import ClientGone, Exchange, Headers, Rooms
+from lockgate.gateway.exchange import Exchange, Rooms
+from lockgate.gateway.http1 import ClientGone, Headers, HttpRequest
 from lockgate.gateway.keys import LEASE
 from lockgate.gateway.model import Identity, RunBody
 from lockgate.gateway.origins import cache_wish, origin_of
@@ -75,7 +76,7 @@ _ABOUT = {
 
 
 class Gateway:
-    """One worker's application. ``await gateway(scope, protocol)`` serves one request."""
+    """One worker's application. ``await gateway(request)`` serves one request."""
 
     def __init__(
         self,
@@ -115,11 +116,8 @@ class Gateway:
             ("GET", "/metrics"): self._render_metrics,
         }
 
-    async def __call__(self, scope: Any, protocol: Any) -> None:
-        if scope.proto != "http":
-            protocol.close(None)
-            return
-        exchange = Exchange(scope, protocol, self._watchman, self._rooms)
+    async def __call__(self, request: HttpRequest) -> None:
+        exchange = Exchange(request, self._watchman, self._rooms)
         logs.current.set((exchange.trace_id, exchange.request_id))
         try:
             handler = self._paths.get((exchange.method, exchange.path))
@@ -138,7 +136,7 @@ class Gateway:
         finally:
             if self._logs_requests:
                 _log_request(exchange)
-            await exchange.end()
+            exchange.end()
 
     async def end_runs(self, seconds: float) -> None:
         """Take nothing new but the calls of runs, until the runs under way have ended or ``seconds`` are over."""
@@ -202,8 +200,8 @@ class Gateway:
         else:
             created = exchange.started_ns // 1_000_000_000
             if call.stream:
-                transport = exchange.stream(200, [("content-type", "text/event-stream"), *headers])
-                await exchange.send(transport, voice.events(call, result, created))
+                exchange.stream(200, [("content-type", "text/event-stream"), *headers])
+                await exchange.send(voice.events(call, result, created))
             else:
                 exchange.respond_json(200, voice.answer(call, result, created), headers)
 

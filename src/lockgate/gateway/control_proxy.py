@@ -51,9 +51,9 @@ class ControlProxy:
                 if length is not None:
                     exchange.respond(answer.status, passed, await answer.read())
                     return
-                transport = exchange.stream(answer.status, passed)
-                async for chunk in answer.chunks():
-                    await exchange.send(transport, chunk)
+                exchange.stream(answer.status, passed)
+                while chunk := await answer.piece():
+                    await exchange.send(chunk)
             finally:
                 answer.close()
 

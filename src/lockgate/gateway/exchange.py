@@ -1,18 +1,17 @@
-"""One request and its response: what the handlers see of the server (RSGI)."""
+"""One request and its response: what the handlers see of the server."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
 import re
 import time
 from random import getrandbits
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
 from lockgate.errors import InputError, LockgateError, TooLarge, Unauthenticated, Unavailable
+from lockgate.gateway.http1 import BadBody, ClientGone, Headers, HttpRequest
 from lockgate.gateway.problems import Response, anthropic_error, openai_error, problem
 from lockgate.gateway.watchman import Wait, Watchman
 from lockgate.telemetry.context import new_trace_id, parse_traceparent
@@ -32,12 +31,6 @@ MANY = 8
 The first of it wakes whoever reads it, which takes longer than the writing; for the rest it is awake."""
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-
-Headers = list[tuple[str, str]]
-
-
-class ClientGone(Exception):
-    """The client left before it had its answer. Not an error of ours: nobody is there to be told."""
 
 
 class Room:
@@ -71,26 +64,19 @@ class Ends:
         """Whether the call was ended by it."""
 
 
-class Transport(Protocol):
-    """Where a streamed response goes."""
-
-    async def send_bytes(self, data: bytes) -> None: ...
-
-
 class Exchange:
     """One HTTP request, its identity in traces, and the way back to the client."""
 
     __slots__ = (
-        "_answer", "_held", "_room", "answered", "headers", "method", "parent_id", "path", "protocol", "query",
+        "_held", "_request", "_room", "answered", "headers", "method", "parent_id", "path", "query",
         "reply_headers", "request_id", "rooms", "started_ns", "status", "trace_id", "watchman",
     )  # fmt: skip
 
-    def __init__(self, scope: Any, protocol: Any, watchman: Watchman, rooms: Rooms) -> None:
-        self.protocol = protocol
+    def __init__(self, request: HttpRequest, watchman: Watchman, rooms: Rooms) -> None:
+        self._request = request
         self.watchman = watchman
         self.rooms = rooms
         rooms.requests += 1
-        self._answer: tuple[int, Headers, bytes] | None = None
         self._room: Room | None = None
         self._held = 0
         self.answered = False
@@ -98,10 +84,10 @@ class Exchange:
         self.status = 0  # of the answer; 0 before there is one
         self.reply_headers: Headers = []
         """Sent with whatever the answer will be."""
-        self.method: str = scope.method
-        self.path: str = scope.path
-        self.query: str = scope.query_string
-        self.headers = scope.headers
+        self.method = request.method
+        self.path = request.path
+        self.query = request.query
+        self.headers = request.headers
         self.started_ns = time.time_ns()
         given = self.headers.get("x-request-id")
         self.request_id: str = given if given and _REQUEST_ID.fullmatch(given) else f"req_{getrandbits(64):016x}"
@@ -133,26 +119,36 @@ class Exchange:
         declared = int(given) if given is not None and given.isdecimal() else None
         if declared is not None and declared > limit:
             raise TooLarge(f"the body has {declared} bytes; at most {limit} are taken")
+        request = self._request
+        if request.is_complete and declared is not None and declared <= SMALL_BODY:
+            return request.take()
         try:
             with self.watchman.expect(BODY_SECONDS):
                 if declared is not None and declared <= SMALL_BODY:
-                    return bytes(await self.protocol())
+                    return await request.whole()
                 self._room = self.rooms.known if known and declared is not None else self.rooms.others
                 whole = bytearray()
-                async for part in self.protocol:
+                while part := await request.more():
                     self._hold(self._room, len(part))
                     if self._held > limit:
                         raise TooLarge(f"the body has more than {limit} bytes")
                     whole += part
-                if declared is not None and len(whole) < declared:
-                    raise ClientGone
                 return bytes(whole)
         except TimeoutError as late:
             raise InputError(f"the body did not come within {BODY_SECONDS:g} seconds") from late
-        except RuntimeError as gone:  # what RSGI raises when the connection breaks
-            raise ClientGone from gone
-        except asyncio.CancelledError as gone:
-            raise why_cancelled(gone) from None
+        except BadBody as bad:
+            raise InputError(f"the body cannot be read: {bad}") from bad
+
+    async def part(self) -> bytes:
+        """A body's next bytes, for one that is too long to be held; none at its end. Raises as :meth:`body` does, the
+        deadline being each part's."""
+        try:
+            with self.watchman.expect(BODY_SECONDS):
+                return await self._request.more()
+        except TimeoutError as late:
+            raise InputError(f"the body stopped coming for {BODY_SECONDS:g} seconds") from late
+        except BadBody as bad:
+            raise InputError(f"the body cannot be read: {bad}") from bad
 
     def _hold(self, room: Room, size: int) -> None:
         if room.taken + size > room.most:
@@ -162,18 +158,12 @@ class Exchange:
         room.taken += size
         self._held += size
 
-    async def end(self) -> None:
-        """The request is over: its body makes room for others, and an answer that has waited goes out."""
+    def end(self) -> None:
+        """The request is over: its body makes room for others."""
         if self._room is not None:
             self._room.taken -= self._held
             self._room, self._held = None, 0
-        try:
-            if self._answer is not None:
-                with contextlib.suppress(asyncio.CancelledError):  # the call is over, and settled
-                    await asyncio.sleep(0)
-                self.protocol.response_bytes(*self._answer)
-        finally:
-            self.rooms.requests -= 1
+        self.rooms.requests -= 1
 
     @property
     def in_company(self) -> bool:
@@ -183,15 +173,12 @@ class Exchange:
     # --- the response -----------------------------------------------------------------------------------------
 
     def respond(self, status: int, headers: Headers, body: bytes) -> None:
-        self.answered = True
-        self.status = status
         headers.append(("x-request-id", self.request_id))
         if self.reply_headers:
             headers += self.reply_headers
-        if self.in_company:
-            self._answer = status, headers, body
-        else:
-            self.protocol.response_bytes(status, headers, body)
+        self._request.respond(status, headers, body, self.in_company)
+        self.answered = True
+        self.status = status
 
     def respond_json(self, status: int, value: Any, headers: Headers | None = None) -> None:
         self.respond(status, [("content-type", "application/json"), *(headers or [])], msgspec.json.encode(value))
@@ -200,6 +187,7 @@ class Exchange:
         """Answer with the error, in the shape this path's clients know; not where an answer has begun."""
         if self.answered:
             log.warning("request %s failed after its answer: %s", self.request_id, error.message)
+            self._request.break_off()
             return
         answer: Response
         if self.path.startswith("/v1/messages"):
@@ -210,22 +198,24 @@ class Exchange:
             answer = problem(error, instance=self.request_id, details=details)
         self.respond(answer[0], [*answer[1], *(headers or [])], answer[2])
 
-    def stream(self, status: int, headers: Headers) -> Transport:
-        self.answered = True
-        self.status = status
+    def stream(self, status: int, headers: Headers) -> None:
+        """Begin an answer that is sent in pieces."""
         headers.append(("x-request-id", self.request_id))
         if self.reply_headers:
             headers += self.reply_headers
-        transport: Transport = self.protocol.response_stream(status, headers)
-        return transport
+        self._request.stream(status, headers)
+        self.answered = True
+        self.status = status
 
-    async def send(self, transport: Transport, chunk: bytes) -> None:
+    async def send(self, chunk: bytes) -> None:
         """Hand a chunk to the client; :class:`ClientGone` when it left, or does not read."""
+        if self._request.send(chunk):
+            return
         try:
             with self.watchman.expect(SEND_SECONDS):
-                await transport.send_bytes(chunk)
-        except (RuntimeError, TimeoutError) as gone:
-            raise ClientGone from gone
+                await self._request.drained()
+        except TimeoutError as late:
+            raise ClientGone from late
 
     def watch(self, ends: Ends | None = None) -> _Watch:
         """Cancel the running task when the client leaves, or when the time of ``ends`` comes before any of an answer
@@ -239,31 +229,27 @@ class Exchange:
         return _Watch(self, ends)
 
 
-def why_cancelled(cancelled: asyncio.CancelledError) -> BaseException:
-    """The server cancels what waits for a body, not the task that does, when the client leaves in the middle of it."""
-    task = asyncio.current_task()
-    return ClientGone() if task is not None and not task.cancelling() else cancelled
-
-
 class _Watch(Wait):
-    __slots__ = ("_ends", "_exchange", "_gone")
+    __slots__ = ("_above", "_ends", "_exchange", "_request")
 
     def __init__(self, exchange: Exchange, ends: Ends | None = None) -> None:
         super().__init__(exchange.watchman)
         self._exchange = exchange
+        self._request = exchange._request
         self._ends = ends
-        self._gone: Any = None
+        self._above = self._request.watcher
+
+    def __enter__(self) -> None:
+        if self._request.is_gone:
+            raise ClientGone
+        super().__enter__()
+        self._request.watcher = self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: object) -> None:
-        if self._gone is not None:
-            self._gone.remove_done_callback(self.cancel)
-            self._gone.cancel()  # else the server keeps it, and with it the whole call, for as long as the connection
+        self._request.watcher = self._above
         super().__exit__(kind, error, at)
 
     def look(self, now: float) -> None:
-        if self._gone is None:
-            self._gone = self._exchange.protocol.client_disconnect()
-            self._gone.add_done_callback(self.cancel)
         if self._ends is not None and now >= self._ends.at and not (self._cancelled or self._exchange.answered):
             self._ends.cut = True
             self.cancel()

@@ -1,8 +1,8 @@
-"""Runs an RSGI application on an inherited listening socket, in this process, until told to stop.
+"""Serves HTTP on an inherited listening socket, in this process, until told to stop.
 
-granian's own servers bind their sockets themselves and stop all workers when one dies; here a supervisor owns the
-socket and the processes, and granian is the HTTP server inside one of them. The event loop is libuv's: to wake it from
-granian's threads takes no hand-over of the interpreter, which asyncio's own does, and costs a tenth of a request.
+A supervisor owns the socket and the processes. Connections are read and written on the event loop's own thread: a
+server with threads of its own hands every request and every chunk over twice, and each time one side waits for the
+other's turn with the interpreter; see docs/decisions/http-server.md.
 """
 
 from __future__ import annotations
@@ -13,25 +13,23 @@ import logging
 import signal
 import socket
 from collections.abc import Awaitable, Callable
+from email.utils import formatdate
 from pathlib import Path
+from time import monotonic
 from typing import Any, cast
 
-from granian._futures import _future_watcher_wrapper, _new_cbscheduler
-from granian._granian import RSGIWorker, SocketHolder, WorkerSignal
-from granian.http import HTTP1Settings
+from lockgate.gateway.http1 import Connection, HttpRequest
 
 log = logging.getLogger(__name__)
 
 BACKLOG = 1024
-HEADER_SECONDS = 10
-MAX_HEADER_BYTES = 64 * 1024
-"""Bytes of a request's line and headers together."""
 MAX_AT_ONCE = 2048
 """Connections a worker has open; more wait in the listen queue."""
 DRAIN_SECONDS = 30.0
 """Seconds that calls under way get to end after a SIGTERM."""
+_PAUSE = 0.5  # seconds until another try, when there are no descriptors for a connection
 
-RsgiApp = Callable[[Any, Any], Awaitable[None]]
+Application = Callable[[HttpRequest], Awaitable[None]]
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -57,67 +55,122 @@ def stopped_mark(home: Path, index: int) -> Path:
 class Server:
     """One server on the running event loop."""
 
-    def __init__(self, app: RsgiApp, descriptor: int) -> None:
+    def __init__(self, app: Application, descriptor: int) -> None:
         """``descriptor`` is a listening socket's; the server owns it from here on."""
-        self._loop = asyncio.get_running_loop()
+        self.stopping = False
+        self.date = ""
         self._app = app
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._stop = WorkerSignal()
-        self._stopped = self._loop.create_future()
-        self._stop.add_cb(lambda: self._loop.call_soon_threadsafe(self._note_stopped))
-        # The published types of both are not those of this release.
-        make, hold = cast(Any, RSGIWorker), cast(Any, SocketHolder)
-        worker = make(
-            1,
-            (None, hold(descriptor, False, BACKLOG)),
-            None,  # no metrics pipe
-            1,  # runtime threads
-            8,  # blocking threads of the runtime
-            1,  # Python threads
-            30,  # seconds a Python thread may idle
-            MAX_AT_ONCE,
-            "1",
-            HTTP1Settings(header_read_timeout=HEADER_SECONDS * 1000, max_buffer_size=MAX_HEADER_BYTES),
-            None,  # HTTP/2
-            False,  # websockets
-            None,  # static files
-            False, None, None, None, "tls1.3", None, [], False,  # TLS
-            (None, None),  # metrics
-        )  # fmt: skip
-        call = _future_watcher_wrapper(self._serve)  # type: ignore[no-untyped-call]
-        scheduler = _new_cbscheduler(self._loop, call, impl_asyncio=True)  # type: ignore[no-untyped-call]
-        worker.serve_str(scheduler, self._loop, self._stop)
+        self._loop = asyncio.get_running_loop()
+        self._listener = socket.socket(fileno=descriptor)
+        self._listener.setblocking(False)
+        self._connections: set[Connection] = set()
+        self._opening: set[asyncio.Task[object]] = set()
+        self._takes = False
+        self._all_closed = self._loop.create_future()
+        self._timer: asyncio.TimerHandle | None = None
+        self._look()
+        self._take_more()
+
+    @property
+    def under_way(self) -> int:
+        """Requests that have no answer yet."""
+        return sum(connection.is_busy for connection in self._connections)
 
     async def drain(self, seconds: float = DRAIN_SECONDS, *, stopped: Callable[[], object] = lambda: None) -> bool:
         """Take no more connections, let the calls under way end; False when some had to be cancelled. ``stopped`` is
         called when no more are taken."""
-        self._stop.set()
+        self.stopping = True
+        self._take_no_more()
+        self._listener.close()
         stopped()
-        done, _ = await asyncio.wait([self._stopped], timeout=seconds)
-        if done:
-            return True
-        log.warning("%d calls did not end within %g seconds and are cancelled", len(self._tasks), seconds)
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.wait([self._stopped], timeout=1.0)
-        return False
+        for connection in list(self._connections):
+            connection.stop()
+        self._note_closed()
+        done, _ = await asyncio.wait([self._all_closed], timeout=seconds)
+        if not done:
+            log.warning("%d calls did not end within %g seconds and are cancelled", self.under_way, seconds)
+            for connection in list(self._connections):
+                connection.cancel()
+            await asyncio.wait([self._all_closed], timeout=1.0)
+        for connection in list(self._connections):
+            connection.abort()
+        if self._timer is not None:
+            self._timer.cancel()
+        return bool(done)
 
-    async def _serve(self, scope: Any, protocol: Any) -> None:
-        task = asyncio.current_task(self._loop)
-        assert task is not None
-        self._tasks.add(task)
+    # --- connections ------------------------------------------------------------------------------------------
+
+    def start(self, request: HttpRequest) -> asyncio.Task[None]:
+        return self._loop.create_task(self._serve(request))
+
+    def lost(self, connection: Connection) -> None:
+        self._connections.discard(connection)
+        if self.stopping:
+            self._note_closed()
+        else:
+            self._take_more()
+
+    async def _serve(self, request: HttpRequest) -> None:
         try:
-            await self._app(scope, protocol)
+            await self._app(request)
+        except BaseException:  # a bug, or cancelled: what was begun is not to look finished
+            request.break_off()
+            raise
         finally:
-            self._tasks.discard(task)
+            request.end()
 
-    def _note_stopped(self) -> None:
-        if not self._stopped.done():
-            self._stopped.set_result(None)
+    def _take_more(self) -> None:
+        if not self._takes and not self.stopping and len(self._connections) < MAX_AT_ONCE:
+            self._takes = True
+            self._loop.add_reader(self._listener, self._accept)
+
+    def _take_no_more(self) -> None:
+        if self._takes:
+            self._takes = False
+            self._loop.remove_reader(self._listener)
+
+    def _accept(self) -> None:
+        """Take one connection: the next round takes another, unless a sibling was faster."""
+        try:
+            client, _ = self._listener.accept()
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            return
+        except OSError as failure:
+            log.warning("no connection can be taken: %s", failure)
+            self._take_no_more()
+            self._loop.call_later(_PAUSE, self._take_more)
+            return
+        client.setblocking(False)
+        connection = Connection(self, self._loop)
+        self._connections.add(connection)
+        if len(self._connections) >= MAX_AT_ONCE:
+            self._take_no_more()
+        opening = self._loop.create_task(self._open(connection, client))
+        self._opening.add(opening)
+        opening.add_done_callback(self._opening.discard)
+
+    async def _open(self, connection: Connection, client: socket.socket) -> None:
+        try:
+            await self._loop.connect_accepted_socket(lambda: cast(Any, connection), client)
+        except OSError:  # it has gone already
+            client.close()
+            self.lost(connection)
+
+    def _look(self) -> None:
+        """Once a second: what time it is, and who takes too long."""
+        self.date = formatdate(usegmt=True)
+        now = monotonic()
+        for connection in list(self._connections):
+            connection.look(now)
+        self._timer = self._loop.call_later(1.0, self._look)
+
+    def _note_closed(self) -> None:
+        if not self._connections and not self._all_closed.done():
+            self._all_closed.set_result(None)
 
 
 def serve_forever(
-    make_app: Callable[[], RsgiApp],
+    make_app: Callable[[], Application],
     descriptor: int,
     *,
     end_runs: Callable[[float], Awaitable[None]],

@@ -8,18 +8,21 @@ request may have left this machine. Why aiohttp: ``docs/decisions/upstream-clien
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterable, AsyncIterator, Mapping
+from collections.abc import AsyncIterable, Mapping
 from pathlib import Path
 from time import monotonic
+from typing import Protocol
 
 import aiohttp
-from aiohttp import http
 from yarl import URL
 
 from lockgate import __version__
 from lockgate.errors import UpstreamError
+from lockgate.gateway import by_session
+from lockgate.gateway.failures import FAILURES, after_headers, before_headers
 from lockgate.gateway.watchman import Watchman
-from lockgate.gateway.wire import FAILURES, Received, Wire, missing
+from lockgate.gateway.wire import Received, Wire, missing
+from lockgate.project.secrets.masking import Mask, StreamMask
 
 log = logging.getLogger(__name__)
 
@@ -38,16 +41,46 @@ DEFAULT_HEADERS = {"accept": "*/*", "accept-encoding": "identity", "user-agent":
 _KEEP_ALIVE = 4.0
 
 
+class Content(Protocol):
+    """Where the bytes of an answer come from: aiohttp's reader, or one that does the same."""
+
+    def is_eof(self) -> bool: ...
+
+    def read_nowait(self) -> bytes: ...
+
+    async def readany(self) -> bytes: ...
+
+
+class Source(Protocol):
+    """A response whose headers have come: of :class:`Wire`, of aiohttp's session, or of a provider's own library."""
+
+    @property
+    def status(self) -> int: ...
+
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+
+    @property
+    def content(self) -> Content: ...
+
+    def close(self) -> None: ...
+
+
 class Answer:
-    """A response whose headers have come. Read it, or take its chunks; then :meth:`close` it."""
+    """A response whose headers have come. Read it, or take piece after piece; then :meth:`close` it.
 
-    __slots__ = ("_between", "_headers", "_received", "_until", "_watchman", "status")
+    ``mask``: the secrets that were sent, which do not stand in what is read: a provider may repeat them. Bytes in which
+    none of them stands pass as they are, and at once: only the end of a piece that could be the beginning of one waits
+    for the next one.
+    """
 
-    def __init__(
-        self, received: Received | aiohttp.ClientResponse, watchman: Watchman, until: float, between: float
-    ) -> None:
-        """``until`` (of the monotonic clock) it has to be there, and ``between`` two chunks so many seconds at most."""
+    __slots__ = ("_between", "_headers", "_masking", "_received", "_until", "_watchman", "mask", "status")
+
+    def __init__(self, received: Source, watchman: Watchman, until: float, between: float) -> None:
+        """``until`` (of the monotonic clock) it has to be there, and ``between`` two pieces so many seconds at most."""
         self.status = received.status
+        self.mask: Mask | None = None
+        self._masking: StreamMask | None = None
         self._received = received
         self._headers = received.headers
         self._watchman = watchman
@@ -68,33 +101,41 @@ class Answer:
             try:
                 body = content.read_nowait()
             except FAILURES as failure:
-                raise _after_headers(failure) from failure
+                raise after_headers(failure) from failure
             self.close()
             if len(body) > limit:
                 raise _too_long(limit)
-            return body
-        parts: list[bytes] = []
-        taken = 0
-        async for part in self.chunks():
-            taken += len(part)
-            if taken > limit:
-                raise _too_long(limit)
-            parts.append(part)
-        return b"".join(parts)
+        else:
+            parts: list[bytes] = []
+            taken = 0
+            while part := await self._piece():
+                taken += len(part)
+                if taken > limit:
+                    raise _too_long(limit)
+                parts.append(part)
+            body = b"".join(parts)
+        return self.mask.without(body) if self.mask else body
 
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """The body as it comes."""
-        content, watchman = self._received.content, self._watchman
+    async def piece(self) -> bytes:
+        """What comes next of the body, as soon as it does; nothing at its end. Raises :class:`UpstreamError`."""
+        if not self.mask:
+            return await self._piece()
+        if self._masking is None:
+            self._masking = self.mask.stream()
+        while part := await self._piece():
+            if passed := self._masking.feed(part):
+                return passed
+        return self._masking.finish()
+
+    async def _piece(self) -> bytes:
         try:
-            while True:
-                with watchman.expect(min(self._between, self._until - monotonic())):
-                    part = await content.readany()
-                if not part:
-                    self.close()  # whoever waits for a connection need not wait for the client to read
-                    return
-                yield part
+            with self._watchman.expect(min(self._between, self._until - monotonic())):
+                part = await self._received.content.readany()
         except FAILURES as failure:
-            raise _after_headers(failure) from failure
+            raise after_headers(failure) from failure
+        if not part:
+            self.close()  # whoever waits for a connection need not wait for the client to read
+        return part
 
     def close(self) -> None:
         """Give the connection back when the answer was read to its end, else close it."""
@@ -136,10 +177,16 @@ class Upstream:
             session = self._open()
         until = monotonic() + (STREAM_SECONDS if stream else timeout)
         if self._wire is not None and isinstance(body, bytes | None) and not confirm:
-            received: Received | aiohttp.ClientResponse
-            received = await self._ask(self._wire, method, url, headers, body or b"", timeout, in_company)
-        else:
-            received = await self._ask_by_session(session, method, url, headers, body, timeout, stream, confirm)
+            sent = await self._ask(self._wire, method, url, headers, body or b"", timeout, in_company)
+            return Answer(sent, self._watchman, until, timeout)
+        limits = aiohttp.ClientTimeout(
+            total=STREAM_SECONDS if stream else timeout,
+            connect=min(CONNECT_SECONDS, timeout / 2),
+            sock_read=timeout if stream else None,
+        )
+        received = await by_session.ask(
+            session, method, url, headers, body, timeout=timeout, limits=limits, confirm=confirm
+        )
         return Answer(received, self._watchman, until, timeout)
 
     async def _ask(
@@ -160,46 +207,10 @@ class Upstream:
                 received = await wire.ask(connection, place, method, headers, body, in_company)
             return received
         except FAILURES as failure:
-            raise _before_headers(failure, url, timeout, connected=connection is not None) from failure
+            raise before_headers(failure, url, timeout, connected=connection is not None) from failure
         finally:
             if received is None and connection is not None:
                 connection.close()
-
-    async def _ask_by_session(
-        self,
-        session: aiohttp.ClientSession,
-        method: str,
-        url: URL,
-        headers: Mapping[str, str],
-        body: bytes | AsyncIterable[bytes] | None,
-        timeout: float,
-        stream: bool,
-        confirm: bool,
-    ) -> aiohttp.ClientResponse:
-        """For what :class:`Wire` does not do: Unix sockets, bodies in parts, and such as wait to be asked for."""
-        limits = aiohttp.ClientTimeout(
-            total=STREAM_SECONDS if stream else timeout,
-            connect=min(CONNECT_SECONDS, timeout / 2),
-            sock_read=timeout if stream else None,
-        )
-        held = _Held(body or b"") if confirm and not isinstance(body, AsyncIterable) else None
-        if held is not None:
-            headers = {**headers, "content-length": str(len(held.body))}
-        try:
-            return await session.request(
-                method,
-                url,
-                headers=headers,
-                data=body if held is None else held.parts(),
-                timeout=limits,
-                allow_redirects=False,
-                expect100=confirm,
-            )
-        except FAILURES as failure:
-            error = _before_headers(failure, url, timeout)
-            if held is not None and not held.given:
-                error.sent = False
-            raise error from failure
 
     async def close(self) -> None:
         if self._session is not None:
@@ -226,50 +237,5 @@ class Upstream:
         return self._session
 
 
-class _Held:
-    """A body that knows whether it was asked for."""
-
-    def __init__(self, body: bytes) -> None:
-        self.body = body
-        self.given = False
-
-    async def parts(self) -> AsyncIterator[bytes]:
-        self.given = True
-        yield self.body
-
-
-def _before_headers(failure: Exception, url: URL, timeout: float, *, connected: bool = True) -> UpstreamError:
-    place = f"{url.host}:{url.port}" if url.host else str(url)
-    if isinstance(failure, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)):
-        return UpstreamError(f"{place} cannot be reached: {_reason(failure)}", sent=False)
-    if isinstance(failure, (aiohttp.InvalidURL, ValueError)):
-        return UpstreamError(f"{place} cannot be asked: {failure}", sent=False)
-    if not connected:
-        return UpstreamError(f"{place} cannot be reached: {_reason(failure)}", sent=False)
-    if isinstance(failure, TimeoutError):
-        return UpstreamError(f"{place} did not answer within {timeout:g} seconds", sent=True)
-    return UpstreamError(f"{place} closed the connection without an answer: {_reason(failure)}", sent=True)
-
-
-def _after_headers(failure: Exception) -> UpstreamError:
-    if isinstance(failure, UpstreamError):
-        return failure
-    if isinstance(failure, TimeoutError):
-        return UpstreamError("the answer stopped coming", sent=True)
-    return UpstreamError(f"the answer broke off: {_reason(failure)}", sent=True)
-
-
 def _too_long(limit: int) -> UpstreamError:
     return UpstreamError(f"the answer is longer than {limit} bytes", sent=True)
-
-
-def _reason(failure: BaseException) -> str:
-    if isinstance(failure, http.HttpProcessingError):
-        return "what it said is no HTTP"
-    if isinstance(failure, aiohttp.ClientPayloadError):
-        return "the connection closed before its end"
-    if isinstance(failure, aiohttp.ServerDisconnectedError):
-        return "it hung up"
-    if isinstance(failure, aiohttp.ClientConnectorError) and not isinstance(failure, aiohttp.ClientSSLError):
-        return failure.strerror or str(failure)  # the whole of it names the address once more
-    return str(failure) or type(failure).__name__

@@ -14,7 +14,6 @@ from inspect import signature
 from typing import Any, NamedTuple
 
 import aiohttp
-from aiohttp import http
 from aiohttp.client_proto import ResponseHandler
 from yarl import URL
 
@@ -122,7 +121,3 @@ def _head(method: str, place: Place, headers: Mapping[str, str], size: int) -> b
     if lines.count("\n") != len(headers) or lines.count("\r") != len(headers) or "\0" in lines:
         raise ValueError("a header holds a line break or a zero byte")
     return f"{method}{place.line}{lines}content-length: {size}\r\n\r\n".encode()
-
-
-FAILURES = (aiohttp.ClientError, http.HttpProcessingError, TimeoutError, OSError, ValueError)
-"""What comes of a request that fails."""

@@ -157,7 +157,7 @@ class RunningGateway:
         assert self.worker is not None
         assert self.worker._batches is not None
         deadline = time.monotonic() + 60
-        while self._server._tasks or self.worker._batches._tasks:
+        while self._server.under_way or self.worker._batches._tasks:
             assert time.monotonic() < deadline, "a call does not end"
             time.sleep(0.005)
 

@@ -3,34 +3,75 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import Callable
 from time import monotonic
 
 import pytest
 
-from lockgate.errors import LimitExceeded, TooLarge, Unavailable
-from lockgate.gateway.exchange import MANY, SMALL_BODY, ClientGone, Ends, Exchange, Rooms, Watchman
+from lockgate.errors import InputError, LimitExceeded, TooLarge, Unavailable
+from lockgate.gateway import exchange as module
+from lockgate.gateway.exchange import MANY, SMALL_BODY, Ends, Exchange, Rooms
+from lockgate.gateway.http1 import ClientGone, Connection, HttpRequest
+from lockgate.gateway.watchman import Watchman
 
 
-class Protocol:
-    """A client's connection, as RSGI shows it."""
+class Client:
+    """A client's connection, whose transport and owner this is too."""
+
+    stopping = False
+    date = "now"
 
     def __init__(self) -> None:
-        self.left: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.watched = asyncio.Event()
+        self.written = b""
+        self.connection = Connection(self, asyncio.get_running_loop())
+        self.connection.connection_made(self)
 
-    def client_disconnect(self) -> asyncio.Future[None]:
-        self.watched.set()
-        return self.left
+    def ask(self, rooms: Rooms | None = None, *, length: int | None = 0, body: bytes = b"") -> Exchange:
+        """An exchange with it. ``length``: what it declares; None: it sends chunks."""
+        framing = b"transfer-encoding: chunked" if length is None else b"content-length: %d" % length
+        self.connection.data_received(b"POST / HTTP/1.1\r\n" + framing + b"\r\n\r\n" + body)
+        return Exchange(self.request, Watchman(), rooms or Rooms())
+
+    def send(self, body: bytes) -> None:
+        self.connection.data_received(body)
+
+    def leave(self) -> None:
+        self.connection.connection_lost(None)
+
+    # --- the owner ---
+
+    def start(self, request: HttpRequest) -> asyncio.Task[None]:
+        self.request = request
+        return asyncio.get_running_loop().create_task(asyncio.sleep(0))
+
+    def lost(self, connection: Connection) -> None:
+        pass
+
+    # --- the transport ---
+
+    def write(self, data: bytes) -> None:
+        self.written += data
+
+    def is_closing(self) -> bool:
+        return False
+
+    def pause_reading(self) -> None:
+        pass
+
+    def resume_reading(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+    @property
+    def answer(self) -> bytes:
+        return self.written.partition(b"\r\n\r\n")[2]
 
 
-def exchange_of(protocol: Protocol) -> Exchange:
-    return Exchange(Sent(declared=None), protocol, Watchman(), Rooms())
-
-
-async def leave_when_watched(protocol: Protocol) -> None:
-    await protocol.watched.wait()
-    protocol.left.set_result(None)
+def soon(call: Callable[[], object]) -> None:
+    """When what is awaited now waits."""
+    asyncio.get_running_loop().call_soon(call)
 
 
 async def test_a_wait_ends_at_its_deadline() -> None:
@@ -48,33 +89,63 @@ async def test_a_wait_that_is_over_in_time_leaves_nothing_behind() -> None:
 
 
 async def test_a_client_that_leaves_ends_the_wait() -> None:
-    protocol = Protocol()
-    leaving = asyncio.create_task(leave_when_watched(protocol))
-    with pytest.raises(ClientGone), exchange_of(protocol).watch():
+    client = Client()
+    exchange = client.ask()
+    soon(client.leave)
+    with pytest.raises(ClientGone), exchange.watch():
         await asyncio.sleep(10)
-    await leaving
     task = asyncio.current_task()
     assert task is not None
     assert task.cancelling() == 0
 
 
+async def test_a_client_that_has_left_is_not_waited_for() -> None:
+    client = Client()
+    exchange = client.ask()
+    client.leave()
+    with pytest.raises(ClientGone), exchange.watch():
+        pytest.fail("it was waited for")
+
+
 async def test_the_client_leaving_within_a_deadline_is_not_taken_for_the_deadline() -> None:
-    protocol = Protocol()
-    exchange = exchange_of(protocol)
-    leaving = asyncio.create_task(leave_when_watched(protocol))
+    client = Client()
+    exchange = client.ask()
+    soon(client.leave)
     with pytest.raises(ClientGone), exchange.watch(), exchange.watchman.expect(10):
         await asyncio.sleep(10)
-    await leaving
+
+
+async def test_the_end_of_a_watch_within_another_leaves_that_one_its_client() -> None:
+    client = Client()
+    exchange = client.ask()
+
+    async def wait() -> None:
+        with exchange.watch():
+            pass
+        soon(client.leave)
+        await asyncio.sleep(10)
+
+    with pytest.raises(ClientGone), exchange.watch():
+        await wait()
+
+
+async def test_a_client_that_leaves_after_the_watch_disturbs_nobody() -> None:
+    client = Client()
+    exchange = client.ask()
+    with exchange.watch():
+        pass
+    client.leave()
+    await asyncio.sleep(0)
 
 
 async def test_a_watch_ends_with_its_time() -> None:
     over = LimitExceeded("the run is out of time", limit="run:r")
-    with pytest.raises(LimitExceeded, match="out of time"), exchange_of(Protocol()).watch(Ends(monotonic(), over)):
+    with pytest.raises(LimitExceeded, match="out of time"), Client().ask().watch(Ends(monotonic(), over)):
         await asyncio.sleep(10)
 
 
 async def test_the_end_of_its_time_does_not_cut_off_an_answer_that_has_begun() -> None:
-    exchange = exchange_of(Protocol())
+    exchange = Client().ask()
     exchange.answered = True
     with exchange.watch(Ends(monotonic(), LimitExceeded("the run is out of time", limit="run:r"))):
         await asyncio.sleep(0.15)
@@ -97,50 +168,51 @@ async def test_an_error_within_a_wait_is_not_covered_up() -> None:
         _ = 1 / 0
 
 
-class Upload:
-    """A request whose body does not come; the server gives it up when the client leaves."""
-
-    method, path, query_string, headers = "POST", "/", "", {"content-length": "10"}
-
-    def __init__(self) -> None:
-        self.coming: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        self.asked = asyncio.Event()
-
-    def __call__(self) -> asyncio.Future[bytes]:
-        self.asked.set()
-        return self.coming
+async def test_a_small_body_that_is_there_is_not_waited_for() -> None:
+    reading = Client().ask(length=2, body=b"ok").body()
+    with pytest.raises(StopIteration) as done:
+        reading.send(None)
+    assert done.value.value == b"ok"
 
 
 async def test_a_client_that_leaves_in_the_middle_of_its_body_is_gone() -> None:
-    upload = Upload()
-    reading = asyncio.create_task(Exchange(upload, upload, Watchman(), Rooms()).body())
-    await upload.asked.wait()
-    upload.coming.cancel()
+    client = Client()
+    exchange = client.ask(length=10)
+    soon(client.leave)
     with pytest.raises(ClientGone):
-        await reading
+        await exchange.body()
 
 
 async def test_a_call_that_is_cancelled_while_its_body_comes_stays_cancelled() -> None:
-    upload = Upload()
-    reading = asyncio.create_task(Exchange(upload, upload, Watchman(), Rooms()).body())
-    await upload.asked.wait()
+    reading = asyncio.create_task(Client().ask(length=10).body())
+    await asyncio.sleep(0)
     reading.cancel()
     with pytest.raises(asyncio.CancelledError):
         await reading
 
 
-class Sent:
-    """A request whose body comes in these pieces."""
+async def test_a_body_that_does_not_come_in_time_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BODY_SECONDS", 0.01)
+    with pytest.raises(InputError, match="did not come"):
+        await Client().ask(length=10, body=b"x").body()
+    with pytest.raises(InputError, match="stopped coming"):
+        await Client().ask(length=10).part()
 
-    method, path, query_string = "POST", "/", ""
 
-    def __init__(self, *pieces: bytes, declared: int | None) -> None:
-        self.headers = {} if declared is None else {"content-length": str(declared)}
-        self.pieces = pieces
+async def test_chunks_that_cannot_be_told_apart_are_no_body() -> None:
+    with pytest.raises(InputError, match="cannot be read"):
+        await Client().ask(length=None, body=b"zz\r\n").body()
+    with pytest.raises(InputError, match="cannot be read"):
+        await Client().ask(length=None, body=b"zz\r\n").part()
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        for piece in self.pieces:
-            yield piece
+
+async def test_a_long_body_is_read_in_parts() -> None:
+    client = Client()
+    exchange = client.ask(length=4, body=b"ab")
+    assert await exchange.part() == b"ab"
+    soon(lambda: client.send(b"cd"))
+    assert await exchange.part() == b"cd"
+    assert await exchange.part() == b""
 
 
 LARGE = SMALL_BODY + 1
@@ -149,84 +221,121 @@ LARGE = SMALL_BODY + 1
 @pytest.mark.parametrize(("declared", "room"), [(LARGE, "known"), (None, "others")])
 async def test_large_bodies_have_so_much_room_and_no_more(declared: int | None, room: str) -> None:
     rooms = Rooms(known=2 * LARGE, others=2 * LARGE)
+    whole = b"x" * LARGE
+    sent = whole if declared else b"%x\r\n%b\r\n0\r\n\r\n" % (LARGE, whole)
 
     def exchange() -> Exchange:
-        sent = Sent(b"x" * SMALL_BODY, b"y", declared=declared)
-        return Exchange(sent, sent, Watchman(), rooms)
+        return Client().ask(rooms, length=declared, body=sent)
 
     first, second, third = exchange(), exchange(), exchange()
-    assert await first.body() == b"x" * SMALL_BODY + b"y"
+    assert await first.body() == whole
     await second.body()
     with pytest.raises(Unavailable, match="no room"):
         await third.body()
-    await third.end()
+    third.end()
     assert getattr(rooms, room).taken == 2 * LARGE
-    await first.end()
-    await first.end()
+    first.end()
     assert getattr(rooms, room).taken == LARGE
     await exchange().body()
 
 
+async def test_a_body_of_a_client_that_is_not_known_has_less_room() -> None:
+    rooms = Rooms(known=2 * LARGE, others=LARGE - 1)
+    with pytest.raises(Unavailable, match="no room"):
+        await Client().ask(rooms, length=LARGE, body=b"x" * LARGE).body(known=False)
+
+
 async def test_a_large_body_that_is_cut_off_is_no_body() -> None:
-    sent = Sent(b"x" * SMALL_BODY, declared=LARGE)
+    client = Client()
+    exchange = client.ask(length=LARGE, body=b"x" * SMALL_BODY)
+    soon(client.leave)
     with pytest.raises(ClientGone):
-        await Exchange(sent, sent, Watchman(), Rooms()).body()
+        await exchange.body()
 
 
-async def test_a_body_of_undeclared_length_ends_at_the_limit() -> None:
-    sent = Sent(b"x" * 10, b"y", declared=None)
-    with pytest.raises(TooLarge):
-        await Exchange(sent, sent, Watchman(), Rooms()).body(10)
-
-
-class Answered(Sent):
-    """A request's connection that notes its answer."""
-
-    def __init__(self, answers: list[bytes]) -> None:
-        super().__init__(declared=None)
-        self.answers = answers
-
-    def response_bytes(self, status: int, headers: object, body: bytes) -> None:
-        self.answers.append(body)
+async def test_a_body_ends_at_the_limit() -> None:
+    with pytest.raises(TooLarge, match="has 11 bytes"):  # none of which is waited for
+        await Client().ask(length=11).body(10)
+    with pytest.raises(TooLarge, match="more than 10 bytes"):
+        await Client().ask(length=None, body=b"a\r\n" + b"x" * 10 + b"\r\n1\r\ny\r\n").body(10)
 
 
 async def test_an_answer_goes_out_at_once_where_few_are_under_way() -> None:
-    answers: list[bytes] = []
-    request, rooms = Answered(answers), Rooms()
-    exchange = Exchange(request, request, Watchman(), rooms)
+    client, rooms = Client(), Rooms()
+    exchange = client.ask(rooms)
     exchange.respond(200, [], b"yes")
-    assert answers == [b"yes"]
-    await exchange.end()
-    assert answers == [b"yes"]
+    assert client.answer == b"yes"
+    exchange.end()
     assert rooms.requests == 0
 
 
 async def test_the_answers_of_many_go_out_together() -> None:
-    answers: list[bytes] = []
-    request, rooms = Answered(answers), Rooms()
-    when_made: list[int] = []
-
-    async def serve(number: int) -> None:
-        exchange = Exchange(request, request, Watchman(), rooms)
-        await asyncio.sleep(0)
+    rooms = Rooms()
+    clients = [Client() for _ in range(MANY)]
+    exchanges = [client.ask(rooms) for client in clients]
+    for number, exchange in enumerate(exchanges):
         exchange.respond(200, [], b"%d" % number)
-        when_made.append(len(answers))
-        await exchange.end()
-
-    await asyncio.gather(*(serve(number) for number in range(MANY + 2)))
-    assert when_made == [0] * (MANY + 2)
-    assert answers == [b"%d" % number for number in range(MANY + 2)]
+        assert not any(client.written for client in clients)
+    await asyncio.sleep(0)
+    assert [client.answer for client in clients] == [b"%d" % number for number in range(MANY)]
+    for exchange in exchanges:
+        exchange.end()
     assert rooms.requests == 0
 
 
 async def test_an_answer_that_waits_goes_out_although_its_task_is_cancelled() -> None:
-    answers: list[bytes] = []
-    request, rooms = Answered(answers), Rooms()
+    client, rooms = Client(), Rooms()
     rooms.requests = MANY
-    exchange = Exchange(request, request, Watchman(), rooms)
-    exchange.respond(200, [], b"settled")
-    ending = asyncio.create_task(exchange.end())
+
+    async def serve() -> None:
+        client.ask(rooms).respond(200, [], b"settled")
+        await asyncio.sleep(10)
+
+    serving = asyncio.create_task(serve())
+    soon(serving.cancel)
+    with pytest.raises(asyncio.CancelledError):
+        await serving
+    assert client.answer == b"settled"
+
+
+async def test_a_stream_that_fails_is_broken_off() -> None:
+    client = Client()
+    exchange = client.ask()
+    exchange.stream(200, [])
+    await exchange.send(b"begun")
+    exchange.fail(Unavailable("the provider went away"))
+    client.request.end()
+    assert client.answer == b"5\r\nbegun\r\n"
+
+
+async def test_a_chunk_waits_for_the_client_to_read() -> None:
+    client = Client()
+    exchange = client.ask()
+    exchange.stream(200, [])
+    client.connection.pause_writing()
+    sending = asyncio.create_task(exchange.send(b"x"))
     await asyncio.sleep(0)
-    ending.cancel()
-    await ending
-    assert answers == [b"settled"]
+    assert not sending.done()
+    client.connection.resume_writing()
+    await sending
+
+
+async def test_a_client_that_does_not_read_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SEND_SECONDS", 0.01)
+    client = Client()
+    exchange = client.ask()
+    exchange.stream(200, [])
+    client.connection.pause_writing()
+    with pytest.raises(ClientGone):
+        await exchange.send(b"x")
+    client.request.end()
+    assert client.answer == b"1\r\nx\r\n"
+
+
+async def test_nothing_is_sent_to_a_client_that_left() -> None:
+    client = Client()
+    exchange = client.ask()
+    exchange.stream(200, [])
+    client.leave()
+    with pytest.raises(ClientGone):
+        await exchange.send(b"x")

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import msgspec
 
 from lockgate.errors import InputError, UpstreamError
-from lockgate.gateway.calls.masked import masked
 from lockgate.gateway.calls.stream import passed_headers
-from lockgate.gateway.exchange import Exchange, Headers
+from lockgate.gateway.exchange import Exchange
+from lockgate.gateway.http1 import Headers
 from lockgate.gateway.protocols import fields as f
 from lockgate.gateway.providers import Providers, Target
 from lockgate.gateway.upstream import STREAM_SECONDS, Answer, Upstream
@@ -114,7 +114,8 @@ class Asking:
         except UpstreamError as failure:
             failure.message = target.masked(failure.message)
             raise
-        return masked(answer, target.mask)
+        answer.mask = target.mask
+        return answer
 
 
 def pass_on(exchange: Exchange, target: Target, reply: Reply, more: Headers | None = None) -> None:

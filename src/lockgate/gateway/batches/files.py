@@ -15,7 +15,7 @@ from lockgate.gateway.batches.guarding import AnswerLines, error_line
 from lockgate.gateway.batches.store import File
 from lockgate.gateway.batches.upload import Upload
 from lockgate.gateway.calls.stream import passed_headers
-from lockgate.gateway.exchange import Exchange, Transport
+from lockgate.gateway.exchange import Exchange
 from lockgate.gateway.model import Identity
 from lockgate.gateway.upstream import Answer
 
@@ -108,27 +108,27 @@ class Files:
                 named = answer.header("content-disposition")
                 if named is not None:
                     headers.append(("content-disposition", named))
-                transport = exchange.stream(200, headers)
+                exchange.stream(200, headers)
                 if guard is None:
-                    async for chunk in answer.chunks():
-                        await exchange.send(transport, chunk)
+                    while chunk := await answer.piece():
+                        await exchange.send(chunk)
                 else:
-                    await self._send_checked(exchange, transport, answer, guard)
+                    await self._send_checked(exchange, answer, guard)
             finally:
                 answer.close()
                 if guard is not None:
                     self._desk.note(exchange, who, "batch output", guard, **{"lockgate.batch.id": file.batch_id})
 
-    async def _send_checked(self, exchange: Exchange, transport: Transport, answer: Answer, guard: AnswerLines) -> None:
+    async def _send_checked(self, exchange: Exchange, answer: Answer, guard: AnswerLines) -> None:
         try:
-            async for chunk in answer.chunks():
+            while chunk := await answer.piece():
                 if checked := await asyncio.to_thread(guard.feed, chunk):  # it takes long: other calls go on
-                    await exchange.send(transport, checked)
+                    await exchange.send(checked)
             rest = await asyncio.to_thread(guard.finish)
         except LockgateError as broken:  # the status has gone out: the file's last line says it
             rest = error_line(broken, {})
         if rest:
-            await exchange.send(transport, rest)
+            await exchange.send(rest)
 
     async def delete(self, exchange: Exchange, who: Identity, id: str) -> None:
         """``DELETE /v1/files/{id}``; not what a batch made before its cost was read from it."""

@@ -123,7 +123,7 @@ class Settling:
         try:
             if answer.status != 200:
                 raise UpstreamError(f"the batch's output {file_id!r} cannot be read: {answer.status}", sent=True)
-            async for chunk in answer.chunks():
+            while chunk := await answer.piece():
                 output.feed(chunk)
                 await asyncio.sleep(0)  # a chunk may hold many lines: other calls go on between them
             output.finish()

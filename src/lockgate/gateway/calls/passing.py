@@ -7,11 +7,10 @@ import time
 
 from lockgate.errors import InputError, LockgateError, UpstreamError
 from lockgate.gateway.calls.call import Attempt
-from lockgate.gateway.calls.masked import masked
 from lockgate.gateway.calls.retries import UNKNOWN_OUTCOME, seconds_to_wait
 from lockgate.gateway.calls.seams import Guards
 from lockgate.gateway.calls.stream import KEPT_BYTES, Cut, Stream, passed_headers
-from lockgate.gateway.exchange import Headers
+from lockgate.gateway.http1 import Headers
 from lockgate.gateway.protocols.answers import document
 from lockgate.gateway.protocols.model import Outcome
 from lockgate.gateway.upstream import Answer, Upstream
@@ -156,7 +155,8 @@ class Passing:
             raise
         attempt.status = answer.status
         attempt.seconds_to_headers = time.monotonic() - sent_at
-        return masked(answer, target.mask)
+        answer.mask = target.mask
+        return answer
 
     async def _read(self, attempt: Attempt, answer: Answer) -> bytes:
         """The whole answer, settled."""
@@ -211,7 +211,8 @@ class Passing:
             error.message = attempt.target.masked(error.message)
             is_cut = call.ends is not None and call.ends.cut
             attempt.error_type, attempt.error = "time_exceeded" if is_cut else error.code, error.message
-            await exchange.send(stream.open(), call.request.dialect.error_event(error))
+            stream.open()
+            await exchange.send(call.request.dialect.error_event(error))
         outcome = attempt.outcome
         if outcome.error is not None:
             attempt.error_type, attempt.error = "upstream_error", attempt.target.masked(outcome.error)

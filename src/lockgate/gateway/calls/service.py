@@ -19,7 +19,8 @@ from lockgate.gateway.calls.call import Call
 from lockgate.gateway.calls.passing import Declined, Passing
 from lockgate.gateway.calls.record import Recorder
 from lockgate.gateway.calls.seams import Cache, Guards, Meter, Router
-from lockgate.gateway.exchange import ClientGone, Exchange
+from lockgate.gateway.exchange import Exchange
+from lockgate.gateway.http1 import ClientGone
 from lockgate.gateway.model import Identity
 from lockgate.gateway.protocols.chat import read_models
 from lockgate.gateway.protocols.model import Request

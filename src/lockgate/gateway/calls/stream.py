@@ -8,15 +8,15 @@ import time
 from lockgate.errors import UpstreamError
 from lockgate.gateway.calls.call import Attempt
 from lockgate.gateway.calls.seams import StreamGuard
-from lockgate.gateway.exchange import Ends, Exchange, Headers, Transport
+from lockgate.gateway.exchange import Ends, Exchange
+from lockgate.gateway.http1 import Headers
 from lockgate.gateway.protocols.model import Outcome
 from lockgate.gateway.upstream import Answer
 from lockgate.gateway.watchman import Wait
 from lockgate.telemetry.metrics import GenAI
 
 STREAM_BYTES = 64 * 1024 * 1024
-"""Bytes of one stream. The server in front (granian 2.8) takes chunks without waiting for the client to read them, so
-this also bounds what a client that does not read can make a worker keep."""
+"""Bytes of one stream: more is no answer of a model, but a fault."""
 KEPT_BYTES = 4 * 1024 * 1024
 """Bytes of an answer that may be kept in a cache."""
 HELD_BACK = 1024 * 1024
@@ -30,7 +30,7 @@ class Stream:
     """One stream, from the upstream to the client."""
 
     __slots__ = (
-        "_answer", "_attempt", "_chunks", "_guard", "_held", "_left", "_may_switch", "_metrics", "_tap", "_transport",
+        "_answer", "_attempt", "_guard", "_held", "_is_open", "_left", "_may_switch", "_metrics", "_tap",
         "_waiting", "kept", "kept_bytes",
     )  # fmt: skip
 
@@ -51,8 +51,7 @@ class Stream:
         self._may_switch = may_switch
         self._tap = attempt.passage.tap(attempt.call.request)
         attempt.outcome = self._tap.outcome
-        self._chunks = answer.chunks()
-        self._transport: Transport | None = None
+        self._is_open = False
         self._held: list[bytes] = []
         self._left, self._waiting = STREAM_BYTES, HELD_BACK
         self.kept: list[bytes] | None = [] if keep else None
@@ -62,7 +61,7 @@ class Stream:
         """Pass on what comes until it ends, or until some output has come; can then be run again."""
         tap, guard, exchange = self._tap, self._guard, self._attempt.call.exchange
         outcome = tap.outcome
-        async for chunk in self._chunks:
+        while chunk := await self._answer.piece():
             self._left -= len(chunk)
             if self._left < 0:
                 raise UpstreamError(f"the stream is longer than {STREAM_BYTES} bytes", sent=True)
@@ -89,19 +88,19 @@ class Stream:
         if rest or self._held or not exchange.answered:
             await self._send(rest)
 
-    def open(self) -> Transport:
-        """The client's end, opened with the first byte."""
-        if self._transport is None:
+    def open(self) -> None:
+        """The client's end is opened with the first byte."""
+        if not self._is_open:
+            self._is_open = True
             attempt = self._attempt
             call = attempt.call
-            self._transport = call.exchange.stream(200, passed_headers(self._answer))
+            call.exchange.stream(200, passed_headers(self._answer))
             self._metrics.first_chunk_seconds.observe(
                 (time.time_ns() - attempt.started_ns) / 1e9,
                 call.request.dialect.operation,
                 attempt.target.provider.name,
                 attempt.model,
             )
-        return self._transport
 
     async def _send(self, chunk: bytes) -> None:
         if self._held:
@@ -113,9 +112,9 @@ class Stream:
                 self.kept = None
             else:
                 self.kept.append(chunk)
-        transport = self.open()
+        self.open()
         if chunk:
-            await self._attempt.call.exchange.send(transport, chunk)
+            await self._attempt.call.exchange.send(chunk)
 
     def _broke_off(self, error: str) -> UpstreamError:
         return UpstreamError(f"provider {self._attempt.target.provider.name!r} broke off: {error}", sent=True)

@@ -9,13 +9,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from importlib import import_module
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from lockgate.errors import InputError, UpstreamError
 from lockgate.gateway.protocols import sse
-from lockgate.gateway.upstream import MAX_ANSWER, Answer
+from lockgate.gateway.upstream import STREAM_SECONDS, Answer
+from lockgate.gateway.watchman import Watchman
 
 if TYPE_CHECKING:
     from lockgate.gateway.providers import Target
@@ -44,45 +46,46 @@ _STATUS = {
 _NO_RETRY_OPTION: set[str] = set()
 
 
-class SdkAnswer(Answer):
-    """An answer of the library, in the shape of :class:`lockgate.gateway.upstream.Answer`."""
+class SdkSource:
+    """An answer of the library, as a :class:`lockgate.gateway.upstream.Source` and its content."""
 
     def __init__(self, status: int, content_type: str, body: bytes, stream: AsyncIterator[Any] | None = None) -> None:
         self.status = status
-        self._told = {"content-type": content_type}
-        self._body = body
+        self.headers = {"content-type": content_type}
+        self._rest = body
         self._stream = stream
 
-    def header(self, name: str) -> str | None:
-        return self._told.get(name)
+    @property
+    def content(self) -> SdkSource:
+        return self
 
-    def headers(self) -> list[tuple[str, str]]:
-        return list(self._told.items())
+    def is_eof(self) -> bool:
+        return self._stream is None
 
-    def note(self, name: str, value: str) -> None:
-        self._told[name] = value
+    def read_nowait(self) -> bytes:
+        rest, self._rest = self._rest, b""
+        return rest
 
-    async def read(self, limit: int = MAX_ANSWER) -> bytes:
-        if len(self._body) > limit:
-            raise UpstreamError(f"the answer is longer than {limit} bytes", sent=True)
-        return self._body
-
-    async def chunks(self) -> AsyncIterator[bytes]:
+    async def readany(self) -> bytes:
         if self._stream is None:
-            return
+            return self.read_nowait()
         try:
-            async for chunk in self._stream:
-                yield sse.event(chunk.model_dump_json(exclude_none=True).encode())
+            chunk = await anext(self._stream, None)
+        except (asyncio.CancelledError, TimeoutError):
+            raise
         except Exception as failure:  # whatever a provider's SDK raises: it has no common ancestor
             raise UpstreamError(f"the answer broke off: {_said(failure)}", sent=True) from failure
-        yield sse.event(b"[DONE]")
+        if chunk is None:
+            self._stream = None
+            return sse.event(b"[DONE]")
+        return sse.event(chunk.model_dump_json(exclude_none=True).encode())
 
     def close(self) -> None:
         """The SDK closes its connection when the stream is let go."""
         self._stream = None
 
 
-async def send(target: Target, body: bytes, *, timeout: float) -> SdkAnswer:
+async def send(target: Target, body: bytes, *, timeout: float) -> Answer:
     """Ask the provider; InputError when the library, or its provider's SDK, is not installed."""
     asked: dict[str, Any] = msgspec.json.decode(body)
     unknown = sorted(asked.keys() - PARAMETERS)
@@ -118,23 +121,28 @@ async def send(target: Target, body: bytes, *, timeout: float) -> SdkAnswer:
             remedy=f"pip install 'any-llm-sdk[{vendor}]'",
         ) from missing
     except Exception as failure:  # whatever a provider's SDK raises: it has no common ancestor
-        return _failed(target, failure)
+        return _answer(_failed(target, failure), timeout)
     if asked.get("stream"):
-        return SdkAnswer(200, "text/event-stream", b"", answer)
-    return SdkAnswer(200, "application/json", answer.model_dump_json(exclude_none=True).encode())
+        return _answer(SdkSource(200, "text/event-stream", b"", aiter(answer)), timeout)
+    body = answer.model_dump_json(exclude_none=True).encode()
+    return _answer(SdkSource(200, "application/json", body), timeout)
 
 
-def _failed(target: Target, failure: Exception) -> SdkAnswer:
+def _answer(source: SdkSource, timeout: float) -> Answer:
+    return Answer(source, Watchman(), monotonic() + STREAM_SECONDS, timeout)
+
+
+def _failed(target: Target, failure: Exception) -> SdkSource:
     """What went wrong as the answer of a server; UpstreamError where no answer came."""
     status = getattr(failure, "status_code", None) or _STATUS.get(type(failure).__name__)
     if not isinstance(status, int):
         raise UpstreamError(f"provider {target.provider.name!r}: {_said(failure)}", sent=True) from failure
     error = {"message": _said(failure), "type": type(failure).__name__, "param": None, "code": None}
-    answer = SdkAnswer(status, "application/json", msgspec.json.encode({"error": error}))
+    source = SdkSource(status, "application/json", msgspec.json.encode({"error": error}))
     pause = getattr(failure, "retry_after", None)
     if isinstance(pause, int | float | str):
-        answer.note("retry-after", str(pause))
-    return answer
+        source.headers["retry-after"] = str(pause)
+    return source
 
 
 def _said(failure: Exception) -> str:

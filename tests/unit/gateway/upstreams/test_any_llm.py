@@ -12,6 +12,7 @@ import pytest
 
 from lockgate.errors import InputError, UpstreamError
 from lockgate.gateway.providers import Target
+from lockgate.gateway.upstream import Answer
 from lockgate.gateway.upstreams import any_llm
 from lockgate.project.model import ResolvedProvider
 
@@ -71,7 +72,7 @@ def target() -> Target:
     return Target(provider, "", {}, "key-1")
 
 
-async def send(**more: Any) -> any_llm.SdkAnswer:
+async def send(**more: Any) -> Answer:
     return await any_llm.send(target(), json.dumps({**BODY, **more}).encode(), timeout=5)
 
 
@@ -85,7 +86,9 @@ async def test_an_answer_comes_back_as_a_chat_completion(library: Library) -> No
 
 async def test_a_stream_is_server_sent_events(library: Library) -> None:
     answer = await send(stream=True)
-    data = b"".join([chunk async for chunk in answer.chunks()])
+    data = b""
+    while piece := await answer.piece():
+        data += piece
     assert data.startswith(b'data: {"id": "c"')
     assert data.endswith(b"data: [DONE]\n\n")
 
