@@ -49,6 +49,8 @@ class ControlProxy:
                 passed = [(name, value) for name, value in answer.headers() if name not in _HOP_BY_HOP]
                 length = answer.header("content-length")
                 if length is not None:
+                    if exchange.method == "HEAD":
+                        passed.append(("content-length", length))
                     exchange.respond(answer.status, passed, await answer.read())
                     return
                 exchange.stream(answer.status, passed)

@@ -183,7 +183,8 @@ class HttpRequest:
 
     def respond(self, status: int, headers: Headers, body: bytes, later: bool = False) -> None:
         """The whole answer. ``later``: at the end of this round of the event loop, with those of other requests."""
-        length = "" if status in _BODILESS else f"content-length: {len(body)}\r\n"
+        is_unsaid = status in _BODILESS or self.method == "HEAD"
+        length = "" if is_unsaid else f"content-length: {len(body)}\r\n"
         head = self._head(status, headers, length)
         if not self._has_body:
             self.connection.write(head)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 import threading
 import time
@@ -101,6 +102,17 @@ def control_plane(gateway: RunningGateway) -> Iterator[Control]:
     control = Control(gateway.app.home)
     yield control
     control.stop()
+
+
+def test_a_head_says_how_long_the_control_planes_answer_would_be(
+    gateway: RunningGateway, control_plane: Control
+) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", gateway.listener_port, timeout=60)
+    connection.request("HEAD", "/page")
+    answer = connection.getresponse()
+    assert (answer.status, answer.read()) == (418, b"")
+    assert int(answer.headers["content-length"]) > 0
+    connection.close()
 
 
 def test_health_and_ready_need_no_key(gateway: RunningGateway) -> None:
