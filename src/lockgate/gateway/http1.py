@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
+import sys
 from collections import deque
 from http import HTTPStatus
 from time import monotonic
@@ -37,6 +39,7 @@ _STATUS = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for stat
 _PART_BYTES = 48  # what a piece of a body takes beside its own bytes
 _BODILESS = frozenset((204, 304))
 _FRAMING = ("content-length", "transfer-encoding")
+_LEFT = b"\x07\x08"  # of TCP's states: reset, and ended by the other side
 _TOO_LONG = f"the request has more than {MAX_FIELDS} headers, or more than {MAX_HEAD_BYTES} bytes of them"
 _NAMES = {
     name.encode(): name.lower()
@@ -542,6 +545,9 @@ class Connection:
         transport = self._transport
         if transport is None:
             return
+        if self._is_paused and _has_left(transport):  # who does not read is not told
+            transport.abort()
+            return
         unread = transport.get_write_buffer_size()
         if unread != self._unread:  # the client reads
             self._unread, self._since = unread, now
@@ -582,3 +588,11 @@ class Connection:
         """End what is under way."""
         if self._task is not None:
             self._task.cancel()
+
+
+def _has_left(transport: Any) -> bool:
+    """Whether the client has left, although what it sent before is not read. False where the system does not say."""
+    if sys.platform != "linux":
+        return False
+    state: bytes = transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
+    return state[0] in _LEFT

@@ -415,6 +415,20 @@ async def test_a_client_that_leaves_ends_what_it_asked_for(how: Callable[[Peer],
         assert await held.ended == "cancelled"
 
 
+@pytest.mark.parametrize("how", [Peer.leave, Peer.reset])
+@pytest.mark.parametrize("data", [GET + GET, POST + b"content-length: 999999\r\n\r\n" + 8 * PIECE])
+async def test_a_client_that_leaves_behind_more_than_is_read_is_noticed_too(
+    how: Callable[[Peer], None], data: bytes
+) -> None:
+    """Its end stands behind what is left in the socket."""
+    held = Held()
+    async with serving(held) as (_, port), peer(port) as one:
+        await one.send(data)
+        await held.begun.wait()
+        how(one)
+        assert await held.ended == "cancelled"
+
+
 class Endless:
     """An answer that goes on for as long as its client reads."""
 
