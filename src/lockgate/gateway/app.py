@@ -156,6 +156,10 @@ class Gateway:
 
     def _other(self, exchange: Exchange) -> Handler:
         path = exchange.path
+        if exchange.method == "HEAD":  # as monitors ask for /health
+            handler = self._paths.get(("GET", path))
+            if handler is not None:
+                return handler
         if exchange.method == "POST" and path.startswith("/api/v1/agents/") and path.endswith("/runs"):
             return self._run_agent
         if self._batches is not None and path.startswith(("/v1/files", "/v1/uploads", "/v1/batches")):

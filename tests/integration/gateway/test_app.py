@@ -120,6 +120,13 @@ def test_health_and_ready_need_no_key(gateway: RunningGateway) -> None:
     assert ask(gateway, "/ready")[0] == 200
 
 
+@pytest.mark.parametrize("path", ["/health", "/ready"])
+def test_a_monitor_may_ask_for_the_head_alone(gateway: RunningGateway, path: str) -> None:
+    """Without a control plane: it is not asked."""
+    status, headers, body = ask(gateway, path, method="HEAD")
+    assert (status, headers["content-type"], body) == (200, "application/json", b"")
+
+
 def test_the_address_itself_says_what_is_there_and_needs_no_key(gateway: RunningGateway) -> None:
     status, _, body = ask(gateway, "/")
     assert status == 200
