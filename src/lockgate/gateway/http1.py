@@ -40,6 +40,7 @@ _PART_BYTES = 48  # what a piece of a body takes beside its own bytes
 _BODILESS = frozenset((204, 304))
 _FRAMING = ("content-length", "transfer-encoding")
 _LEFT = b"\x07\x08"  # of TCP's states: reset, and ended by the other side
+_HTTP_2 = b"PRI * HTTP/2"  # what a client says first that knows beforehand
 _TOO_LONG = f"the request has more than {MAX_FIELDS} headers, or more than {MAX_HEAD_BYTES} bytes of them"
 _NAMES = {
     name.encode(): name.lower()
@@ -75,6 +76,8 @@ class Owner(Protocol):
     def start(self, request: HttpRequest) -> asyncio.Task[None]: ...
 
     def lost(self, connection: Connection) -> None: ...
+
+    def refused(self, status: int, why: str) -> None: ...
 
 
 class HttpRequest:
@@ -305,7 +308,8 @@ class Connection:
         except httptools.HttpParserUpgrade as upgrade:
             self._stay(data[upgrade.args[0] :])
         except httptools.HttpParserError as error:
-            self._refuse(*(self._refusal or (400, f"this is no HTTP/1.1: {error}")))
+            what = "HTTP/2" if data.startswith(_HTTP_2) else error
+            self._refuse(*(self._refusal or (400, f"this is no HTTP/1.1: {what}")))
         self._untold = 0 if self._has_told else self._untold + len(data)
         if self._untold > MAX_HEAD_BYTES and not self._is_deaf:
             self._refuse(431, _TOO_LONG)
@@ -479,6 +483,7 @@ class Connection:
     def _tell(self) -> None:
         assert self._refusal is not None
         status, why = self._refusal
+        self.owner.refused(status, why)
         body = json.dumps({"error": {"message": why, "type": "invalid_request_error", "param": None, "code": None}})
         head = f"{_STATUS[status]}content-type: application/json\r\nconnection: close\r\ndate: {self.owner.date}\r\n"
         self.write(f"{head}content-length: {len(body)}\r\n\r\n{body}".encode("latin-1", "replace"))

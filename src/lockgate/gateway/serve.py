@@ -19,6 +19,7 @@ from time import monotonic
 from typing import Any, cast
 
 from lockgate.gateway.http1 import Connection, HttpRequest
+from lockgate.telemetry import logs
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +67,7 @@ class Server:
         self._connections: set[Connection] = set()
         self._opening: set[asyncio.Task[object]] = set()
         self._takes = False
+        self._logs_requests = logs.logs_requests()
         self._all_closed = self._loop.create_future()
         self._timer: asyncio.TimerHandle | None = None
         self._look()
@@ -109,6 +111,11 @@ class Server:
             self._note_closed()
         else:
             self._take_more()
+
+    def refused(self, status: int, why: str) -> None:
+        """What was no request never comes to the application, which else says what was asked."""
+        if self._logs_requests:
+            log.info("what is no request was refused: %d, %s", status, why, extra={"status": status})
 
     async def _serve(self, request: HttpRequest) -> None:
         try:

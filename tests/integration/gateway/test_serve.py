@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import logging
 import socket
 import struct
 import urllib.error
@@ -18,6 +19,7 @@ import pytest
 from lockgate.gateway import http1, serve
 from lockgate.gateway.http1 import BadBody, HttpRequest
 from lockgate.gateway.serve import Server, listen
+from lockgate.telemetry import logs
 
 LIMIT = 20.0  # seconds after which a test hangs
 GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
@@ -344,6 +346,26 @@ async def test_a_head_that_is_too_long_is_refused(head: bytes) -> None:
         assert (await say(port, head)).startswith(b"HTTP/1.1 431 ")
 
 
+async def test_a_log_of_requests_says_what_was_refused_before_it_was_one(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "lockgate.gateway.serve")
+    async with serving() as (_, port):
+        await say(port, b"GET\r\n\r\n")
+    assert not caplog.messages
+    monkeypatch.setenv(logs.REQUESTS_VARIABLE, "1")
+    async with serving() as (_, port):
+        await say(port, b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 101 + b"\r\n")
+    [line] = caplog.messages
+    assert "431" in line
+    assert "100 headers" in line
+
+
+async def test_who_speaks_http_2_is_told_that_by_its_name() -> None:
+    async with serving() as (_, port):
+        assert b"no HTTP/1.1: HTTP/2" in await say(port, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+
+
 async def test_who_sends_garbage_does_not_disturb_others() -> None:
     async with serving() as (server, port), peer(port) as good:
 
@@ -416,11 +438,10 @@ async def test_a_client_that_leaves_ends_what_it_asked_for(how: Callable[[Peer],
 
 
 @pytest.mark.parametrize("how", [Peer.leave, Peer.reset])
-@pytest.mark.parametrize("data", [GET + GET, POST + b"content-length: 999999\r\n\r\n" + 8 * PIECE])
-async def test_a_client_that_leaves_behind_more_than_is_read_is_noticed_too(
+@pytest.mark.parametrize("data", [GET + GET, POST + b"content-length: 999999\r\n\r\n" + b"x" * (http1.AHEAD_BYTES + 1)])
+async def test_a_client_that_leaves_while_nothing_is_read_of_it_is_noticed_too(
     how: Callable[[Peer], None], data: bytes
 ) -> None:
-    """Its end stands behind what is left in the socket."""
     held = Held()
     async with serving(held) as (_, port), peer(port) as one:
         await one.send(data)

@@ -119,6 +119,9 @@ class Client:
     def lost(self, connection: Connection) -> None:
         self.was_lost = True
 
+    def refused(self, status: int, why: str) -> None:
+        pass
+
     def send(self, data: bytes) -> None:
         assert not self.transport.is_paused
         self.connection.data_received(data)
