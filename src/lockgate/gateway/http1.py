@@ -581,6 +581,13 @@ class Connection:
             self._close()
 
     @property
+    def idle_since(self) -> float | None:
+        """Since when (of the monotonic clock) there is nothing to do but wait for a request; None while there is."""
+        if self._transport is None or self._serving is not None or self._waiting or self._is_closing:
+            return None
+        return None if self._transport.get_write_buffer_size() else self._since
+
+    @property
     def is_busy(self) -> bool:
         """Whether a request is served."""
         return self._serving is not None

@@ -10,10 +10,12 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import resource
 import signal
 import socket
 from collections.abc import Awaitable, Callable
 from email.utils import formatdate
+from operator import itemgetter
 from pathlib import Path
 from time import monotonic
 from typing import Any, cast
@@ -25,9 +27,12 @@ log = logging.getLogger(__name__)
 
 BACKLOG = 1024
 MAX_AT_ONCE = 2048
-"""Connections a worker has open; more wait in the listen queue."""
+"""Connections a worker has open. For one more, the one that has been idle longest is closed; if none is idle, it waits
+in the listen queue."""
 DRAIN_SECONDS = 30.0
 """Seconds that calls under way get to end after a SIGTERM."""
+DESCRIPTORS = 8192
+"""Files and connections that a worker may have open: clients', upstreams', and what it keeps itself."""
 _PAUSE = 0.5  # seconds until another try, when there are no descriptors for a connection
 
 Application = Callable[[HttpRequest], Awaitable[None]]
@@ -46,6 +51,15 @@ def listen(host: str, port: int) -> socket.socket:
         listener.close()
         raise
     return listener
+
+
+def allow_descriptors() -> None:
+    """Let this process have :data:`DESCRIPTORS`, as far as the system allows. It is begun with 1,024 nearly everywhere,
+    for the sake of programs that call select(): a thousand clients that do nothing would leave none for a database."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def stopped_mark(home: Path, index: int) -> Path:
@@ -127,7 +141,7 @@ class Server:
             request.end()
 
     def _take_more(self) -> None:
-        if not self._takes and not self.stopping and len(self._connections) < MAX_AT_ONCE:
+        if not self._takes and not self.stopping:
             self._takes = True
             self._loop.add_reader(self._listener, self._accept)
 
@@ -138,6 +152,12 @@ class Server:
 
     def _accept(self) -> None:
         """Take one connection: the next round takes another, unless a sibling was faster."""
+        leaves = None
+        if len(self._connections) >= MAX_AT_ONCE:
+            leaves = self._idle_longest()
+            if leaves is None:
+                self._take_no_more()
+                return
         try:
             client, _ = self._listener.accept()
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):
@@ -147,14 +167,21 @@ class Server:
             self._take_no_more()
             self._loop.call_later(_PAUSE, self._take_more)
             return
+        if leaves is not None:
+            self._connections.discard(leaves)
+            leaves.abort()
         client.setblocking(False)
         connection = Connection(self, self._loop)
         self._connections.add(connection)
-        if len(self._connections) >= MAX_AT_ONCE:
-            self._take_no_more()
         opening = self._loop.create_task(self._open(connection, client))
         self._opening.add(opening)
         opening.add_done_callback(self._opening.discard)
+
+    def _idle_longest(self) -> Connection | None:
+        """The one that makes room, so that those who ask for nothing keep out nobody who does; None when each has a
+        call under way."""
+        idle = [(since, connection) for connection in self._connections if (since := connection.idle_since) is not None]
+        return min(idle, key=itemgetter(0))[1] if idle else None
 
     async def _open(self, connection: Connection, client: socket.socket) -> None:
         try:
@@ -169,6 +196,7 @@ class Server:
         now = monotonic()
         for connection in list(self._connections):
             connection.look(now)
+        self._take_more()  # who had a call under way may be idle by now
         self._timer = self._loop.call_later(1.0, self._look)
 
     def _note_closed(self) -> None:
@@ -205,6 +233,8 @@ def serve_forever(
         await end_runs(drain_seconds)
         await server.drain(max(0.0, deadline - loop.time()), stopped=stopped)
         await close()
+
+    allow_descriptors()
 
     import uvloop  # the supervisor, which binds the socket, needs none
 

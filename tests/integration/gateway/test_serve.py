@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import http.client
 import logging
+import resource
 import socket
 import struct
 import urllib.error
@@ -118,6 +119,12 @@ async def say(port: int, data: bytes) -> bytes:
     async with peer(port) as one:
         await one.send(data)
         return await one.rest()
+
+
+async def rounds(count: int = 50) -> None:
+    """So many of the event loop: more than a connection takes to be accepted and its request to be begun."""
+    for _ in range(count):
+        await asyncio.sleep(0)
 
 
 class Held:
@@ -555,20 +562,52 @@ async def test_a_fault_before_an_answer_is_answered() -> None:
 # --- how many, and the end ------------------------------------------------------------------------------------------
 
 
-async def test_one_connection_more_than_there_may_be_waits_for_one_to_close(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_one_connection_more_than_there_may_be_waits_while_all_have_calls(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(serve, "MAX_AT_ONCE", 2)
-    async with serving() as (_, port), peer(port) as first, peer(port) as second, peer(port) as third:
-        await third.send(LAST_GET)
+    begun, go = asyncio.Semaphore(0), asyncio.Event()
+
+    async def hold(request: HttpRequest) -> None:
+        begun.release()
+        await go.wait()
+        await app(request)
+
+    async with serving(hold) as (server, port), peer(port) as first, peer(port) as second:
+        for one in (first, second):
+            await one.send(GET)
+            await begun.acquire()
+        async with peer(port) as third:
+            await third.send(GET)
+            await rounds()
+            assert server.under_way == 2
+            go.set()
+            for one in (first, second, third):
+                assert (await one.answer()).endswith(b"GET / ")
+
+
+async def test_who_was_idle_longest_makes_room_for_one_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve, "MAX_AT_ONCE", 2)
+    async with serving() as (_, port), peer(port) as first, peer(port) as second:
         for one in (first, second, first):
             await one.send(GET)
             await one.answer()
-        waiting = asyncio.create_task(third.rest())
-        for _ in range(10):
-            await second.send(GET)
-            await second.answer()
-        assert not waiting.done()
-        first.leave()
-        assert (await waiting).endswith(b"GET / ")
+        async with peer(port) as third:
+            await third.send(GET)
+            assert (await third.answer()).endswith(b"GET / ")
+            assert await second.rest() == b""
+            await first.send(GET)
+            assert (await first.answer()).endswith(b"GET / ")
+
+
+def test_a_worker_may_have_more_files_open_than_it_was_begun_with() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        serve.allow_descriptors()
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] > serve.MAX_AT_ONCE
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 async def test_a_drain_closes_what_is_idle_and_takes_nothing_new() -> None:
