@@ -355,7 +355,9 @@ async def _unexpected(request: Request, error: Exception) -> Response:
 async def _bounded(request: Request, call_next: Any) -> Response:
     length = request.headers.get("content-length", "0")
     if not length.isdigit() or int(length) > LARGEST_BODY:
-        return await _deliberate(request, TooLarge(f"the body has {length} bytes", remedy=f"send {LARGEST_BODY}"))
+        return await _deliberate(
+            request, TooLarge(f"the body has {length} bytes", remedy=f"send at most {LARGEST_BODY}")
+        )
     if request.headers.get("content-type", _FORM) == _FORM:
         # What `curl -d` says of any body. There are no forms here, and who asks shows a key, which no page of another
         # site can send: so it is read as the JSON that it is, and a reason in it is not lost.
