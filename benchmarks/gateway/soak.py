@@ -136,7 +136,8 @@ async def _trouble(url: URL, key: str, pid: int) -> bool:
         print(f"{what}: {before:.0f} MB before, at most {peak:.0f} MB; {work.result()}", flush=True)
         most.append((what, peak))
 
-    head = f"POST {url.path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\ncontent-type: application/json\r\n"
+    head = f"POST {url.path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\nauthorization: Bearer {key}\r\n"
+    head += "content-type: application/json\r\n"
     big = [_upload(url, head + f"content-length: {BODY_MB << 20}\r\n\r\n", BODY_MB, chunked=False)
            for _ in range(BIG_BODIES)]  # fmt: skip
     await watched(f"{BIG_BODIES} bodies of {BODY_MB} MB, declared", asyncio.ensure_future(_said(big)))
