@@ -172,7 +172,7 @@ class Agents:
 
     async def runs_under_way(self) -> bool:
         """Whether a run of this machine's hosts has not ended, whoever asked for it."""
-        folder = str(host_socket(self._home, "").parent)
+        folder = str(host_socket(self._home, "0" * 12).parent)  # a path too long for a socket's name is elsewhere
         return await asyncio.to_thread(self._directory.runs_under_way, folder)
 
     async def close(self) -> None:
