@@ -104,7 +104,7 @@ class Gateway:
         self._emit = emit
         self._models: dict[tuple[str, str], tuple[float, list[str]]] = {}
         self._running: set[asyncio.Task[None]] = set()  # the requests that wait for a run
-        self._stopping = False
+        self._stopping = self._only_runs = False
         self._paths: dict[tuple[str, str], Handler] = {
             **{("POST", dialect.path): partial(self._call, dialect) for dialect in DIALECTS},
             ("GET", "/v1/models"): self._list_models,
@@ -143,10 +143,12 @@ class Gateway:
         self._stopping = True
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
+        self._only_runs = await self._agents.runs_under_way() or bool(self._running)
         if self._running:
             await asyncio.wait(self._running, timeout=seconds)
-        while loop.time() < deadline and await self._agents.runs_under_way():  # noqa: ASYNC110 - they end elsewhere
+        while self._only_runs and loop.time() < deadline and await self._agents.runs_under_way():  # noqa: ASYNC110 - they end elsewhere
             await asyncio.sleep(0.1)
+        self._only_runs = False  # what was on its way is served: nothing new can come
 
     async def close(self) -> None:
         if self._batches is not None:
@@ -173,8 +175,8 @@ class Gateway:
     async def _identify(self, exchange: Exchange) -> Identity:
         credential = exchange.bearer()
         identity = self._access.recall(credential) or await self._access.ask(credential)
-        if self._stopping and identity.run is None:
-            raise Unavailable("the gateway stops", remedy="ask again: another one takes over, or this one comes back")
+        if self._only_runs and identity.run is None:
+            raise _stops(exchange)
         return identity
 
     # --- model calls ------------------------------------------------------------------------------------------
@@ -235,6 +237,8 @@ class Gateway:
         *,
         session: str | None = None,
     ) -> Ran:
+        if self._stopping and identity.run is None:  # its model calls would come over new connections
+            raise _stops(exchange)
         task = asyncio.current_task()
         assert task is not None
         self._running.add(task)
@@ -326,6 +330,11 @@ class Gateway:
 
     async def _render_metrics(self, exchange: Exchange) -> None:
         exchange.respond(200, [("content-type", CONTENT_TYPE)], self._metrics.render().encode())
+
+
+def _stops(exchange: Exchange) -> Unavailable:
+    exchange.send_away()
+    return Unavailable("the gateway stops", remedy="ask again: another one takes over, or this one comes back")
 
 
 def _log_request(exchange: Exchange) -> None:

@@ -172,6 +172,10 @@ class Exchange:
 
     # --- the response -----------------------------------------------------------------------------------------
 
+    def send_away(self) -> None:
+        """Its answer is the last on its connection: on another one the client may meet another worker."""
+        self._request.keeps = False
+
     def respond(self, status: int, headers: Headers, body: bytes) -> None:
         headers.append(("x-request-id", self.request_id))
         if self.reply_headers:

@@ -30,6 +30,9 @@ IDLE_SECONDS = 75.0
 """Seconds a connection stays open without a request."""
 READ_SECONDS = 60.0
 """Seconds a client may read nothing of its last answer."""
+RECENT_SECONDS = 1.0
+"""Seconds after it was opened, or had its last answer, that a connection may bring another request to a server that
+stops: the client may have sent it by then."""
 LINGER_SECONDS = 2.0
 """Seconds that a client which still sends gets to read its answer, before the connection is closed."""
 
@@ -467,8 +470,6 @@ class Connection:
             self._go_on()
         elif self._refusal is not None:
             self._tell()
-        elif self.owner.stopping:
-            self._close()
 
     def _refuse(self, status: int, why: str) -> None:
         """No more of what comes can be understood. Who waits for an answer gets it first."""
@@ -568,16 +569,19 @@ class Connection:
         elif self._is_in_head:
             if seconds > HEAD_SECONDS:
                 self._refuse(408, f"the headers did not come within {HEAD_SECONDS:g} seconds")
+        elif self.owner.stopping and not unread:
+            if seconds > RECENT_SECONDS:
+                self._close()
         elif self._is_new:
-            if seconds > (LINGER_SECONDS if self.owner.stopping else HEAD_SECONDS):
+            if seconds > HEAD_SECONDS:
                 transport.abort()
         elif seconds > (READ_SECONDS if unread else IDLE_SECONDS):
             transport.abort()
 
     def stop(self) -> None:
-        """End when what is under way has. A request may be on its way to a connection that was just opened."""
-        is_idle = self._serving is None and not (self._is_new or self._is_in_head)
-        if is_idle and self._transport is not None and not self._is_closing:
+        """End when what is under way has. One that was used just now may bring another request, which is its last."""
+        since = self.idle_since
+        if since is not None and monotonic() - since > RECENT_SECONDS and not self._is_in_head:
             self._close()
 
     @property

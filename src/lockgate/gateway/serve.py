@@ -102,9 +102,10 @@ class Server:
         for connection in list(self._connections):
             connection.stop()
         self._note_closed()
-        done, _ = await asyncio.wait([self._all_closed], timeout=seconds)
-        if not done:
-            log.warning("%d calls did not end within %g seconds and are cancelled", self.under_way, seconds)
+        await asyncio.wait([self._all_closed], timeout=seconds)
+        late = self.under_way
+        if late:
+            log.warning("%d calls did not end within %g seconds and are cancelled", late, seconds)
             for connection in list(self._connections):
                 connection.cancel()
             await asyncio.wait([self._all_closed], timeout=1.0)
@@ -112,7 +113,7 @@ class Server:
             connection.abort()
         if self._timer is not None:
             self._timer.cancel()
-        return bool(done)
+        return not late
 
     # --- connections ------------------------------------------------------------------------------------------
 

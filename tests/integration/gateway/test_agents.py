@@ -534,3 +534,15 @@ def test_a_stop_serves_the_calls_of_a_run_that_went_on_after_an_approval_until_i
         connection.execute(update(runs_table).values(status="completed"))
     stop.join(30)
     assert not stop.is_alive()
+
+
+def test_a_worker_that_stops_with_no_runs_under_way_serves_calls_that_were_on_their_way_but_begins_no_run(
+    gateway: RunningGateway,
+) -> None:
+    gateway.route()
+    worker = gateway.worker
+    assert worker is not None
+    asyncio.run(worker.end_runs(60))
+    assert gateway.ask(gateway.key())[0] == 200
+    status, problem = run(gateway, {"input": "x"})
+    assert (status, problem["title"]) == (503, "Unavailable")

@@ -24,6 +24,7 @@ from lockgate.gateway.http1 import (
     MAX_HEAD_BYTES,
     MAX_WAITING,
     READ_SECONDS,
+    RECENT_SECONDS,
     BadBody,
     ClientGone,
     Connection,
@@ -633,21 +634,19 @@ async def test_an_answer_that_waits_goes_out_before_the_refusal_of_what_came_beh
     assert answers.startswith(OK + b"HTTP/1.1 400 ")
 
 
-async def test_an_answer_that_waits_goes_out_although_the_server_stops_in_the_same_round() -> None:
+async def test_an_answer_that_waits_goes_out_although_the_server_stops_in_the_same_round(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     async def answer_and_stop(request: HttpRequest) -> None:
         await later(request)
         asyncio.get_running_loop().call_soon(client.connection.stop)
 
-    async def stop_first(request: HttpRequest) -> None:
-        await later(request)
-        client.stopping = True
-
-    for app in (answer_and_stop, stop_first):
-        client = Client(app)
-        client.send(GET)
-        assert await client.answers() == OK
-        await asyncio.sleep(0)
-        assert client.is_closed
+    monkeypatch.setattr(http1, "RECENT_SECONDS", 0.0)
+    client = Client(answer_and_stop)
+    client.send(GET)
+    assert await client.answers() == OK
+    await asyncio.sleep(0)
+    assert client.is_closed
 
 
 async def test_an_answer_that_waits_is_dropped_with_its_client() -> None:
@@ -917,7 +916,8 @@ async def test_a_client_that_waits_for_its_answer_may_wait_for_long() -> None:
     assert await client.answers() == LAST
 
 
-async def test_a_connection_that_is_idle_ends_with_the_server() -> None:
+async def test_a_connection_that_is_idle_ends_with_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http1, "RECENT_SECONDS", 0.0)
     client = Client(ok)
     client.send(GET)
     await client.answers()
@@ -927,15 +927,37 @@ async def test_a_connection_that_is_idle_ends_with_the_server() -> None:
 
 
 @pytest.mark.parametrize("begun", [b"", b"GE"])
-async def test_a_request_that_is_on_its_way_is_served_by_a_server_that_stops(begun: bytes) -> None:
+@pytest.mark.parametrize("before", [b"", GET], ids=["new", "used"])
+async def test_a_request_that_is_on_its_way_is_served_by_a_server_that_stops(before: bytes, begun: bytes) -> None:
     client = Client(ok)
-    if begun:
-        client.send(begun)
+    client.send(before)
+    answered = await client.answers()
+    client.send(begun)
     client.stopping = True
     client.connection.stop()
     assert not client.is_closed
     client.send(GET.removeprefix(begun))
-    assert await client.answers() == LAST
+    assert await client.answers() == answered + LAST
+    assert client.is_closed
+
+
+async def test_after_a_stream_that_did_not_say_so_a_server_that_stops_serves_one_more_request() -> None:
+    go = asyncio.Event()
+
+    async def stream(request: HttpRequest) -> None:
+        request.stream(200, [])
+        await go.wait()
+
+    client = Client(stream)
+    client.send(GET)
+    await rounds()
+    client.stopping = True
+    client.connection.stop()
+    go.set()
+    assert (await client.answers()).endswith(b"0\r\n\r\n")
+    assert not client.is_closed
+    client.send(GET)
+    assert b"connection: close" in await client.answers()
     assert client.is_closed
 
 
@@ -943,7 +965,7 @@ async def test_a_server_that_stops_does_not_wait_long_for_who_says_nothing() -> 
     client = Client(ok)
     client.stopping = True
     client.connection.stop()
-    client.wait(LINGER_SECONDS + 0.1)
+    client.wait(RECENT_SECONDS + 0.1)
     assert client.is_closed
 
 
