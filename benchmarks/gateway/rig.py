@@ -165,14 +165,16 @@ def gateway(folder: Path, target: str, *, workers: int = 1, timeout: int = 60) -
         f"providers:\n  stub: {{kind: openai, base_url: '{target}/v1', timeout: {timeout}}}\n{ALL_ON}"
     )
     from lockgate.bootstrap import open_app
+    from lockgate.gateway.supervisor import WORKERS_VARIABLE
 
     key, _ = open_app(project).keys.create(tenant="acme", environment="prod")
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(free_socket())
         command = [sys.executable, "-m", "lockgate.gateway.worker", "--fd", str(listener.fileno())]
         command += ["--parent", str(os.getpid()), "--drain", "2"]
+        environment = {**released(), WORKERS_VARIABLE: str(workers)}
         pids = [
-            stack.enter_context(process([*command, "--index", str(index)], (listener.fileno(),), project, released()))
+            stack.enter_context(process([*command, "--index", str(index)], (listener.fileno(),), project, environment))
             for index in range(workers)
         ]
         yield Gateway(f"{url_of(listener)}/v1/chat/completions", key, pids)

@@ -33,6 +33,9 @@ DRAIN_SECONDS = 30.0
 """Seconds that calls under way get to end after a SIGTERM."""
 DESCRIPTORS = 8192
 """Files and connections that a worker may have open: clients', upstreams', and what it keeps itself."""
+FEW = 8
+"""Connections from which on a worker lets its siblings go first, and that it then takes at a time."""
+_TURN = 0.001  # seconds that it lets them
 _PAUSE = 0.5  # seconds until another try, when there are no descriptors for a connection
 
 Application = Callable[[HttpRequest], Awaitable[None]]
@@ -70,8 +73,9 @@ def stopped_mark(home: Path, index: int) -> Path:
 class Server:
     """One server on the running event loop."""
 
-    def __init__(self, app: Application, descriptor: int) -> None:
-        """``descriptor`` is a listening socket's; the server owns it from here on."""
+    def __init__(self, app: Application, descriptor: int, *, siblings: bool = False) -> None:
+        """``descriptor`` is a listening socket's; the server owns it from here on.
+        ``siblings``: others take connections from it too."""
         self.stopping = False
         self.date = ""
         self._app = app
@@ -81,6 +85,7 @@ class Server:
         self._connections: set[Connection] = set()
         self._opening: set[asyncio.Task[object]] = set()
         self._takes = False
+        self._siblings = siblings
         self._logs_requests = logs.logs_requests()
         self._all_closed = self._loop.create_future()
         self._timer: asyncio.TimerHandle | None = None
@@ -152,22 +157,38 @@ class Server:
             self._loop.remove_reader(self._listener)
 
     def _accept(self) -> None:
-        """Take one connection: the next round takes another, unless a sibling was faster."""
+        """Take what waits. Connections last, and whoever is awake would take those of all: so a worker that has some
+        gives those with fewer a moment's start."""
+        if self._siblings and len(self._connections) >= FEW:
+            self._take_no_more()
+            self._loop.call_later(_TURN, self._take_some)
+        else:
+            self._take_one()
+
+    def _take_some(self) -> None:
+        if not self.stopping:
+            self._take_more()
+            for _ in range(FEW):
+                if not self._take_one():
+                    return
+
+    def _take_one(self) -> bool:
+        """Whether there was one."""
         leaves = None
         if len(self._connections) >= MAX_AT_ONCE:
             leaves = self._idle_longest()
             if leaves is None:
                 self._take_no_more()
-                return
+                return False
         try:
             client, _ = self._listener.accept()
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-            return
+            return False
         except OSError as failure:
             log.warning("no connection can be taken: %s", failure)
             self._take_no_more()
             self._loop.call_later(_PAUSE, self._take_more)
-            return
+            return False
         if leaves is not None:
             self._connections.discard(leaves)
             leaves.abort()
@@ -177,6 +198,7 @@ class Server:
         opening = self._loop.create_task(self._open(connection, client))
         self._opening.add(opening)
         opening.add_done_callback(self._opening.discard)
+        return True
 
     def _idle_longest(self) -> Connection | None:
         """The one that makes room, so that those who ask for nothing keep out nobody who does; None when each has a
@@ -213,6 +235,7 @@ def serve_forever(
     stopped: Callable[[], object],
     close: Callable[[], Awaitable[None]],
     drain_seconds: float = DRAIN_SECONDS,
+    siblings: bool = False,
 ) -> None:
     """Serve until SIGTERM; then ``end_runs`` within so many seconds, drain, and ``close`` what the application holds.
     ``stopped`` is called when no more connections are taken.
@@ -225,7 +248,7 @@ def serve_forever(
         stopping = asyncio.Event()
         loop.add_signal_handler(signal.SIGTERM, stopping.set)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C reaches the supervisor, which decides
-        server = Server(make_app(), descriptor)
+        server = Server(make_app(), descriptor, siblings=siblings)
         gc.collect()
         gc.freeze()  # what is there now lives as long as the process: never look through it again
         gc.set_threshold(20_000, 20, 20)

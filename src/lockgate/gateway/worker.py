@@ -271,6 +271,7 @@ def main() -> None:
     logs.configure(f"gateway-{arguments.index}")
 
     from lockgate.bootstrap import open_app
+    from lockgate.gateway.providers import workers
     from lockgate.gateway.serve import serve_forever, stopped_mark
 
     app = open_app()
@@ -285,6 +286,7 @@ def main() -> None:
         stopped=mark.touch,
         close=worker.close,
         drain_seconds=arguments.drain,
+        siblings=workers() > 1,
     )
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import http.client
 import logging
+import os
 import resource
 import socket
 import struct
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import NoReturn
 
 import aiohttp
@@ -608,6 +609,19 @@ def test_a_worker_may_have_more_files_open_than_it_was_begun_with() -> None:
         assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] > serve.MAX_AT_ONCE
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def test_siblings_share_what_connects_at_once() -> None:
+    listener = listen("127.0.0.1", 0)
+    port, second = listener.getsockname()[1], os.dup(listener.fileno())
+    servers = [Server(app, descriptor, siblings=True) for descriptor in (listener.detach(), second)]
+    async with AsyncExitStack() as peers:
+        for one in [await peers.enter_async_context(peer(port)) for _ in range(6 * serve.FEW)]:
+            await one.send(GET)
+            await one.answer()
+        assert min(len(server._connections) for server in servers) >= serve.FEW
+    for server in servers:
+        assert await server.drain(LIMIT)
 
 
 async def test_a_drain_closes_what_is_idle_and_takes_nothing_new() -> None:
