@@ -14,6 +14,9 @@ from urllib.parse import unquote_to_bytes
 
 import httptools
 
+from lockgate.gateway.headers import Headers as Headers
+from lockgate.gateway.headers import field_lines
+
 MAX_HEAD_BYTES = 64 * 1024
 """Bytes of a request's line and headers together."""
 MAX_FIELDS = 100
@@ -35,8 +38,6 @@ RECENT_SECONDS = 1.0
 stops: the client may have sent it by then."""
 LINGER_SECONDS = 2.0
 """Seconds that a client which still sends gets to read its answer, before the connection is closed."""
-
-Headers = list[tuple[str, str]]
 
 _STATUS = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
 _PART_BYTES = 48  # what a piece of a body takes beside its own bytes
@@ -192,8 +193,7 @@ class HttpRequest:
 
     def respond(self, status: int, headers: Headers, body: bytes, later: bool = False) -> None:
         """The whole answer. ``later``: at the end of this round of the event loop, with those of other requests."""
-        is_unsaid = status in _BODILESS or self.method == "HEAD"
-        length = "" if is_unsaid else f"content-length: {len(body)}\r\n"
+        length = f"content-length: {len(body)}\r\n" if self._sends_body(status) else ""
         head = self._head(status, headers, length)
         if not self._has_body:
             self.connection.write(head)
@@ -247,14 +247,15 @@ class HttpRequest:
             self.connection.write(b"0\r\n\r\n")
         self.connection.ended(close=self._is_last)
 
+    def _sends_body(self, status: int) -> bool:
+        return self.method != "HEAD" and status not in _BODILESS
+
     def _head(self, status: int, headers: Headers, framing: str) -> bytes:
         if self._is_answered:
             raise RuntimeError("a request has one answer")
-        lines = "".join([f"{name}: {value}\r\n" for name, value in headers])
-        if lines.count("\n") != len(headers) or lines.count("\r") != len(headers) or "\0" in lines:
-            raise ValueError("a header holds a line break or a zero byte")
+        lines = field_lines(headers)
         self._is_answered = True
-        self._has_body = self.method != "HEAD" and status not in _BODILESS
+        self._has_body = self._sends_body(status)
         owner = self.connection.owner
         self._is_last = not self.keeps or owner.stopping or not self.is_complete
         if self._is_last:

@@ -17,6 +17,7 @@ import aiohttp
 from aiohttp.client_proto import ResponseHandler
 from yarl import URL
 
+from lockgate.gateway.headers import field_lines
 from lockgate.gateway.server import Server
 
 _URLS = 1000
@@ -117,7 +118,4 @@ class Wire:
 
 
 def _head(method: str, place: Place, headers: Mapping[str, str], size: int) -> bytes:
-    lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
-    if lines.count("\n") != len(headers) or lines.count("\r") != len(headers) or "\0" in lines:
-        raise ValueError("a header holds a line break or a zero byte")
-    return f"{method}{place.line}{lines}content-length: {size}\r\n\r\n".encode()
+    return f"{method}{place.line}{field_lines(headers.items())}content-length: {size}\r\n\r\n".encode()
