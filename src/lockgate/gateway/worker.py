@@ -128,6 +128,7 @@ class Worker:
             cache=cache,
             router=router,
             fallbacks_of=self._fallbacks,
+            machine=app.ledger.machine,
         )
         guards.ask = cache.ask = router.ask = self._ask
         desk = Desk(

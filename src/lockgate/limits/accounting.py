@@ -88,6 +88,7 @@ class Accounting:
                     session=attributes.get("session.id"),
                     is_bound=bool(attributes.get("lockgate.cost_is_bound")),
                     response_id=attributes.get("gen_ai.response.id"),
+                    machine=attributes.get("lockgate.machine"),
                 )
 
     def note(self, days: int = 2) -> int:

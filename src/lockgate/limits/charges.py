@@ -41,7 +41,7 @@ class Charge(NamedTuple):
     )
     parts: tuple[tuple[Key, int], ...]
     tokens: int
-    machine: str = ""  # on whose accounts, as read
+    machine: str | None = None  # on whose accounts; None for this one's
 
 
 class Used(NamedTuple):
@@ -73,19 +73,26 @@ class Charges:
         return ended
 
     def note(self, calls: Iterable[Paid]) -> int:
-        """Write down the calls whose spans say that they were charged at their bound. Returns how many were new."""
-        new = 0
+        """Write down the calls whose spans say that they were charged at their bound, on the accounts of the machine
+        that made them: this one, or one that is lost. Returns how many were new."""
+        new, now = 0, self._clock()
         here = {balance.key for balance in self._table.balances() if not balance.window.startswith(SAME)}
         with self._control.write() as connection:
-            here |= {row.key for row in store.in_windows(connection, self._clock(), self._ledger.machine)}
-            zones = {window.partition(" ")[2] or "UTC" for _, window, _ in here if window}
+            accounts = {self._ledger.machine: here}
+            living = set(store.living_machines(connection, now - store.LOST_SECONDS))
+            for row in store.in_windows(connection, now):
+                if row.machine == self._ledger.machine or row.machine not in living:
+                    accounts.setdefault(row.machine, set()).add(row.key)
             for call in calls:
+                machine = self._ledger.machine if call.machine is None else call.machine
+                here = accounts.get(machine, set())
+                zones = {window.partition(" ")[2] or "UTC" for _, window, _ in here if window}
                 windows = {window_of(call.at, period, zone) for zone in zones for period in ("day", "month")}
                 names = [*call.names(), *([f"run:{call.run_id}"] if call.run_id else [])]
                 keys = [(name, window, "usd") for name in names for window in ("", *sorted(windows))]
                 parts = tuple((key, call.cost_nano) for key in keys if key in here)
                 if call.is_bound and parts:
-                    new += self.keep(connection, Charge(call.span_id, call.at, "no_usage", parts, call.tokens))
+                    new += self.keep(connection, Charge(call.span_id, call.at, "no_usage", parts, call.tokens, machine))
         return new
 
     def open(self) -> list[Charge]:
@@ -110,12 +117,15 @@ class Charges:
             return machine not in store.living_machines(connection, self._clock() - store.LOST_SECONDS)
 
     def _in_reach(self, connection: Connection) -> list[ColumnElement[bool]]:
-        """Which charges can be corrected here: a living machine's table is out of others' reach."""
-        living = store.living_machines(connection, self._clock() - store.LOST_SECONDS)
-        outlives = uncertain_charges.c.reason.in_((store.LOST, store.BATCH, store.BATCH_NO_USAGE))
-        lost = and_(outlives, uncertain_charges.c.machine.not_in(living))
+        """Which charges can be corrected here: a living machine's table is out of others' reach. Of a lost one that was
+        charged with what it had leased, single calls are not: they may be part of that."""
+        now, charge = self._clock(), uncertain_charges.c
+        is_lost = charge.machine.not_in(store.living_machines(connection, now - store.LOST_SECONDS))
+        unclear = {row.machine for row in store.in_windows(connection, now) if row.unused}
+        unclear |= set(connection.execute(select(charge.machine).where(charge.reason == store.LOST)).scalars())
+        outlives = charge.reason.in_((store.LOST, store.BATCH, store.BATCH_NO_USAGE))
         return [
-            or_(uncertain_charges.c.machine == self._ledger.machine, lost),
+            or_(charge.machine == self._ledger.machine, and_(is_lost, or_(outlives, charge.machine.not_in(unclear)))),
             uncertain_charges.c.corrected_at.is_(None),
         ]
 
@@ -153,12 +163,14 @@ class Charges:
                 .where(*wanted)
                 .values(corrected_at=now, used_nano=used.nano, used_tokens=used.tokens)
             )
-            machine = found[0].machine
+            machine = found[0].machine or ""
             at = None if found[0].reason == store.LOST else found[0].at
             for key, charged in found[0].parts:
                 amount = {"usd": used.nano, "tokens": used.tokens}.get(key[2])
                 if amount is None:
                     continue
+                if machine != self._ledger.machine:  # before its lease ends: what it spent of that is not known
+                    store.charge_slice(connection, key, machine, at=now)
                 store.adjust(connection, key, machine, amount - charged, at=at)
                 if machine == self._ledger.machine:
                     self._table.adjust(key, amount - charged)
@@ -185,15 +197,14 @@ class Charges:
         """Write one down, unless it is there. Returns how many were new."""
         row = {
             "id": charge.id,
-            "machine": self._ledger.machine,
+            "machine": self._ledger.machine if charge.machine is None else charge.machine,
             "at": charge.at,
             "reason": charge.reason,
             "parts": [[*key, amount] for key, amount in charge.parts],
             "tokens": charge.tokens,
         }
-        return connection.execute(
-            insert_into(connection, uncertain_charges).values(row).on_conflict_do_nothing()
-        ).rowcount
+        statement = insert_into(connection, uncertain_charges).values(row).on_conflict_do_nothing()
+        return len(connection.execute(statement.returning(uncertain_charges.c.id)).all())
 
 
 def _charges(connection: Connection, *conditions: object) -> list[Charge]:

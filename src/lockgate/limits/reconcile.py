@@ -40,6 +40,7 @@ class Paid(msgspec.Struct, frozen=True, kw_only=True):
     session: str | None = None
     is_bound: bool = False  # what it used was not known: it was charged in full
     response_id: str | None = None
+    machine: str | None = None  # that it was charged on, of a call at its bound where several share the ledger
 
     def names(self) -> Iterator[str]:
         """The accounts that it may have been charged to."""

@@ -50,11 +50,17 @@ class Machine:
             except LeaseNeeded as needed:
                 self.leases.grow(needed.short)
 
-    def call(self, cost: int) -> None:
+    def call(self, cost: int, *, is_bound: bool = False) -> None:
         """One call that cost this, in the table and in the spans."""
         self.table.settle(self.hold(cost), cost)
         at = int(self.clock() * 1e9)
-        told = {"lockgate.request_id": "r", "lockgate.environment": "prod", "lockgate.tenant": "acme"}
+        told: dict[str, str | bool] = {
+            "lockgate.request_id": "r",
+            "lockgate.environment": "prod",
+            "lockgate.tenant": "acme",
+        }
+        if is_bound:
+            told |= {"lockgate.cost_is_bound": True, "lockgate.machine": self.ledger.machine}
         self.spans.emit(
             Span(
                 trace_id=new_trace_id(), span_id=new_span_id(), parent_id=None, name="chat m", kind=CLIENT,
@@ -191,3 +197,52 @@ def test_one_that_comes_back_without_its_table_is_charged_and_can_be_corrected(
     again.leases.tick()
     assert settled(other) == 300
     other.table.release(other.hold(CAP - 300))
+
+
+def test_calls_at_their_bound_are_corrected_on_the_accounts_of_the_machine_that_made_them(
+    machine: Callable[[str], Machine],
+) -> None:
+    quiet, busy = machine("a"), machine("b")
+    quiet.call(100)
+    for _ in range(4):
+        busy.call(900, is_bound=True)
+    assert busy.agrees()
+    assert (quiet.accounting.note(), busy.accounting.note()) == (0, 4)
+    assert quiet.charges.open() == []
+    assert busy.charges.correct_all(lambda charge: Used(300, 0)) == 4
+    assert [balance.settled for one in (quiet, busy) for balance in one.table.balances()] == [100, 1200]
+    assert quiet.agrees()
+    assert settled(busy) == 1300
+
+
+def test_another_machine_corrects_the_calls_of_one_that_went_and_had_leased_no_more(
+    machine: Callable[[str], Machine],
+) -> None:
+    gone, other = machine("a"), machine("b")
+    gone.call(900, is_bound=True)
+    gone.clock.advance(120)
+    gone.leases.tick()  # idle: it gives back what it does not use
+    gone.write_down()
+    assert gone.spans.flush(60)
+    lose(gone, other)
+    assert other.accounting.note() == 1
+    assert other.charges.correct_all(lambda charge: Used(300, 0)) == 1
+    assert settled(other) == 300
+    assert other.agrees()
+
+
+def test_single_calls_of_a_machine_that_was_lost_with_its_lease_are_not_corrected_apart(
+    machine: Callable[[str], Machine],
+) -> None:
+    lost, other = machine("a"), machine("b")
+    lost.call(100)
+    lost.write_down()
+    lost.call(900, is_bound=True)  # not written down: it is part of what was leased
+    leased = sum(balance.granted or 0 for balance in lost.table.balances())
+    assert lost.spans.flush(60)
+    lose(lost, other)
+    assert other.accounting.note() == 1
+    assert other.charges.correct_all(lambda charge: Used(300, 0)) == 0
+    assert other.agrees()
+    assert [charge.reason for charge in other.charges.open()] == ["lost"]
+    assert settled(other) == leased

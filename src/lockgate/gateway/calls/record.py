@@ -31,9 +31,11 @@ class _Common(NamedTuple):
 class Recorder:
     """Writes down attempts, and the calls that came to none. One per worker."""
 
-    def __init__(self, emit: Callable[[Span], None], metrics: GenAI) -> None:
+    def __init__(self, emit: Callable[[Span], None], metrics: GenAI, machine: str = "") -> None:
+        """``machine`` is this one's name where several share a ledger."""
         self._emit = emit
         self._metrics = metrics
+        self._machine = machine
         self._known: dict[Kind, _Common] = {}
 
     def attempt(self, attempt: Attempt) -> None:
@@ -67,6 +69,8 @@ class Recorder:
                 attributes["gen_ai.usage.cache_read.input_tokens"] = usage.cached_tokens
         elif cost:
             attributes["lockgate.cost_is_bound"] = True
+            if self._machine:  # on whose accounts it can be corrected
+                attributes["lockgate.machine"] = self._machine
         # With more than fifteen arguments by name the interpreter packs them into a dict first: four times the price.
         span = Span(
             trace_id=exchange.trace_id,

@@ -49,10 +49,12 @@ class Proxy:
         router: Router | None = None,
         permit: Callable[[Identity, str], None] = lambda identity, model: None,
         fallbacks_of: FallbacksOf = lambda run: {},
+        machine: str = "",
     ) -> None:
-        """``permit`` raises :class:`~lockgate.errors.Killed` for a model, or a caller, that is switched off."""
+        """``permit`` raises :class:`~lockgate.errors.Killed` for a model, or a caller, that is switched off;
+        ``machine`` is this one's name where several share a ledger."""
         self.providers = providers
-        self._recorder = Recorder(spans.emit, metrics)
+        self._recorder = Recorder(spans.emit, metrics, machine)
         self._upstream = upstream
         self._metrics = metrics
         self._meter = meter
