@@ -12,12 +12,12 @@ from typing import Any
 import msgspec
 
 from lockgate.errors import InputError, LockgateError, Refused, UpstreamError
-from lockgate.gateway.batches.lines import MAX_SCHEMA, Counted, Lines, dialect_of, schema_of
+from lockgate.gateway.batches.lines import MAX_SCHEMA, Counted, Lines, dialect_of
 from lockgate.gateway.guardrails import schemas
 from lockgate.gateway.guardrails.answers import checked_answer, decoded
 from lockgate.gateway.guardrails.policy import Policy
 from lockgate.gateway.guardrails.requests import checked_request, with_canary
-from lockgate.gateway.guardrails.stages import Chain, check_fit, outcomes_of
+from lockgate.gateway.guardrails.stages import Chain, check_fit, outcomes_of, within_value
 from lockgate.gateway.guardrails.streams import STREAMS
 from lockgate.gateway.protocols.model import Request
 
@@ -67,11 +67,12 @@ class RequestLines:
         check_able(self._policy)
         return Counted(guarded=self._policy.lines, canary=self._policy.planted or "")
 
-    def checked(self, request: Request, counted: Counted) -> Request:
-        """The request as it may go on; ``counted``: the lines before it. Raises Blocked."""
+    def checked(self, request: Request, schema: dict[str, Any] | None, counted: Counted) -> Request:
+        """The request as it may go on. ``schema``: what it asks its answer to fit; ``counted``: the lines before it.
+        Raises Blocked."""
         policy = self._policy
         self.requests += 1
-        if policy.schemas and counted.requests and schema_of(request) != counted.schema:
+        if policy.schemas and counted.requests and schema != counted.schema:
             raise _many_schemas()
         if policy.input:
             request = checked_request(request, request.texts(), policy, self.outcomes)
@@ -83,7 +84,9 @@ class RequestLines:
 
 
 class AnswerLines:
-    """The answers of one output file. A line that a check stops becomes an error, as OpenAI's batches write them."""
+    """The answers of one output file, and the errors of one that tells those: of protocols in which no model says
+    anything (embeddings), there is nothing else to check. A line that a check stops becomes an error, as OpenAI's
+    batches write them."""
 
     def __init__(self, policy: Policy, dialect: str, schema: dict[str, Any] | None) -> None:
         self.outcomes = outcomes_of(policy.output, "output")
@@ -108,26 +111,41 @@ class AnswerLines:
         told: dict[str, Any] = {}
         try:
             told = _object(decoded(line))
-            response = told.get("response")
-            if response is None and told.get("error") is not None:
-                return line
-            response = _object(response)
-            status = response.get("status_code")
-            if isinstance(status, int) and status >= 400:
-                return line  # a provider's own words about what went wrong, as of a call
-            body = _object(response.get("body"))
-            checked = self._answer(body)
+            checked = self._checked(told)
         except LockgateError as stopped:
             return error_line(stopped, told)
-        if checked == body:
+        except RecursionError:
+            return error_line(_misshapen("it is nested too deep"), told)
+        if checked == told:
             return line
         # Written with escapes: UTF-8 has no way to write half of a surrogate pair.
-        return json.dumps({**told, "response": {**response, "body": checked}}, separators=(",", ":")).encode()
+        return json.dumps(checked, separators=(",", ":")).encode()
+
+    def _checked(self, told: dict[str, Any]) -> dict[str, Any]:
+        """The line with what the model or the provider says in it checked: the names in it are the client's own."""
+        error, response = told.get("error"), told.get("response")
+        checked = told if error is None else {**told, "error": self._error(error)}
+        if response is None and error is not None:
+            return checked
+        response = _object(response)
+        body, status = response.get("body"), response.get("status_code")
+        failed = isinstance(status, int) and status != 200
+        said = self._error(body) if failed else self._answer(_object(body))
+        return {**checked, "response": {**response, "body": said}}
+
+    def _error(self, said: Any) -> Any:
+        """A provider's words about what went wrong, of any shape: they may repeat what the request says."""
+        return within_value(said, self._whole)
+
+    def _whole(self, text: str) -> str:
+        return Chain(self._policy.output, self.outcomes).whole(text)
 
     def _answer(self, body: dict[str, Any]) -> dict[str, Any]:
         policy, outcomes = self._policy, self.outcomes
-        if policy.reads_answers:
-            body = checked_answer(self._dialect, body, lambda text: Chain(policy.output, outcomes).whole(text))
+        if body.get("error") is not None:  # of a response that failed on its way
+            body = {**body, "error": self._error(body["error"])}
+        if policy.reads_answers and self._dialect in STREAMS:
+            body = checked_answer(self._dialect, body, self._whole)
         if self._asked is not None:
             for said in schemas.said_texts(self._dialect, json.dumps(body).encode()):
                 check_fit(self._asked, said, policy, outcomes)
@@ -141,8 +159,6 @@ def answer_lines(policy: Policy, endpoint: str, terms: Terms) -> AnswerLines | N
     dialect = dialect_of(endpoint)
     if dialect is None:
         raise _unread(endpoint)
-    if dialect.name not in STREAMS:
-        return None  # no model's words: embeddings, rankings
     if policy.schemas and not terms.one_schema:
         raise _many_schemas()
     return AnswerLines(policy.with_planted(terms.canary), dialect.name, terms.schema)
@@ -161,8 +177,12 @@ def error_line(error: LockgateError, told: dict[str, Any]) -> bytes:
 
 def _object(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise UpstreamError("the provider's answer cannot be checked: it has not the shape of a batch's", sent=True)
+        raise _misshapen("it has not the shape of a batch's")
     return value
+
+
+def _misshapen(how: str) -> UpstreamError:
+    return UpstreamError(f"the provider's answer cannot be checked: {how}", sent=True)
 
 
 def _unread(url: str) -> Refused:

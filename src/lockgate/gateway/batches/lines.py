@@ -201,9 +201,10 @@ class BatchInput:
             self._check(f"{self._provider}/{model}", request)
             if request.stream:
                 raise InputError("'stream' is true", remedy="a batch's answers come whole: leave it out")
+            schema = schema_of(request)  # the checks change texts only
             if guard is not None:
-                request = guard.checked(request, counted)
-            sent = self._count(request, model)
+                request = guard.checked(request, schema, counted)
+            sent = self._count(request, model, schema)
         if counted.requests and model != counted.model:
             raise InputError(
                 f"'model' is {model!r}, and the lines before have {counted.model!r}", remedy="send a batch for each"
@@ -212,7 +213,7 @@ class BatchInput:
         counted.requests += 1
         return f.encode({**fields, "body": msgspec.Raw(sent)}) + b"\n"
 
-    def _count(self, request: Request, model: str) -> bytes:
+    def _count(self, request: Request, model: str, schema: dict[str, Any] | None) -> bytes:
         """Add the request to what is counted; gives its body as the provider is to have it."""
         counted, dialect = self.counted, request.dialect
         most = (request.max_tokens or DEFAULT_MAX_TOKENS) if dialect.has_output else 0
@@ -228,7 +229,6 @@ class BatchInput:
                 counted.tools.append(tool)
         if request.unbounded is not None and counted.unbounded is None:
             counted.unbounded = f"{request.unbounded} (line {self._number})"
-        schema = schema_of(request)
         if not counted.requests:
             counted.schema = schema
             if schema and len(f.encode(schema)) > MAX_SCHEMA:

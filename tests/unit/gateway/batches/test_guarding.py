@@ -66,6 +66,7 @@ def test_however_the_bytes_come_each_line_is_checked_once_and_clean_ones_stay_as
         b'{"custom_id": "r0", "body": "bob@example.com"}',
         b'{"custom_id": "r0", "response": "bob@example.com"}',
         b'{"custom_id": "r0", "response": {"status_code": 200, "body": "bob@example.com"}}',
+        b'{"custom_id": "r0", "error": %s"bob@example.com"%s}' % (b"[" * 900, b"]" * 900),
     ],
 )
 def test_a_line_that_cannot_be_read_does_not_pass(unreadable: bytes) -> None:
@@ -82,10 +83,52 @@ def test_a_line_that_is_stopped_is_an_error_of_its_own_and_the_others_go_on() ->
     assert second == line("fine", 2)
 
 
-def test_a_providers_own_errors_pass_as_they_are() -> None:
-    expired = b'{"id": "b", "custom_id": "r", "response": null, "error": {"code": "batch_expired", "message": "late"}}'
-    for told in (expired, line("ask bob@example.com", status=400), b" "):
-        assert through(told, [], BLOCK) == told
+EXPIRED: dict[str, Any] = {"id": "b", "custom_id": "bob@example.com", "response": None}
+
+
+def failed(said: Any, status: int = 400) -> bytes:
+    response = {"status_code": status, "request_id": "q", "body": said}
+    return json.dumps({**EXPIRED, "response": response, "error": None}).encode()
+
+
+def late(said: str) -> bytes:
+    return json.dumps({**EXPIRED, "error": {"code": "batch_expired", "message": said}}).encode()
+
+
+@pytest.mark.parametrize("wanted", [PII, BLOCK])
+def test_a_providers_error_in_which_nothing_is_found_passes_as_it_is(wanted: Policy) -> None:
+    for told in (late("late"), failed({"error": {"message": "no", "param": None, "code": 7}}), failed(None), b" "):
+        assert through(told, [], wanted) == told
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        late("no answer to bob@example.com"),
+        failed({"error": {"message": "'bob@example.com' is no role", "type": "invalid_request_error"}}),
+        failed({"detail": [{"loc": ["bob@example.com"]}], "bob@example.com": 1}, 422),
+        failed("<p>bob@example.com</p>", 503),
+        failed({"choices": [{"text": "bob@example.com"}]}, 302),
+        failed({"error": {"message": "bob@example.com"}}, 200),
+    ],
+)
+def test_a_providers_error_that_repeats_what_it_was_asked_is_checked_as_an_answer_is(told: bytes) -> None:
+    before, after = json.loads(told), json.loads(through(told, [], PII))
+    assert after.pop("custom_id") == "bob@example.com"  # the client's own
+    assert "bob" not in json.dumps(after)
+    assert "[EMAIL]" in json.dumps(after)
+    assert (after["response"] or {}).get("status_code") == (before["response"] or {}).get("status_code")
+    stopped = json.loads(through(told, [], BLOCK))
+    assert (stopped["response"], stopped["error"]["code"]) == (None, "guardrail_blocked")
+
+
+def test_errors_of_embeddings_are_checked_and_the_embeddings_stay() -> None:
+    lines = answer_lines(PII, "/v1/embeddings", Terms())
+    assert lines is not None
+    body = {"object": "list", "data": [{"object": "embedding", "index": 0, "embedding": [0.5, -1e-9]}]}
+    numbers = failed(body, 200)
+    assert lines.feed(numbers + b"\n") == numbers + b"\n"
+    assert b"[EMAIL]" in lines.feed(failed({"error": {"message": "bob@example.com"}}) + b"\n")
 
 
 def test_the_canary_that_was_planted_is_looked_for_whichever_machine_planted_it() -> None:
@@ -98,4 +141,3 @@ def test_the_canary_that_was_planted_is_looked_for_whichever_machine_planted_it(
 def test_answers_to_different_schemas_cannot_be_checked() -> None:
     with pytest.raises(Refused, match="the same schema"):
         answer_lines(policy({"guard": "schema", "action": "flag"}), CHAT, Terms(one_schema=False))
-    assert answer_lines(PII, "/v1/embeddings", Terms()) is None

@@ -10,7 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lockgate.errors import InputError
+from lockgate.gateway.batches.guarding import RequestLines
 from lockgate.gateway.batches.lines import BatchInput, BatchOutput, model_asked
+from lockgate.gateway.guardrails import schemas
+from lockgate.gateway.guardrails.policy import compile_policy
 from lockgate.limits.prices import Price, Rates
 
 PRICE = Price(Rates(0, 3, 1, 7, 3, 7), tiers=(Rates(600, 5, 2, 9, 5, 9),), request=11)
@@ -81,3 +84,14 @@ def test_any_bytes_are_an_answer_that_tells_nothing_or_one_that_does(noise: byte
     output.finish()
     assert output.used.nano == 0
     assert model_asked(noise) is None
+
+
+def test_a_line_is_asked_for_its_schema_once_also_where_it_is_guarded() -> None:
+    guard = RequestLines(compile_policy(None, ((), [{"guard": "schema", "action": "block"}])))
+    batch = BatchInput("openai", "openai", lambda model, request: None, guard=guard)
+    form = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "object", "title": "once"}}}
+    before = schemas._known.cache_info()
+    batch.feed(line(response_format=form) * 3)
+    after = schemas._known.cache_info()
+    assert after.hits + after.misses - before.hits - before.misses == 3
+    assert batch.counted.schema == form["json_schema"]["schema"]  # type: ignore[index]
