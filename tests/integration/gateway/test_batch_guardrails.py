@@ -12,7 +12,7 @@ import openai
 import pytest
 
 from lockgate.project.guards import GuardModel, GuardSpec, TenantSpec
-from lockgate.testing import FakeModelServer, Reply
+from lockgate.testing import FakeModelServer, Reply, failing
 from lockgate.testing.replies import ModelRequest
 from lockgate.versions.model import Guardrails
 
@@ -206,3 +206,47 @@ def test_a_versions_own_guardrails_hold_for_its_batches_whoever_fetches_the_answ
     assert "Be brief." in said(answer)
     assert "lgc-" not in said(answer)
     assert "[CANARY]" in said(answer)
+
+
+def test_answers_of_a_version_that_is_gone_are_a_conflict_until_it_is_back_and_nothing_is_lost(
+    gateway: RunningGateway, model: FakeModelServer, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lockgate.gateway.batches.service._SETTLED_SECONDS", 60.0)
+    gateway.version = msgspec.structs.replace(
+        gateway.version, guardrails=Guardrails(output=({"guard": "pii", "action": "redact"},))
+    )
+    model.respond = echo
+    mine = client()
+    batch = batch_of(client(gateway.run_token("d")), lines("I am alice@example.com"))
+    assert gateway.worker is not None
+    guards: Any = gateway.worker._proxy._guards
+    guards._policies.clear()  # as after a restart
+    guards._version_of = gateway.app.versions.load  # where no version ever was
+    model.batches.finish(batch.id)
+    ended = mine.batches.with_raw_response.retrieve(batch.id)
+    assert "x-lockgate-cost-usd" in ended.headers  # what it cost is no matter of its version
+    file = ended.parse().output_file_id
+    assert file is not None
+    with pytest.raises(openai.ConflictError, match=f"the version 'sha256:{'d' * 64}'.* cannot be loaded") as refused:
+        mine.files.content(file)
+    body: Any = refused.value.body
+    assert (body["code"], str(gateway.app.home) in body["message"]) == ("conflict", False)
+    assert [one.id for one in mine.files.list(purpose="batch_output")] == [file]
+    guards._version_of = lambda _: gateway.version
+    assert said(json.loads(mine.files.content(file).text)) == "I am [EMAIL]"
+
+
+def test_a_providers_errors_are_checked_when_their_file_is_fetched(
+    gateway: RunningGateway, model: FakeModelServer, client: Client
+) -> None:
+    gateway.tenants(acme=TenantSpec(output=[GuardSpec(guard="pii")]))
+    model.respond = lambda request: failing(400, f"{request.last_user!r} cannot be answered")
+    mine = client()
+    batch = batch_of(mine, lines("I am alice@example.com"))
+    model.batches.finish(batch.id)
+    errors = mine.batches.retrieve(batch.id).error_file_id
+    assert errors is not None
+    told = json.loads(mine.files.content(errors).text)
+    assert (told["custom_id"], told["response"]["status_code"]) == ("r0", 400)
+    assert told["response"]["body"]["error"]["message"] == "'I am [EMAIL]' cannot be answered"
+    assert noted(gateway, "batch output")[1]["findings"] == {"email": 1}

@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from lockgate.clock import Clock
-from lockgate.errors import InputError, Refused
+from lockgate.errors import Conflict, Corrupt, InputError, NotFound, Refused
 from lockgate.gateway.access import check_model, check_tools
 from lockgate.gateway.batches import store
 from lockgate.gateway.batches.guarding import AnswerLines, RequestLines, Terms, answer_lines, check_batch
@@ -83,12 +83,20 @@ class Desk:
         return RequestLines(policy) if policy else None
 
     async def answer_lines(self, file: File) -> AnswerLines | None:
-        """The checks of a batch's output: those of whoever made the batch, as they are in force now."""
+        """The checks of a batch's output: those of whoever made the batch, as they are in force now. Raises Conflict
+        when the version that made it is gone."""
         if file.batch_id is None:
             return None
         batch: Batch | None = await self.read(store.batch_of, file)
         terms = Terms() if batch is None or batch.terms is None else msgspec.convert(batch.terms, Terms)
-        policy = self._guards.policy_for(file.tenant, terms.behaviour_digest)
+        try:
+            policy = self._guards.policy_for(file.tenant, terms.behaviour_digest)
+        except (NotFound, Corrupt, InputError) as gone:  # not a 404: the file is there
+            raise Conflict(
+                f"what is in the file {file.id!r} cannot be checked: the version {terms.behaviour_digest!r}, whose "
+                f"guardrails hold for it, cannot be loaded; nothing is lost, provider {file.provider!r} keeps the file",
+                remedy="bring the version back with `lockgate lock` or `lockgate pull`, and fetch the file again",
+            ) from gone
         return answer_lines(policy, "" if batch is None else batch.endpoint, terms)
 
     def note(
