@@ -102,7 +102,7 @@ class FakeBatches:
             case "POST", ["uploads", id, "parts"]:
                 return self._add_part(self._open(id), headers, body)
             case "POST", ["uploads", id, "complete"]:
-                return self._complete(self._open(id), json.loads(body)["part_ids"])
+                return self._complete(self._open(id), json.loads(body).get("part_ids"))
             case "POST", ["uploads", id, "cancel"]:
                 return {**self._open(id), "status": "cancelled"}
             case "POST", ["batches"]:
@@ -119,17 +119,16 @@ class FakeBatches:
                 raise _Problem(404, f"no {method} {path}")
 
     def _upload(self, headers: dict[str, str], body: bytes) -> dict[str, Any]:
-        given = _form(headers, body)
-        if not {"file", "purpose"} <= set(given):
-            raise _Problem(400, "'file' and 'purpose' are required")
+        given = _having(_form(headers, body), "file", "purpose")
         content, purpose = (given[name].get_payload(decode=True) for name in ("file", "purpose"))
         assert isinstance(content, bytes)
         assert isinstance(purpose, bytes)
         return self._keep(given["file"].get_filename() or "upload", purpose.decode(), content)
 
     def _begin(self, asked: dict[str, Any]) -> dict[str, Any]:
+        names = ("filename", "purpose", "bytes")
+        given = {name: _having(asked, *names)[name] for name in names}
         id = f"upload_{next(self._numbers):04}"
-        given = {name: asked[name] for name in ("filename", "purpose", "bytes")}
         now = int(time.time())
         self.uploads[id] = {
             "id": id, "object": "upload", "created_at": now, "expires_at": now + 3600, "status": "pending", **given
@@ -138,11 +137,14 @@ class FakeBatches:
 
     def _add_part(self, upload: dict[str, Any], headers: dict[str, str], body: bytes) -> dict[str, Any]:
         id = f"part_{next(self._numbers):04}"
-        self.contents[id] = _form(headers, body)["data"].get_payload(decode=True)
+        self.contents[id] = _having(_form(headers, body), "data")["data"].get_payload(decode=True)
         return {"id": id, "object": "upload.part", "created_at": int(time.time()), "upload_id": upload["id"]}
 
-    def _complete(self, upload: dict[str, Any], part_ids: list[str]) -> dict[str, Any]:
-        content = b"".join(self.contents.pop(id) for id in part_ids)
+    def _complete(self, upload: dict[str, Any], part_ids: Any) -> dict[str, Any]:
+        try:
+            content = b"".join(self.contents[id] for id in part_ids)
+        except (LookupError, TypeError):
+            raise _Problem(400, "'part_ids' is no list of the upload's parts") from None
         if len(content) != upload["bytes"]:
             raise _Problem(400, f"{len(content)} bytes came, and {upload['bytes']} were told")
         file = self._keep(upload["filename"], upload["purpose"], content)
@@ -189,6 +191,12 @@ class FakeBatches:
         if id not in self.batches:
             raise _Problem(404, f"No batch found with id '{id}'.")
         return self.batches[id]
+
+
+def _having(given: dict[Any, Any], *names: str) -> dict[Any, Any]:
+    if missing := [name for name in names if name not in given]:
+        raise _Problem(400, f"Missing required parameter: '{missing[0]}'.")
+    return given
 
 
 def _form(headers: dict[str, str], body: bytes) -> dict[Any, Any]:

@@ -17,6 +17,7 @@ from sqlalchemy import update
 from lockgate.gateway.batches import store
 from lockgate.gateway.batches.store import File
 from lockgate.gateway.model import Identity
+from lockgate.gateway.openapi import data_plane
 from lockgate.limits import charges
 from lockgate.limits.store import LOST_SECONDS, see_machine
 from lockgate.project.guards import TenantSpec
@@ -385,6 +386,26 @@ def test_what_is_no_file_and_no_batch_is_not_found_in_the_clients_own_shape(gate
         with refused.value as error:
             assert error.code == 404
             assert json.loads(error.read())["error"]["code"] == "not_found"
+
+
+def test_what_the_api_document_has_of_files_and_batches_is_there(gateway: RunningGateway) -> None:
+    sent = {"authorization": f"Bearer {gateway.key()}", "content-type": "application/json"}
+    asked = {
+        (method, path): b"{}" if method == "post" else None
+        for path, operations in data_plane().items()
+        for method in operations
+        if path.startswith(("/v1/files", "/v1/uploads", "/v1/batches"))
+    }
+    for path in ("/v1/files", "/v1/batches"):
+        del asked["get", path]  # the lists, which are empty
+    assert len(asked) == 11
+    for (method, path), body in asked.items():
+        url = gateway.url + path.translate({ord(mark): None for mark in "{}"})
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(urllib.request.Request(url, body, sent, method=method.upper()), timeout=60)
+        with refused.value as error:
+            assert error.code in (400, 404)
+            assert "there is no" not in json.loads(error.read())["error"]["message"], (method, path)
 
 
 def test_a_tenant_of_which_nothing_is_stored_has_no_files_at_providers(
