@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
@@ -152,30 +153,34 @@ class Charges:
     def correct(self, charge_id: str, used: Used) -> None:
         """Charge what the call really used, in place of its bound; once. :class:`NotFound` when there is no such
         charge, or it was corrected before."""
-        now = self._clock()
-        with self._ledger.turn(), self._control.write() as connection:
-            wanted = (uncertain_charges.c.id == charge_id, *self._in_reach(connection))
-            found = _charges(connection, *wanted)
-            if not found:
-                raise NotFound(f"no charge {charge_id!r} waits for a correction", remedy="lockgate budgets charges")
-            connection.execute(
-                update(uncertain_charges)
-                .where(*wanted)
-                .values(corrected_at=now, used_nano=used.nano, used_tokens=used.tokens)
-            )
-            machine = found[0].machine or ""
-            at = None if found[0].reason == store.LOST else found[0].at
-            for key, charged in found[0].parts:
-                amount = {"usd": used.nano, "tokens": used.tokens}.get(key[2])
-                if amount is None:
-                    continue
-                if machine != self._ledger.machine:  # before its lease ends: what it spent of that is not known
-                    store.charge_slice(connection, key, machine, at=now)
-                store.adjust(connection, key, machine, amount - charged, at=at)
-                if machine == self._ledger.machine:
-                    self._table.adjust(key, amount - charged)
-                else:
-                    store.end_lease(connection, key, machine)
+        with self._ledger.turn():
+            with self._control.write() as connection:
+                charge = self._end(connection, charge_id, used)
+                amounts = {"usd": used.nano, "tokens": used.tokens}
+                machine, is_lost = charge.machine or "", charge.reason == store.LOST
+                changes = [
+                    (key, amounts[key[2]] - charged) for key, charged in sorted(charge.parts) if key[2] in amounts
+                ]
+                for key, change in changes:
+                    if is_lost or machine == self._ledger.machine:
+                        store.adjust(connection, key, machine, change, at=None if is_lost else charge.at)
+                    else:
+                        store.leave_correction(connection, key, machine, change, at=charge.at)
+                    if is_lost and machine != self._ledger.machine:
+                        store.end_lease(connection, key, machine)
+            if machine == self._ledger.machine:  # once it is written down: nothing is given back twice
+                for key, change in changes:
+                    self._table.adjust(key, change)
+
+    def _end(self, connection: Connection, charge_id: str, used: Used) -> Charge:
+        """Write down what a charge came to. Several machines may be about to: one of them does it."""
+        wanted = (uncertain_charges.c.id == charge_id, *self._in_reach(connection))
+        found = _charges(connection, *wanted)
+        ended = update(uncertain_charges).where(*wanted)
+        ended = ended.values(corrected_at=self._clock(), used_nano=used.nano, used_tokens=used.tokens)
+        if not found or not connection.execute(ended).rowcount:
+            raise NotFound(f"no charge {charge_id!r} waits for a correction", remedy="lockgate budgets charges")
+        return found[0]
 
     def leave_batch(self, connection: Connection, charge_id: str) -> None:
         """A batch has ended, and what it used is not known: it is no longer held, it is spent."""
@@ -189,8 +194,9 @@ class Charges:
         for charge in self.open():
             used = figure(charge)
             if used is not None:
-                self.correct(charge.id, used)
-                done += 1
+                with contextlib.suppress(NotFound):  # somebody else was first
+                    self.correct(charge.id, used)
+                    done += 1
         return done
 
     def keep(self, connection: Connection, charge: Charge) -> int:

@@ -129,6 +129,8 @@ class HoldTable:
                 was_cap, settled, held, open_holds, _, granted = figures(raw, figures_at)
                 if was_cap != stored_cap:
                     words[base + A_CAP] = stored_cap
+                    if is_leased and stored_cap < was_cap:  # what was leased of the higher one is too much now
+                        granted = words[base + A_GRANT] = min(granted, settled + held)
                 words[base + A_TOUCHED] = stamp
                 needed = amounts[unit]
                 total = settled + held + needed

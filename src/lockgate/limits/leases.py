@@ -11,10 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from lockgate.clock import Clock, system
-from lockgate.errors import LimitExceeded, Unavailable
+from lockgate.errors import Unavailable
 from lockgate.limits import store
 from lockgate.limits.holdtable import HoldTable
 from lockgate.limits.model import Account, Balance, Key
@@ -68,22 +69,30 @@ class Leases:
     def _lease(self, account: Account, needed: int, now: float) -> int:
         cap = account.cap or 0
         with self._control.write() as connection:
-            store.see_machine(connection, self._ledger.machine, now)
+            self._say_it_lives(connection, now)
             store.serialise(connection, account.key)
             rows = store.of_account(connection, account.key)
-            own = next((_granted(row) for row in rows if row.machine == self._ledger.machine), 0)
-            left = cap - sum(map(_granted, rows))
-            more = needed - own
-            if more > left:
-                raise self._refused(account, rows, more, now)
-            if more > 0:
-                own += more + min((left - more) // _SHARE, cap // _SLICE)
-                store.set_grant(connection, account.key, self._ledger.machine, own, at=now)
-        return own
+            own = next((row for row in rows if row.machine == self._ledger.machine), None)
+            granted, leased = 0 if own is None else own.taken, sum(row.taken for row in rows)
+            left = cap - leased + granted  # for this machine
+            if needed > left:
+                spent = sum(row.settled for row in rows)
+                more = needed - (granted if granted < needed or own is None else own.settled)
+                raise lease_refused(account, spent=spent, leased=leased, needed=more, now=now)
+            if not needed <= granted <= left:  # above that when the cap was lowered
+                granted = needed + min((left - needed) // _SHARE, cap // _SLICE)
+                store.set_grant(connection, account.key, self._ledger.machine, granted, at=now)
+        return granted
 
-    def _refused(self, account: Account, rows: Sequence[Kept], more: int, now: float) -> LimitExceeded:
-        spent = sum(row.settled for row in rows)
-        return lease_refused(account, spent=spent, leased=sum(map(_granted, rows)), needed=more, now=now)
+    def _say_it_lives(self, connection: Connection, now: float) -> None:
+        """Note that this machine lives. One that was taken for lost takes back first what it was charged with: its
+        table knows what it spent."""
+        machine = self._ledger.machine
+        seen = store.last_seen(connection, machine)
+        if seen is not None and seen < now - store.LOST_SECONDS and self._table.restored:
+            settled = {balance.key: balance.settled for balance in self._table.balances()}
+            store.withdraw_slices(connection, machine, seen, settled)
+        store.see_machine(connection, machine, now)
 
     def look(self) -> None:
         """See how many machines there are; asks the store once a second at most."""
@@ -102,16 +111,19 @@ class Leases:
         machine = self._ledger.machine
         with self._ledger.turn():
             with self._control.write() as connection:
-                store.see_machine(connection, machine, now)
+                self._say_it_lives(connection, now)
                 self.machines = max(1, len(store.living_machines(connection, now - ALIVE_SECONDS)))
+                taken = store.take_corrections(connection, machine) if self._table.restored else []
             if not self._table.restored:
                 return 0
+            for key, change in taken:
+                self._table.adjust(key, change)
             balances = {balance.key: balance for balance in self._table.balances()}
             with self._control.read() as connection:
                 kept = store.in_windows(connection, now)
             leased: dict[Key, int] = {}
             for row in kept:
-                leased[row.key] = leased.get(row.key, 0) + _granted(row)
+                leased[row.key] = leased.get(row.key, 0) + row.taken
             own = [row for row in kept if row.machine == machine and row.granted is not None and row.key in balances]
             changed = {row.key: self._keep(row, balances[row.key], leased[row.key], now) for row in own}
             changed = {row.key: changed[row.key] for row in own if changed[row.key] != row.granted}
@@ -139,12 +151,9 @@ class Leases:
         used, slice = balance.settled + balance.held, balance.cap // _SLICE
         keep = used + slice if now - balance.touched_at < IDLE_SECONDS else used
         if leased > balance.cap - balance.cap // _NEAR:
-            keep = used + 2 * (balance.settled - self._last.get(row.key, balance.settled))
+            keep = used
+            if leased <= balance.cap:  # it was not lowered
+                keep += 2 * (balance.settled - self._last.get(row.key, balance.settled))
         elif granted <= keep + slice and keep > used:
             keep = granted  # not worth a change
         return self._table.lower_grant(row.key, min(granted, keep))
-
-
-def _granted(row: Kept) -> int:
-    """What of a cap is the machine's: its lease, or what it spent when that is more."""
-    return max(row.granted or 0, row.settled)

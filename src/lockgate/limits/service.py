@@ -85,11 +85,12 @@ class Ledger:
                 return  # another process of this machine was first, and may have leased since
             with self._control.read() as connection:
                 kept = store.in_windows(connection, now, self.machine)
-            unsure = [row for row in kept if row.unused]
-            if unsure:
+            if self.machine:
                 with self._control.write() as connection:
-                    for row in unsure:
-                        store.charge_slice(connection, row.key, self.machine, at=now)
+                    store.see_machine(connection, self.machine, now)
+                    for row in kept:
+                        if row.unused:
+                            store.charge_slice(connection, row.key, self.machine, at=now)
             table.restore([row.balance(max(row.settled, row.granted or 0)) for row in kept])
 
     def reopen_run(self, table: HoldTable, run_id: str) -> None:
@@ -228,10 +229,11 @@ class Ledger:
         for batch in batches:
             held[batch.key, batch.machine] += part(batch.amount, batch.at, now)
         rates: dict[Key, float] = defaultdict(float)
+        since: dict[Key, float] = {}
         for row in kept:
-            rate = faded(row.burn, row.updated_at, now) - held[row.key, row.machine]
-            rates[row.key] += of_its_life(rate, row.created_at, now)
-        return rates
+            rates[row.key] += faded(row.burn, row.updated_at, now) - held[row.key, row.machine]
+            since[row.key] = min(since.get(row.key, now), row.created_at)
+        return {key: of_its_life(rate, since[key], now) for key, rate in rates.items()}
 
 
 def _is_passing(balance: Balance) -> bool:

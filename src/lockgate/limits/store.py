@@ -53,12 +53,50 @@ def adjust(connection: Connection, key: Key, machine: str, change: int, *, at: f
     """Correct a settled total by ``change``; it does not go below nothing. ``at``: when what is corrected was spent,
     for the rate of spending; None when it never was part of that."""
     total = ledger.c.settled + change
-    values: dict[str, Any] = {"settled": case((total < 0, 0), else_=total)}
+    connection.execute(update(ledger).where(*_is(key, machine)).values(settled=case((total < 0, 0), else_=total)))
     if at is not None:
-        for row in of_account(connection, key):
-            if row.machine == machine:
-                values["burn"] = max(0.0, row.burn + part(change, at, row.updated_at))
-    connection.execute(update(ledger).where(*_is(key, machine)).values(values))
+        _slow(connection, key, machine, change, at)
+
+
+def _slow(connection: Connection, key: Key, machine: str, change: int, at: float) -> None:
+    """Correct a machine's rate of spending by ``change``, of what was spent at ``at``."""
+    for row in of_account(connection, key):
+        if row.machine == machine:
+            burn = max(0.0, row.burn + part(change, at, row.updated_at))
+            connection.execute(update(ledger).where(*_is(key, machine)).values(burn=burn))
+
+
+def leave_correction(connection: Connection, key: Key, machine: str, change: int, *, at: float) -> None:
+    """Correct by ``change`` what another machine, which is away, spent at ``at``: in a row beside its own, until it
+    takes that into its table. Together the two do not go below nothing."""
+    serialise(connection, key)
+    rows = {row.machine: row for row in of_account(connection, key)}
+    own, beside = rows.get(machine), _beside(machine)
+    if own is None:
+        return
+    change = max(change, -own.settled - (rows[beside].settled if beside in rows else 0))
+    statement = insert_into(connection, ledger)
+    statement = statement.on_conflict_do_update(
+        index_elements=_KEY, set_={"settled": ledger.c.settled + statement.excluded.settled}
+    )
+    row = _row(key, beside, own.updated_at, settled=change)
+    connection.execute(statement, [row | {"created_at": own.created_at}])
+    _slow(connection, key, machine, change, at)
+
+
+def take_corrections(connection: Connection, machine: str) -> list[tuple[Key, int]]:
+    """What others have corrected of this machine's totals, now a part of its rows: its table has to hear of it."""
+    columns = (ledger.c.account, ledger.c.window, ledger.c.unit, ledger.c.settled)
+    left = connection.execute(delete(ledger).where(ledger.c.machine == _beside(machine)).returning(*columns)).all()
+    taken = [((row.account, row.window, row.unit), row.settled) for row in left]
+    for key, change in taken:
+        adjust(connection, key, machine, change)
+    return taken
+
+
+def _beside(machine: str) -> str:
+    """Whose row has what others corrected of this machine's totals."""
+    return f"{machine} corrected"
 
 
 def in_windows(connection: Connection, now: float, machine: str | None = None) -> list[Kept]:
@@ -76,7 +114,7 @@ def since(connection: Connection, begin: float, machine: str | None = None) -> l
     """The accounts of windows that ended after ``begin``; of one machine, or of all."""
     wanted = (ledger.c.window >= window_of(begin - 86_400.0, "month")) & ~ledger.c.window.startswith("same ")
     if machine is not None:
-        wanted &= ledger.c.machine == machine
+        wanted &= ledger.c.machine.in_((machine, _beside(machine)))
     return [kept for kept in _kept(connection, wanted) if seconds_left(kept.key[1], begin) != 0]
 
 
@@ -148,6 +186,16 @@ def withdraw_slice(connection: Connection, key: Key, machine: str, settled: int)
             connection.execute(delete(uncertain_charges).where(uncertain_charges.c.id == row.id))
 
 
+def withdraw_slices(connection: Connection, machine: str, since: float, settled: Mapping[Key, int]) -> None:
+    """Undo :func:`charge_slice` for all that the machine was charged with after ``since``, when it was last seen."""
+    charge = uncertain_charges.c
+    lost = (charge.machine == machine, charge.reason == LOST, charge.corrected_at.is_(None), charge.at > since)
+    for parts in connection.execute(select(charge.parts).where(*lost)).scalars().all():
+        account, window, unit, _ = parts[0]
+        if (account, window, unit) in settled:
+            withdraw_slice(connection, (account, window, unit), machine, settled[account, window, unit])
+
+
 def end_lease(connection: Connection, key: Key, machine: str) -> None:
     """Let a machine have leased no more of an account than it has spent."""
     connection.execute(update(ledger).where(*_is(key, machine)).values(granted=ledger.c.settled))
@@ -185,6 +233,11 @@ def see_machine(connection: Connection, machine: str, now: float) -> None:
     """Note that the machine lives."""
     statement = insert_into(connection, machines).values(name=machine, joined_at=now, seen_at=now)
     connection.execute(statement.on_conflict_do_update(index_elements=[machines.c.name], set_={"seen_at": now}))
+
+
+def last_seen(connection: Connection, machine: str) -> float | None:
+    """When the machine was last seen; None for one that never was."""
+    return connection.execute(select(machines.c.seen_at).where(machines.c.name == machine)).scalar()
 
 
 def living_machines(connection: Connection, since: float) -> list[str]:
@@ -232,7 +285,12 @@ class Kept(NamedTuple):
     @property
     def unused(self) -> int:
         """What is leased and, as far as is known here, not spent."""
-        return max(0, (self.granted or 0) - self.settled)
+        return 0 if self.granted is None else max(0, self.granted - self.settled)
+
+    @property
+    def taken(self) -> int:
+        """What of a cap is gone: what is leased, or what is spent when that is more."""
+        return self.settled + self.unused
 
     def balance(self, settled: int | None = None) -> Balance:
         """As a balance, of which caps and holds are not known."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from lockgate.errors import LimitExceeded, Unavailable
@@ -138,6 +140,20 @@ def test_a_slice_is_kept_while_calls_come_and_goes_back_when_none_did_for_a_minu
     assert one.leases.tick() == 1
     assert one.leases.tick() == 0
     other.hold(CAP - 100)
+
+
+def test_a_cap_that_is_lowered_below_what_is_leased_is_not_passed(machine: Callable[[str], Machine]) -> None:
+    both = [machine("a"), machine("b")]
+    for one in both:
+        one.table.settle(one.hold(1_000), 1_000)  # each has leased a slice more than that
+    lower = msgspec.structs.replace(ACCOUNT, cap=2_100)
+    for one in both:
+        with contextlib.suppress(LimitExceeded):
+            while True:
+                one.table.settle(one.hold(20, lower), 20)
+    assert sum(one.spent() for one in both) <= 2_100
+    both[0].leases.tick()
+    both[1].table.settle(both[1].hold(2_100 - sum(one.spent() for one in both), lower), 0)
 
 
 def test_what_is_held_is_not_given_back(machine: Callable[[str], Machine]) -> None:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Connection, func, select, text
 
-from lockgate.errors import LimitExceeded
+from lockgate.errors import LimitExceeded, NotFound
 from lockgate.limits.accounting import Accounting
-from lockgate.limits.charges import Charges, Used
+from lockgate.limits.charges import Charge, Charges, Used
 from lockgate.limits.holdtable import HoldTable
 from lockgate.limits.leases import Leases
 from lockgate.limits.model import Account, Hold, LeaseNeeded
 from lockgate.limits.service import Ledger
-from lockgate.limits.store import LOST_SECONDS
+from lockgate.limits.store import BATCH, LOST_SECONDS
 from lockgate.storage.engine import Database
+from lockgate.storage.schema import uncertain_charges
 from lockgate.telemetry.context import new_span_id, new_trace_id
 from lockgate.telemetry.model import CLIENT, Span
 from lockgate.telemetry.table import SpanTable
@@ -41,6 +44,7 @@ class Machine:
         self.charges = Charges(control, self.ledger, self.table, clock)
         self.accounting = Accounting(control, traces, self.ledger, self.table, self.charges, clock)
         self.spans = SpanWriter(SpanTable(traces))
+        self.control = control
         self.clock = clock
 
     def hold(self, amount: int) -> Hold:
@@ -67,6 +71,17 @@ class Machine:
                 start_ns=at, end_ns=at + 1, model="openai/m", cost_nano=cost, attributes=told,
             )
         )  # fmt: skip
+
+    def batch(self, bound: int) -> str:
+        """A batch under way, charged at its bound; gives the charge's name."""
+        self.table.settle(self.hold(bound), bound)
+        charge = Charge(f"batch {bound}", self.clock(), BATCH, ((ACCOUNT.key, bound),), 0)
+        with self.control.write() as connection:
+            self.charges.keep(connection, charge)
+        return charge.id
+
+    def leased(self) -> int:
+        return sum(balance.granted or 0 for balance in self.table.balances())
 
     def write_down(self) -> None:
         self.ledger.persist(self.table)
@@ -182,6 +197,32 @@ def test_a_machine_that_was_only_out_of_reach_says_what_it_spent(machine: Callab
     assert other.agrees()
 
 
+def test_one_that_was_out_of_reach_and_spent_all_that_it_had_leased_is_not_charged_twice(
+    machine: Callable[[str], Machine],
+) -> None:
+    away, other = machine("a"), machine("b")
+    away.call(300)
+    away.write_down()
+    lose(away, other)
+    assert other.agrees()
+    away.call(away.leased() - 300)
+    away.write_down()
+    away.leases.tick()
+    assert away.charges.open() == []
+
+
+def test_one_that_was_out_of_reach_may_be_seen_again_because_it_leases_more(machine: Callable[[str], Machine]) -> None:
+    away, other = machine("a"), machine("b")
+    away.call(300)
+    away.write_down()
+    lose(away, other)
+    assert other.agrees()
+    away.call(away.leased())
+    assert away.charges.open() == []
+    away.leases.tick()
+    assert away.agrees()
+
+
 def test_one_that_comes_back_without_its_table_is_charged_and_can_be_corrected(
     machine: Callable[[str], Machine], tmp_path: Path
 ) -> None:
@@ -213,6 +254,78 @@ def test_calls_at_their_bound_are_corrected_on_the_accounts_of_the_machine_that_
     assert [balance.settled for one in (quiet, busy) for balance in one.table.balances()] == [100, 1200]
     assert quiet.agrees()
     assert settled(busy) == 1300
+
+
+def test_what_others_corrected_while_a_machine_was_away_stays_corrected_when_it_is_back(
+    machine: Callable[[str], Machine],
+) -> None:
+    away, other = machine("a"), machine("b")
+    away.call(50)
+    charge = away.batch(9_000)
+    away.write_down()
+    lose(away, other)
+    other.charges.correct(charge, Used(100, 0))
+    assert settled(other) == 150
+    other.table.release(other.hold(CAP - away.leased() + 8_900))
+    away.write_down()
+    away.leases.tick()
+    away.write_down()
+    assert settled(other) == 150
+    assert [balance.settled for balance in away.table.balances()] == [150]
+    other.leases.tick()
+    away.table.release(away.hold(CAP - 150))
+
+
+def test_two_machines_that_correct_a_charge_at_the_same_moment_do_it_once(
+    machine: Callable[[str], Machine], control: Database
+) -> None:
+    lost, one, other = machine("a"), machine("b"), machine("c")
+    lost.call(300)
+    lost.write_down()
+    lose(lost, one)
+    other.leases.tick()
+    assert one.agrees()
+    (charge,) = one.charges.open()
+    late: list[NotFound] = []
+
+    def correct(charges: Charges) -> None:
+        try:
+            charges.correct(charge.id, Used(0, 0))
+        except NotFound as error:
+            late.append(error)
+
+    threads = [threading.Thread(target=correct, args=(each.charges,)) for each in (one, other)]
+    with control.write() as connection, control.engine.connect() as looking:
+        connection.execute(select(uncertain_charges).with_for_update())
+        for thread in threads:
+            thread.start()
+        waiting = select(func.count()).select_from(text("pg_locks")).where(text("not granted"))
+        while looking.execute(waiting).scalar_one() < 2:  # both have found it open
+            looking.rollback()
+    for thread in threads:
+        thread.join(60)
+    assert len(late) == 1
+    assert settled(one) == 300
+
+
+def test_a_correction_that_could_not_be_written_down_is_not_made_twice(
+    machine: Callable[[str], Machine], control: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, write = machine("a"), control.write
+    charge = one.batch(900)
+
+    @contextlib.contextmanager
+    def failing() -> Iterator[Connection]:
+        with write() as connection:
+            yield connection
+            raise ConnectionError
+
+    with monkeypatch.context() as away:
+        away.setattr(control, "write", failing)
+        with pytest.raises(ConnectionError):
+            one.charges.correct(charge, Used(500, 0))
+    one.charges.correct(charge, Used(500, 0))
+    assert [balance.settled for balance in one.table.balances()] == [500]
 
 
 def test_another_machine_corrects_the_calls_of_one_that_went_and_had_leased_no_more(

@@ -242,6 +242,21 @@ def test_what_is_spent_an_hour_follows_a_correction(control: Database, table: Ho
         assert an_hour(other) == pytest.approx(before / 4, rel=0.02)
 
 
+def test_a_machine_that_begins_late_does_not_raise_what_is_spent_an_hour(
+    control: Database, table: HoldTable, clock: FakeClock, tmp_path: Path
+) -> None:
+    busy, quiet = Ledger(control, clock, machine="a"), Ledger(control, clock, machine="b")
+    for _ in range(120):
+        spend(table, clock, AGENT, amount=1)
+        busy.persist(table)
+        clock.advance(60)
+    before, new = busy.burning()[AGENT.key], HoldTable(tmp_path / "new.table")
+    spend(new, clock, AGENT, amount=1)
+    quiet.persist(new)
+    assert busy.burning()[AGENT.key] < 1.1 * before
+    new.close()
+
+
 def test_a_correction_that_comes_late_takes_nothing_from_what_was_spent_since(
     control: Database, table: HoldTable, clock: FakeClock
 ) -> None:
