@@ -21,7 +21,7 @@ from lockgate.errors import UpstreamError
 from lockgate.gateway import by_session
 from lockgate.gateway.failures import FAILURES, after_headers, before_headers
 from lockgate.gateway.watchman import Watchman
-from lockgate.gateway.wire import Received, Wire, missing
+from lockgate.gateway.wire import Received, Wire, end, missing
 from lockgate.project.secrets.masking import Mask, StreamMask
 
 log = logging.getLogger(__name__)
@@ -167,20 +167,22 @@ class Upstream:
     ) -> Answer:
         """Send one request and wait for the headers of its answer.
 
-        ``timeout`` is seconds for all of it, or for a stream between two chunks. Raises :class:`UpstreamError`
-        with ``sent=False`` only when surely nothing left this machine. ``confirm`` sends the body when the other
-        side has said that it is there (HTTP's ``100 Continue``): a process that dies before has not got it; it takes
-        a body that is whole. One that comes in parts is sent as they come. ``in_company``: see :meth:`Wire.ask`.
+        ``timeout`` is seconds for all of it, or for a stream between two chunks. A body in parts is sent as they come:
+        then each may take so long to be taken, and the answer to begin, but what the caller waits for does not count.
+        Raises :class:`UpstreamError` with ``sent=False`` only when surely nothing left this machine. ``confirm`` sends
+        the body when the other side has said that it is there (HTTP's ``100 Continue``): a process that dies before
+        has not got it; it takes a body that is whole. ``in_company``: see :meth:`Wire.ask`.
         """
         session = self._session
         if session is None:
             session = self._open()
-        until = monotonic() + (STREAM_SECONDS if stream else timeout)
+        is_long = stream or isinstance(body, AsyncIterable)
+        until = monotonic() + (STREAM_SECONDS if is_long else timeout)
         if self._wire is not None and isinstance(body, bytes | None) and not confirm:
             sent = await self._ask(self._wire, method, url, headers, body or b"", timeout, in_company)
             return Answer(sent, self._watchman, until, timeout)
         limits = aiohttp.ClientTimeout(
-            total=STREAM_SECONDS if stream else timeout,
+            total=STREAM_SECONDS if is_long else timeout,
             connect=min(CONNECT_SECONDS, timeout / 2),
             sock_read=timeout if stream else None,
         )
@@ -210,7 +212,7 @@ class Upstream:
             raise before_headers(failure, url, timeout, connected=connection is not None) from failure
         finally:
             if received is None and connection is not None:
-                connection.close()
+                end(connection)
 
     async def close(self) -> None:
         if self._session is not None:

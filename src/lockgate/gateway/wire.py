@@ -46,7 +46,15 @@ class Received(NamedTuple):
         if self.content.is_eof() and transport is not None and not transport.get_write_buffer_size():
             self.connection.release()
         else:
-            self.connection.close()
+            end(self.connection)
+
+
+def end(connection: Any) -> None:
+    """Close it; what it has not sent yet is not kept for an upstream that does not take it."""
+    transport = connection.transport
+    if transport is not None and transport.get_write_buffer_size():
+        transport.abort()
+    connection.close()
 
 
 def missing(connector: aiohttp.BaseConnector) -> str | None:
@@ -83,7 +91,7 @@ class Wire:
     async def ask(
         self, connection: Any, place: Place, method: str, headers: Mapping[str, str], body: bytes, in_company: bool
     ) -> Received:
-        """Send the request, and wait for the headers of its answer. The connection is the caller's to close.
+        """Send the request, and wait for the headers of its answer. The connection is the caller's to :func:`end`.
 
         ``in_company``: it leaves at the end of this round of the event loop, with those of the other calls.
         """

@@ -208,6 +208,96 @@ async def test_a_stream_that_stops_coming_is_given_up(client: Upstream) -> None:
         answer.close()
 
 
+async def test_what_an_upstream_does_not_take_of_a_large_body_is_not_kept_for_it(client: Upstream) -> None:
+    body = b"x" * 32_000_000
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = URL(f"http://127.0.0.1:{listener.getsockname()[1]}/v1/chat/completions")
+        with pytest.raises(UpstreamError, match="did not answer"):
+            await client.send("POST", url, headers={}, body=body, timeout=1.0)
+        connection, _ = listener.accept()
+
+        def late() -> int:
+            return sum(iter(lambda: len(connection.recv(1_000_000)), 0))
+
+        with connection:
+            connection.settimeout(TIMEOUT)
+            assert await asyncio.to_thread(late) < len(body)  # what the kernel had taken
+
+
+async def test_a_body_in_parts_of_which_nothing_more_is_taken_is_given_up(client: Upstream) -> None:
+    left = asyncio.Event()
+
+    async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await left.wait()
+
+    async def endless() -> AsyncIterator[bytes]:
+        while True:
+            yield b"x" * 65536
+
+    async with serving(serve) as url:
+        with pytest.raises(UpstreamError, match="took nothing more of the request for 1 seconds") as raised:
+            await client.send("POST", url, headers={}, body=endless(), timeout=1.0)
+        left.set()
+    assert raised.value.sent is True
+
+
+async def test_how_long_the_parts_of_a_body_are_waited_for_does_not_count(client: Upstream) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"0\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+        await writer.drain()
+
+    async def slow() -> AsyncIterator[bytes]:
+        for _ in range(2):
+            yield b"part"
+            await asyncio.sleep(1.0)
+
+    async with serving(serve) as url:
+        answer = await client.send("POST", url, headers={}, body=slow(), timeout=0.6)
+        assert await answer.read() == b"ok"
+
+
+async def test_a_body_in_parts_that_nobody_answers_is_given_up(client: Upstream) -> None:
+    left = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"0\r\n\r\n")
+        await left.wait()
+
+    async def two() -> AsyncIterator[bytes]:
+        yield b"one"
+        yield b"two"
+
+    async with serving(serve) as url:
+        with pytest.raises(UpstreamError, match="did not answer within 1 seconds"):
+            await client.send("POST", url, headers={}, body=two(), timeout=1.0)
+        left.set()
+
+
+async def test_an_answer_that_comes_before_the_end_of_a_body_in_parts_is_read(client: Upstream) -> None:
+    asked = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"first")
+        writer.write(b"HTTP/1.1 413 Too Large\r\ncontent-length: 8\r\n\r\nmuch")
+        await writer.drain()
+        await asked.wait()
+        writer.write(b"more")
+        await writer.drain()
+
+    async def parts() -> AsyncIterator[bytes]:
+        yield b"first"
+        await asked.wait()
+        yield b"second"
+
+    async with serving(serve) as url:
+        answer = await client.send("POST", url, headers={}, body=parts(), timeout=TIMEOUT)
+        assert answer.status == 413
+        asked.set()
+        assert await answer.read() == b"muchmore"
+        answer.close()
+
+
 async def test_a_longer_answer_than_allowed_is_not_read(client: Upstream) -> None:
     async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(STREAM)

@@ -13,7 +13,7 @@ from lockgate.gateway.exchange import Exchange
 from lockgate.gateway.http1 import Headers
 from lockgate.gateway.protocols import fields as f
 from lockgate.gateway.providers import Providers, Target
-from lockgate.gateway.upstream import STREAM_SECONDS, Answer, Upstream
+from lockgate.gateway.upstream import Answer, Upstream
 
 KINDS = ("openai", "azure")
 """Kinds of provider that may have files and batches."""
@@ -101,14 +101,13 @@ class Asking:
         stream: bool = False,
     ) -> Answer:
         """A request, and the answer as its headers have come; it is the caller's to close."""
-        upload = isinstance(body, AsyncIterable)
         try:
             answer = await self._upstream.send(
                 method,
                 target.url(path),
                 headers={**target.headers, "content-type": content_type},
                 body=body,
-                timeout=STREAM_SECONDS if upload else target.provider.timeout,
+                timeout=target.provider.timeout,
                 stream=stream,
             )
         except UpstreamError as failure:

@@ -47,9 +47,10 @@ class Files:
         desk.permit(who, f"{upload.provider}/")
         target = await self._asking.target(who.environment, upload.provider)
         try:
-            reply = await self._asking.ask(
-                "POST", target, "/files", body=upload.parts(), content_type=upload.content_type
-            )
+            with exchange.watch():
+                reply = await self._asking.ask(
+                    "POST", target, "/files", body=upload.parts(), content_type=upload.content_type
+                )
         except UpstreamError:
             if upload.error is not None:
                 raise upload.error from None

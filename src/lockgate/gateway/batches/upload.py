@@ -42,7 +42,7 @@ class Upload:
         self, exchange: Exchange, environment: str, asking: Asking, check: Check, guard: RequestLines | None = None
     ) -> None:
         self.boundary = secrets.token_hex(16).encode()
-        self.error: BaseException | None = None
+        self.error: Exception | None = None
         self.purpose: str | None = None
         self.provider = ""
         self.counted: Counted | None = None
@@ -73,7 +73,7 @@ class Upload:
                 yield self._first
             async for data in self._body:
                 yield data
-        except BaseException as error:
+        except Exception as error:
             self.error = error
             raise
 
