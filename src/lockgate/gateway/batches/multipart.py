@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from typing import NamedTuple
+from urllib.parse import unquote
 
 from lockgate.errors import InputError
 
@@ -17,8 +18,11 @@ MAX_FIELD = 64 * 1024
 MAX_FIELDS = 32
 _MAX_HEADERS = 8192
 _BOUNDARY = re.compile(r'multipart/form-data\s*;.*?boundary=(?:"([^"\r\n]{1,70})"|([^\s;"]{1,70}))', re.I | re.S)
-_NAME = re.compile(r'[;\s]name="([^"\r\n]{1,256})"', re.I)
-_FILENAME = re.compile(r'[;\s]filename="([^"\r\n]{0,1024})"', re.I)
+_MAX_NAME = 256
+_PARAMETER = re.compile(r""";\s*([^\s;="]+)\s*=\s*(?:"((?:[^"\\\r\n]|\\.)*)"|([^;"\r\n]*))\s*""")
+_ESCAPED = re.compile(r'\\(["\\])')
+_EXTENDED = re.compile(r"(utf-8|iso-8859-1)'[^']*'(.*)", re.I)  # https://www.rfc-editor.org/rfc/rfc5987
+_NOT_QUOTED = re.compile(r'[\x00-\x1f\x7f"\\]')
 
 
 class Field(NamedTuple):
@@ -141,34 +145,56 @@ class Parts:
             if not colon or header.strip().lower() in headers:
                 raise _broken(f"a part has the header {line[:80]!r}")
             headers[header.strip().lower()] = value.strip()
-        disposition = headers.get("content-disposition", "")
-        name = _NAME.search(disposition)
-        if not disposition.lower().startswith("form-data") or name is None:
-            raise _broken(f"a part's content-disposition is {disposition[:80]!r}")
-        if name[1] in self._seen or len(self._seen) >= MAX_FIELDS:
-            raise InputError(f"the field {name[1]!r} is one too many", remedy="send each field once")
-        self._seen.add(name[1])
-        filename = _FILENAME.search(disposition)
+        name, filename = _names(headers.get("content-disposition", ""))
+        if name in self._seen or len(self._seen) >= MAX_FIELDS:
+            raise InputError(f"the field {name!r} is one too many", remedy="send each field once")
+        self._seen.add(name)
         if filename is None:
-            self._state, self._field = "field", name[1]
+            self._state, self._field = "field", name
             return
         if self._file_seen:
-            raise InputError(f"{name[1]!r} is a second file", remedy="upload one file at a time")
+            raise InputError(f"{name!r} is a second file", remedy="upload one file at a time")
         self._file_seen = True
         self._state = "file"
         kind = headers.get("content-type", "application/octet-stream")
-        yield FileStart(name[1], filename[1], kind if kind.isprintable() else "application/octet-stream")
+        yield FileStart(name, filename, kind if kind.isprintable() else "application/octet-stream")
+
+
+def _names(disposition: str) -> tuple[str, str | None]:
+    """The field's name and the file's, from a part's header; None for the file's where it is no file."""
+    kind = disposition.partition(";")[0]
+    found: dict[str, str] = {}
+    at, end = len(kind), len(disposition.rstrip("; \t"))
+    while at < end:
+        one = _PARAMETER.match(disposition, at)
+        if one is None or one[1].lower() in found:
+            raise _broken(f"a part's content-disposition is {disposition[:80]!r}")
+        quoted, bare = one[2], one[3]  # clients for .NET do not quote
+        found[one[1].lower()] = bare.strip() if quoted is None else _ESCAPED.sub(r"\1", quoted)
+        at = one.end()
+    name, filename = found.get("name"), found.get("filename")
+    if kind.strip().lower() != "form-data" or not name or len(name) > _MAX_NAME:
+        raise _broken(f"a part's content-disposition is {disposition[:80]!r}")
+    extended = _EXTENDED.fullmatch(found.get("filename*", ""))
+    if extended is not None:
+        filename = unquote(extended[2], extended[1])
+    return name, filename
+
+
+def _quoted(name: str) -> bytes:
+    """A name as it stands between quotes, as browsers write it: no reader takes its end for another place."""
+    return _NOT_QUOTED.sub(lambda mark: f"%{ord(mark[0]):02X}", name).encode()
 
 
 def field_part(boundary: bytes, name: str, value: bytes) -> bytes:
     """A field as it goes on."""
-    return b'--%s\r\ncontent-disposition: form-data; name="%s"\r\n\r\n%s\r\n' % (boundary, name.encode(), value)
+    return b'--%s\r\ncontent-disposition: form-data; name="%s"\r\n\r\n%s\r\n' % (boundary, _quoted(name), value)
 
 
 def file_head(boundary: bytes, start: FileStart) -> bytes:
     """What goes before a file's bytes."""
     return b'--%s\r\ncontent-disposition: form-data; name="%s"; filename="%s"\r\ncontent-type: %s\r\n\r\n' % (
-        boundary, start.name.encode(), start.filename.encode(), start.content_type.encode(),
+        boundary, _quoted(start.name), _quoted(start.filename), start.content_type.encode(),
     )  # fmt: skip
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable
+from urllib.parse import unquote
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -48,6 +50,51 @@ def test_however_it_is_cut(content: bytes, sizes: list[int]) -> None:
     assert found == whole(Parts(BOUNDARY).feed(data))
     assert b"".join(event.data for event in found if isinstance(event, FileData)) == content
     assert parts.done
+
+
+@pytest.mark.parametrize(
+    ("disposition", "name", "filename"),
+    [
+        ('form-data; name="file"; filename="in.jsonl"', "file", "in.jsonl"),
+        ('Form-Data;NAME="file" ;Filename="";', "file", ""),
+        ("form-data; name=file; filename=my in.jsonl", "file", "my in.jsonl"),  # as .NET's clients send it
+        ("form-data; name=file; filename=\"?\"; filename*=utf-8''bl%C3%A5.txt", "file", "blå.txt"),
+        ("form-data; name=file; filename*=UTF-8'en'a%0D%0Ab", "file", "a\r\nb"),
+        (r'form-data; name="file"; filename="a\"; name=\"b\\.txt"', "file", 'a"; name="b\\.txt'),
+        ('form-data; filename="x; name=purpose"; name="file"', "file", "x; name=purpose"),
+        ('form-data; name="file"; filename="%s"' % ("x" * 4000), "file", "x" * 4000),
+    ],
+)
+def test_a_file_has_its_names_however_they_are_quoted_and_is_written_so_that_nobody_reads_others(
+    disposition: str, name: str, filename: str
+) -> None:
+    part = f"--b0und\r\nContent-Disposition: {disposition}\r\n\r\nx\r\n--b0und--\r\n".encode()
+    start, *_ = Parts(BOUNDARY).feed(part)
+    assert isinstance(start, FileStart)
+    assert (start.name, start.filename) == (name, filename)
+    (again, *_) = Parts(BOUNDARY).feed(file_head(BOUNDARY, start) + b"x\r\n" + closing(BOUNDARY))
+    assert isinstance(again, FileStart)
+    assert (again.name, unquote(again.filename)) == (name, filename)
+    assert file_head(BOUNDARY, start).count(b'"') == 4
+
+
+@pytest.mark.parametrize(
+    "disposition",
+    [
+        "",
+        "form-data",
+        "attachment; name=file",
+        'form-data; name=""',
+        'form-data; name="file',
+        'form-data; name="a"; name="b"',
+        'form-data; name="a" filename="b"',
+        'form-data; name="a"; filename="b\\"',
+        "form-data; name=%s" % ("x" * 257),
+    ],
+)
+def test_a_part_without_a_name_that_can_be_read_is_refused(disposition: str) -> None:
+    with pytest.raises(InputError, match="content-disposition"):
+        list(Parts(BOUNDARY).feed(f"--b0und\r\nContent-Disposition: {disposition}\r\n\r\nx".encode()))
 
 
 @given(st.binary(max_size=300), st.integers(0, 300))
