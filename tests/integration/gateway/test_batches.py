@@ -14,6 +14,7 @@ import openai
 import pytest
 from sqlalchemy import update
 
+from lockgate.errors import InputError
 from lockgate.gateway.batches import store
 from lockgate.gateway.batches.store import File
 from lockgate.gateway.model import Identity
@@ -380,6 +381,8 @@ def test_an_upload_that_is_wrong_is_refused_in_words_and_the_provider_keeps_noth
 
 def test_what_is_no_file_and_no_batch_is_not_found_in_the_clients_own_shape(gateway: RunningGateway) -> None:
     sent = {"authorization": f"Bearer {gateway.key()}"}
+    with pytest.raises(urllib.error.HTTPError, match="400"):
+        urllib.request.urlopen(urllib.request.Request(gateway.url + "/v1/files?" + "a=1&" * 65, headers=sent))
     for path in ("/v1/files/a/b/c", "/v1/files/..%2Fbatches", "/v1/batches/x/y"):
         with pytest.raises(urllib.error.HTTPError) as refused:
             urllib.request.urlopen(urllib.request.Request(gateway.url + path, headers=sent), timeout=60)
@@ -493,4 +496,6 @@ def test_what_is_known_of_files_and_batches_is_a_tenants_own_in_an_environment(c
             connection, me, purpose=None, after=seen[-1] if seen else None, limit=2, ascending=False
         )[:2]:
             seen += [one.id for one in page]
+        with pytest.raises(InputError, match="'after' is 'file-acme-9', which is not there"):  # not in this environment
+            store.list_batches(connection, me, after="file-acme-9", limit=2)
     assert seen == [f"file-acme-{number}" for number in (4, 3, 2, 1, 0)]

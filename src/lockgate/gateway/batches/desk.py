@@ -30,6 +30,7 @@ from lockgate.telemetry.context import new_span_id
 from lockgate.telemetry.model import ERROR, OK, Span
 
 _ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
+_MAX_PARAMETERS = 64
 
 
 class Desk:
@@ -166,7 +167,10 @@ def is_id(id: str) -> bool:
 
 def parameters(exchange: Exchange) -> dict[str, str]:
     """The query's parameters."""
-    return dict(parse_qsl(exchange.query, max_num_fields=64))
+    try:
+        return dict(parse_qsl(exchange.query, max_num_fields=_MAX_PARAMETERS))
+    except ValueError:
+        raise InputError(f"the query has more than {_MAX_PARAMETERS} parameters") from None
 
 
 def whole_number(given: Mapping[str, str], name: str, default: int, most: int) -> int:

@@ -103,7 +103,7 @@ class Batches:
             case "POST", ["batches", id, "cancel"] if is_id(id):
                 await self._ask(exchange, who, id, "POST", "/cancel")
             case method, _:
-                raise NotFound(f"there is no {method} {exchange.path}", remedy="see docs/batches.md")
+                raise NotFound(f"there is no {method} {exchange.path[:200]}", remedy="see docs/batches.md")
 
     async def close(self) -> None:
         """What is not settled yet, the control plane settles."""

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, Row, and_, delete, or_, select, update
 
+from lockgate.errors import InputError
 from lockgate.gateway.model import Identity
 from lockgate.storage.schema import provider_batches as batches
 from lockgate.storage.schema import provider_files as files
@@ -92,13 +93,13 @@ def find_upload(connection: Connection, who: Identity, id: str) -> PartedUpload 
 def list_files(
     connection: Connection, who: Identity, *, purpose: str | None, after: str | None, limit: int, ascending: bool
 ) -> list[File]:
-    """A page of them, and one more when there is one."""
+    """A page of them, and one more when there is one. Raises InputError when ``after`` is not there."""
     wanted = [] if purpose is None else [files.c.purpose == purpose]
     return [_file(row) for row in _page(connection, files, who, wanted, after, limit, ascending)]
 
 
 def list_batches(connection: Connection, who: Identity, *, after: str | None, limit: int) -> list[Batch]:
-    """A page of them, newest first, and one more when there is one."""
+    """As :func:`list_files`, newest first."""
     return [_batch(row) for row in _page(connection, batches, who, [], after, limit, False)]
 
 
@@ -182,8 +183,8 @@ def _page(
     at, id = table.c.created_at, table.c.id
     if after is not None:
         found = connection.execute(select(at).where(_whose(table, who), id == after)).scalar()
-        if found is None:
-            return []
+        if found is None:  # no empty page: whoever reads all pages would take it for the end
+            raise InputError(f"'after' is {after[:128]!r}, which is not there", remedy="was it deleted? begin anew")
         later = or_(at > found, and_(at == found, id > after))
         earlier = or_(at < found, and_(at == found, id < after))
         conditions.append(later if up else earlier)
