@@ -26,6 +26,7 @@ from lockgate.results import Usage
 from lockgate.storage.engine import Database
 from lockgate.storage.schema import provider_batches, uncertain_charges
 from lockgate.testing import FakeModelServer, Reply, failing
+from lockgate.testing.batches import Answer
 from lockgate.ticks import batches as watch
 
 if TYPE_CHECKING:
@@ -383,12 +384,56 @@ def test_what_is_no_file_and_no_batch_is_not_found_in_the_clients_own_shape(gate
     sent = {"authorization": f"Bearer {gateway.key()}"}
     with pytest.raises(urllib.error.HTTPError, match="400"):
         urllib.request.urlopen(urllib.request.Request(gateway.url + "/v1/files?" + "a=1&" * 65, headers=sent))
+    with pytest.raises(urllib.error.HTTPError, match="400"):
+        urllib.request.urlopen(urllib.request.Request(gateway.url + "/v1/files?order=up", headers=sent))
     for path in ("/v1/files/a/b/c", "/v1/files/..%2Fbatches", "/v1/batches/x/y"):
         with pytest.raises(urllib.error.HTTPError) as refused:
             urllib.request.urlopen(urllib.request.Request(gateway.url + path, headers=sent), timeout=60)
         with refused.value as error:
             assert error.code == 404
             assert json.loads(error.read())["error"]["code"] == "not_found"
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "said"),
+    [
+        (Answer(502, b"<html>bad gateway</html>", "text/html"), 502, "answered 502: <html>bad gateway"),
+        (Answer(404, b"", "text/plain"), 404, "answered 404"),
+        (Answer(200, b"<html>log in</html>", "text/html"), 502, "no object that has an id: '<html>log in"),
+        (Answer(200, b'{"object": "file"}'), 502, "no object that has an id"),
+        (Answer(204, b""), 502, "no object that has an id"),
+        (Answer(302, b""), 502, "answered 302"),
+    ],
+)
+def test_what_no_client_could_read_is_an_error_in_its_own_shape(
+    model: FakeModelServer, client: Client, answer: Answer, status: int, said: str
+) -> None:
+    model.batches.serve = lambda *_: answer  # type: ignore[method-assign]
+    with pytest.raises(openai.APIStatusError, match=said) as refused:
+        client().files.create(file=("a", b"x"), purpose="user_data")
+    body: Any = refused.value.body
+    assert (refused.value.status_code, body["code"]) == (status, "upstream_error")
+
+
+def test_a_batch_whose_status_is_no_word_has_not_ended(
+    gateway: RunningGateway, model: FakeModelServer, client: Client
+) -> None:
+    mine = client()
+    batch = batch_of(mine, lines(1))
+    model.batches.batches[batch.id]["status"] = ["completed"]
+    assert mine.batches.with_raw_response.retrieve(batch.id).status_code == 200
+    assert len(mine.batches.list().data) == 1
+    assert look(gateway) == 1
+    assert [charge.reason for charge in gateway.app.charges.open()] == ["batch"]
+
+
+def test_a_file_is_deleted_also_where_the_provider_says_nothing_more(model: FakeModelServer, client: Client) -> None:
+    mine = client()
+    file = mine.files.create(file=("a", b"x"), purpose="user_data")
+    model.batches.serve = lambda *_: Answer(204, b"")  # type: ignore[method-assign]
+    deleted = mine.files.delete(file.id)
+    assert (deleted.id, deleted.deleted) == (file.id, True)
+    assert mine.files.list().data == []
 
 
 def test_what_the_api_document_has_of_files_and_batches_is_there(gateway: RunningGateway) -> None:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterable
 from typing import Any, NamedTuple
 
-import msgspec
-
 from lockgate.errors import InputError, UpstreamError
+from lockgate.gateway.calls.retries import seconds_to_wait
 from lockgate.gateway.calls.stream import passed_headers
 from lockgate.gateway.exchange import Exchange
 from lockgate.gateway.http1 import Headers
-from lockgate.gateway.protocols import fields as f
+from lockgate.gateway.protocols.answers import document
 from lockgate.gateway.providers import Providers, Target
 from lockgate.gateway.upstream import Answer, Upstream
 
@@ -32,11 +31,7 @@ class Reply(NamedTuple):
     @property
     def object(self) -> dict[str, Any]:
         """The JSON object of a good answer; empty where there is none."""
-        try:
-            value = msgspec.json.decode(self.body) if self.status in (200, 201) else None
-        except f.UNREADABLE:
-            return {}
-        return value if isinstance(value, dict) else {}
+        return document(self.body) if self.status in (200, 201) else {}
 
 
 class Asking:
@@ -118,12 +113,29 @@ class Asking:
 
 
 def pass_on(exchange: Exchange, target: Target, reply: Reply, more: Headers | None = None) -> None:
-    """Give the client the provider's words. Raises where they would be taken for Lockgate's own."""
+    """Give the client the provider's words. Raises UpstreamError where they would be taken for Lockgate's own, and
+    where no client of the API could read them."""
+    name, shown = target.provider.name, reply.body[:500].decode("utf-8", "replace")
     if reply.status in (401, 403) or reply.status < 200 or 300 <= reply.status < 400:
         raise UpstreamError(
-            f"provider {target.provider.name!r} answered {reply.status}",
+            f"provider {name!r} answered {reply.status}",
             sent=False,
             upstream_status=reply.status,
             remedy="check the provider's api_key and base_url in lockgate.yaml",
         )
+    if reply.status < 300 and not reply.object.get("id"):
+        raise UpstreamError(
+            f"provider {name!r} answered {reply.status}, and with no object that has an id: {shown!r}",
+            sent=True,
+            upstream_status=reply.status,
+        )
+    if not document(reply.body):  # a page of whatever stands before the provider, say
+        failure = UpstreamError(
+            f"provider {name!r} answered {reply.status}: {shown}",
+            sent=True,
+            upstream_status=reply.status,
+            retry_after=seconds_to_wait(dict(reply.headers).get("retry-after")),
+        )
+        failure.status = reply.status
+        raise failure
     exchange.respond(reply.status, [*reply.headers, *(more or [])], reply.body)

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from lockgate.errors import Conflict, LockgateError, NotFound, UpstreamError
+from lockgate.errors import Conflict, InputError, LockgateError, NotFound, UpstreamError
 from lockgate.gateway.batches import store
 from lockgate.gateway.batches.asking import MAX_ANSWER, Asking, Reply, pass_on
 from lockgate.gateway.batches.desk import Desk, parameters, whole_number
@@ -78,9 +78,12 @@ class Files:
         """``GET /v1/files``: from what is known here, so that nobody sees another's."""
         given = parameters(exchange)
         limit = whole_number(given, "limit", MAX_LISTED, MAX_LISTED)
+        order = given.get("order", "desc")
+        if order not in ("asc", "desc"):
+            raise InputError(f"'order' is {order[:40]!r}", remedy="send asc or desc")
         page = await self._desk.read(
             store.list_files, who,
-            purpose=given.get("purpose"), after=given.get("after"), limit=limit, ascending=given.get("order") == "asc",
+            purpose=given.get("purpose"), after=given.get("after"), limit=limit, ascending=order == "asc",
         )  # fmt: skip
         exchange.respond_json(200, listed([file.object for file in page], limit))
 
@@ -142,9 +145,12 @@ class Files:
             )
         target = await self._asking.target(file.environment, file.provider)
         reply = await self._asking.ask("DELETE", target, f"/files/{file.id}")
-        if reply.status in (200, 404):
+        if reply.status in (200, 204, 404):
             await self._desk.write(store.forget_file, file)
-        pass_on(exchange, target, reply)
+        if reply.status == 204:  # as Azure's earlier versions answer
+            exchange.respond_json(200, {"id": file.id, "object": "file", "deleted": True})
+        else:
+            pass_on(exchange, target, reply)
 
     async def _find(self, who: Identity, id: str) -> File:
         found: File | None = await self._desk.read(store.find_file, who, id)

@@ -17,7 +17,7 @@ from lockgate.gateway.batches.desk import Desk, is_id, parameters, whole_number
 from lockgate.gateway.batches.files import Files, listed
 from lockgate.gateway.batches.guarding import Terms
 from lockgate.gateway.batches.lines import Counted
-from lockgate.gateway.batches.settling import ENDED, SOONEST, Settling
+from lockgate.gateway.batches.settling import SOONEST, Settling, has_ended
 from lockgate.gateway.batches.store import Batch, File
 from lockgate.gateway.batches.uploads import Uploads
 from lockgate.gateway.calls.call import lease_and_hold
@@ -163,8 +163,7 @@ class Batches:
                 self._release(hold, accounts, counted)
             elif reply is None or not reply.object.get("id"):  # who knows whether it was made
                 self._holds.settle(hold, hold.amount)
-                with self._desk.control.write() as connection:
-                    self._charges.keep(connection, charge)
+                await self._desk.write(self._charges.keep, charge)
         told = reply.object
         if told.get("id"):
             run = who.run
@@ -270,7 +269,7 @@ class Batches:
         headers: Headers = []
         if reply.object.get("id"):
             await asyncio.to_thread(self._settling.saw, batch, reply.object)
-            if batch.status == store.OPEN and reply.object.get("status") in ENDED:
+            if batch.status == store.OPEN and has_ended(reply.object):
                 # A client that polls asks no more once it has ended: this answer is to say what it cost.
                 task = self._begin(self._settling.settle(batch, reply.object, target), batch)
                 await asyncio.wait((task,), timeout=_SETTLED_SECONDS)

@@ -30,7 +30,7 @@ from lockgate.telemetry.model import CLIENT, ERROR, OK, Span
 
 log = logging.getLogger(__name__)
 
-ENDED = frozenset(("completed", "failed", "expired", "cancelled"))
+_ENDED = frozenset(("completed", "failed", "expired", "cancelled"))
 SOONEST, LATEST = 10.0, 600.0
 """Seconds until a provider is asked again: a tenth of the batch's age, between these."""
 GIVEN_UP = 30 * 86_400.0
@@ -95,7 +95,7 @@ class Settling:
 
     async def settle(self, batch: Batch, told: dict[str, Any], target: Target) -> None:
         """Charge what the batch used, if it has ended and is this machine's to settle: its own, or a lost one's."""
-        if told.get("status") not in ENDED or batch.status != store.OPEN:
+        if not has_ended(told) or batch.status != store.OPEN:
             return
         if not await asyncio.to_thread(self._charges.reaches, batch.machine):
             return
@@ -159,6 +159,12 @@ async def look_at(settling: Settling, batches: list[Batch]) -> None:
         except (LockgateError, TimeoutError) as failure:
             log.warning("batch %s of %r: %s", batch.id, batch.provider, failure)
             await asyncio.to_thread(settling.looked, batch, batch.object)
+
+
+def has_ended(told: dict[str, Any]) -> bool:
+    """Whether a batch has ended, as its provider tells it."""
+    status = told.get("status")
+    return isinstance(status, str) and status in _ENDED
 
 
 def made_by(batch: Batch, file_id: str, now: float) -> File:
