@@ -361,6 +361,7 @@ def test_the_purpose_may_come_after_the_file_as_the_node_client_sends_it(
         (*form(), "misses 'file'"),
         (*form(("file", b"x")), "misses 'purpose'"),
         (*form(("purpose", b"batch"), ("file", lines(1)), end=b""), "misses its end"),
+        (*form(("purpose", b"b\x00"), ("file", b"")), "'purpose' is 'b"),
         (*form(("purpose", b"batch"), ("file", b"")), "no request"),
         (*form(("purpose", b"batch"), ("file", b"not json\n")), "line 1"),
         (*form(("purpose", b"batch"), ("purpose", b"vision"), ("file", lines(1))), "one too many"),
@@ -380,12 +381,20 @@ def test_an_upload_that_is_wrong_is_refused_in_words_and_the_provider_keeps_noth
     assert gateway.ask(gateway.key())[0] == 200  # the worker lives
 
 
+@pytest.mark.parametrize(
+    "query", ["a=1&" * 65, "order=up", "limit=0", "limit=10001", "after=file-none", "after=%00", "purpose=%00"]
+)
+def test_a_list_that_is_asked_for_wrongly_is_refused(gateway: RunningGateway, query: str) -> None:
+    asked = urllib.request.Request(
+        f"{gateway.url}/v1/files?{query}", headers={"authorization": f"Bearer {gateway.key()}"}
+    )
+    with pytest.raises(urllib.error.HTTPError, match="400") as refused:
+        urllib.request.urlopen(asked, timeout=60)
+    refused.value.close()
+
+
 def test_what_is_no_file_and_no_batch_is_not_found_in_the_clients_own_shape(gateway: RunningGateway) -> None:
     sent = {"authorization": f"Bearer {gateway.key()}"}
-    with pytest.raises(urllib.error.HTTPError, match="400"):
-        urllib.request.urlopen(urllib.request.Request(gateway.url + "/v1/files?" + "a=1&" * 65, headers=sent))
-    with pytest.raises(urllib.error.HTTPError, match="400"):
-        urllib.request.urlopen(urllib.request.Request(gateway.url + "/v1/files?order=up", headers=sent))
     for path in ("/v1/files/a/b/c", "/v1/files/..%2Fbatches", "/v1/batches/x/y"):
         with pytest.raises(urllib.error.HTTPError) as refused:
             urllib.request.urlopen(urllib.request.Request(gateway.url + path, headers=sent), timeout=60)

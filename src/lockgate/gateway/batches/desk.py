@@ -168,9 +168,18 @@ def is_id(id: str) -> bool:
 def parameters(exchange: Exchange) -> dict[str, str]:
     """The query's parameters."""
     try:
-        return dict(parse_qsl(exchange.query, max_num_fields=_MAX_PARAMETERS))
+        given = dict(parse_qsl(exchange.query, max_num_fields=_MAX_PARAMETERS))
     except ValueError:
         raise InputError(f"the query has more than {_MAX_PARAMETERS} parameters") from None
+    for name, value in given.items():
+        check_printable(name[:40], value)
+    return given
+
+
+def check_printable(name: str, value: str) -> None:
+    """InputError for what not every database takes for a text."""
+    if not value.isprintable():
+        raise InputError(f"{name!r} is {value[:40]!r}", remedy="send what can be printed")
 
 
 def whole_number(given: Mapping[str, str], name: str, default: int, most: int) -> int:

@@ -200,7 +200,7 @@ class Batches:
         pass_on(exchange, target, reply, [("x-lockgate-held-usd", f"{to_usd(hold.amount):.9f}")])
 
     async def _input(self, who: Identity, id: str) -> tuple[File, Counted]:
-        file: File | None = await self._desk.read(store.find_file, who, id)
+        file: File | None = await self._desk.read(store.find_file, who, id) if is_id(id) else None
         if file is None:
             raise NotFound(f"no file {id[:128]!r}", remedy="upload it through here first, with purpose=batch")
         if file.counted is None:

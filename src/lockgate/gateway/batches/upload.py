@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 
 from lockgate.errors import InputError
 from lockgate.gateway.batches.asking import PROVIDER, Asking
+from lockgate.gateway.batches.desk import check_printable
 from lockgate.gateway.batches.guarding import RequestLines
 from lockgate.gateway.batches.incoming import chunks
 from lockgate.gateway.batches.lines import MAX_LINE, BatchInput, Check, Counted, model_asked
@@ -130,6 +131,7 @@ class Upload:
             case Field(name, value):
                 if name == "purpose":
                     self.purpose = value.decode("utf-8", "replace").strip()
+                    check_printable(name, self.purpose)
                 return field_part(self.boundary, name, value)
             case FileStart():
                 self._has_file = True

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from lockgate.errors import InputError, NotFound, UpstreamError
 from lockgate.gateway.batches import store
 from lockgate.gateway.batches.asking import PROVIDER, Asking, Reply, pass_on
-from lockgate.gateway.batches.desk import Desk
+from lockgate.gateway.batches.desk import Desk, check_printable
 from lockgate.gateway.batches.incoming import chunks
 from lockgate.gateway.batches.multipart import boundary_of
 from lockgate.gateway.batches.store import File, PartedUpload
@@ -36,6 +36,7 @@ class Uploads:
         """``POST /v1/uploads``. Not for a batch's lines: each is checked on its way in, which takes the whole file."""
         fields = f.take_apart(await exchange.body(_MAX_BODY), "one request for an upload")
         purpose = f.field(fields, "purpose", str, ...)
+        check_printable("purpose", purpose)
         if purpose == BATCH:
             raise InputError(
                 "'purpose' is 'batch', and a batch's lines are checked as they come",
