@@ -152,6 +152,21 @@ def test_answers_are_checked_when_their_file_is_fetched_each_line_for_itself(
     assert (check["action"], check["findings"]) == ("redact", {"email": 1})
 
 
+def test_answers_that_end_too_early_are_no_whole_file(
+    gateway: RunningGateway, model: FakeModelServer, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway.tenants(acme=TenantSpec(output=[GuardSpec(guard="pii")]))
+    mine = client()
+    batch = batch_of(mine, lines("hi"))
+    answers_to(mine, model, batch.id)
+    gateway.rest()
+    file = mine.batches.retrieve(batch.id).output_file_id or ""
+    model.batches.contents[file] = b"x" * 1000
+    monkeypatch.setattr("lockgate.gateway.batches.lines.MAX_LINE", 100)
+    with pytest.raises(openai.APIConnectionError):
+        mine.files.content(file)
+
+
 def test_answers_are_held_to_the_schema_that_their_requests_asked_for_without_a_repair(
     gateway: RunningGateway, model: FakeModelServer, client: Client
 ) -> None:

@@ -129,8 +129,9 @@ class Files:
                 if checked := await asyncio.to_thread(guard.feed, chunk):  # it takes long: other calls go on
                     await exchange.send(checked)
             rest = await asyncio.to_thread(guard.finish)
-        except LockgateError as broken:  # the status has gone out: the file's last line says it
-            rest = error_line(broken, {})
+        except LockgateError as broken:  # the status has gone out: the last line says why the file is not whole
+            await exchange.send(error_line(broken, {}))
+            raise
         if rest:
             await exchange.send(rest)
 
