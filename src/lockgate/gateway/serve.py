@@ -36,7 +36,6 @@ DESCRIPTORS = 8192
 FEW = 8
 """Connections from which on a worker lets its siblings go first, and that it then takes at a time."""
 _TURN = 0.001  # seconds that it lets them
-_PAUSE = 0.5  # seconds until another try, when there are no descriptors for a connection
 
 Application = Callable[[HttpRequest], Awaitable[None]]
 
@@ -186,8 +185,7 @@ class Server:
             return False
         except OSError as failure:
             log.warning("no connection can be taken: %s", failure)
-            self._take_no_more()
-            self._loop.call_later(_PAUSE, self._take_more)
+            self._take_no_more()  # until one has ended, or the next look
             return False
         if leaves is not None:
             self._connections.discard(leaves)
@@ -219,7 +217,7 @@ class Server:
         now = monotonic()
         for connection in list(self._connections):
             connection.look(now)
-        self._take_more()  # who had a call under way may be idle by now
+        self._take_more()  # who had a call under way may be idle by now, and there may be descriptors
         self._timer = self._loop.call_later(1.0, self._look)
 
     def _note_closed(self) -> None:

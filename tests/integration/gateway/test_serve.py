@@ -9,10 +9,13 @@ import os
 import resource
 import socket
 import struct
+import sys
 import urllib.error
 import urllib.request
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from time import monotonic
 from typing import NoReturn
 
 import aiohttp
@@ -606,6 +609,53 @@ def test_a_worker_may_have_more_files_open_than_it_was_begun_with() -> None:
         assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] > serve.MAX_AT_ONCE
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+STARVED = """
+import asyncio, resource, time, uvloop
+from lockgate.gateway.serve import Server, listen
+
+async def app(request):
+    request.respond(200, [], b"%f" % time.process_time())
+
+async def main():
+    listener = listen("127.0.0.1", 0)
+    print(listener.getsockname()[1], flush=True)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
+    server = Server(app, listener.detach())
+    await asyncio.Event().wait()
+
+uvloop.run(main())
+"""
+
+
+async def test_a_worker_without_descriptors_waits_for_some_and_serves_again() -> None:
+    worker = await asyncio.create_subprocess_exec(sys.executable, "-c", STARVED, stdout=PIPE, stderr=PIPE)
+    assert worker.stdout is not None
+    assert worker.stderr is not None
+    try:
+        async with asyncio.timeout(LIMIT), AsyncExitStack() as peers:
+            port = int(await worker.stdout.readline())
+            first, *others = [await peers.enter_async_context(peer(port)) for _ in range(50)]
+
+            async def used() -> float:
+                await first.send(GET)
+                return float((await first.answer()).rpartition(b"\n")[2])
+
+            assert b"Too many open files" in await worker.stderr.readline()
+            started, before = monotonic(), await used()  # who is connected is served
+            for _ in range(2):
+                await worker.stderr.readline()  # it tries again, once a second
+            seconds = monotonic() - started
+            assert seconds > 0.5
+            assert await used() - before < 0.5 * seconds
+            for one in others[:-1]:
+                one.leave()
+            await others[-1].send(GET)
+            await others[-1].answer()
+    finally:
+        worker.kill()
+        await worker.wait()
 
 
 async def test_siblings_share_what_connects_at_once() -> None:
