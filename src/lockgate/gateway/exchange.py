@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from lockgate.errors import InputError, LockgateError, TooLarge, Unauthenticated, Unavailable
-from lockgate.gateway.http1 import BadBody, ClientGone, Headers, HttpRequest
+from lockgate.gateway.http1 import ClientGone, Headers, HttpRequest
 from lockgate.gateway.problems import Response, anthropic_error, openai_error, problem
 from lockgate.gateway.watchman import Wait, Watchman
 from lockgate.telemetry.context import new_trace_id, parse_traceparent
@@ -24,8 +24,6 @@ SMALL_BODY = 64 * 1024
 """Bytes of one that is not counted among those which a worker holds at a time: see :class:`Room`."""
 BODY_SECONDS = 60.0
 """Seconds a client may take to send it."""
-SEND_SECONDS = 60.0
-"""Seconds a client may leave a chunk unread."""
 MANY = 8
 """Requests under way from which on what the calls of one round of the event loop write goes out together at its end.
 The first of it wakes whoever reads it, which takes longer than the writing; for the rest it is awake."""
@@ -136,8 +134,6 @@ class Exchange:
                 return bytes(whole)
         except TimeoutError as late:
             raise InputError(f"the body did not come within {BODY_SECONDS:g} seconds") from late
-        except BadBody as bad:
-            raise InputError(f"the body cannot be read: {bad}") from bad
 
     async def part(self) -> bytes:
         """A body's next bytes, for one that is too long to be held; none at its end. Raises as :meth:`body` does, the
@@ -147,8 +143,6 @@ class Exchange:
                 return await self._request.more()
         except TimeoutError as late:
             raise InputError(f"the body stopped coming for {BODY_SECONDS:g} seconds") from late
-        except BadBody as bad:
-            raise InputError(f"the body cannot be read: {bad}") from bad
 
     def _hold(self, room: Room, size: int) -> None:
         if room.taken + size > room.most:
@@ -213,13 +207,8 @@ class Exchange:
 
     async def send(self, chunk: bytes) -> None:
         """Hand a chunk to the client; :class:`ClientGone` when it left, or does not read."""
-        if self._request.send(chunk):
-            return
-        try:
-            with self.watchman.expect(SEND_SECONDS):
-                await self._request.drained()
-        except TimeoutError as late:
-            raise ClientGone from late
+        if not self._request.send(chunk):
+            await self._request.drained()
 
     def watch(self, ends: Ends | None = None) -> _Watch:
         """Cancel the running task when the client leaves, or when the time of ``ends`` comes before any of an answer

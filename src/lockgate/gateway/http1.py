@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
 import sys
 from collections import deque
@@ -14,6 +15,7 @@ from urllib.parse import unquote_to_bytes
 
 import httptools
 
+from lockgate.errors import InputError
 from lockgate.gateway.headers import Headers as Headers
 from lockgate.gateway.headers import field_lines
 
@@ -21,8 +23,8 @@ MAX_HEAD_BYTES = 64 * 1024
 """Bytes of a request's line and headers together."""
 MAX_FIELDS = 100
 """Header fields of a request."""
-MAX_WAITING = 32
-"""Requests that a client may send before it has the answer to the first."""
+AT_A_TIME = 32 * 1024
+"""Bytes that are parsed before a look whether a request waits for its turn; as many may wait as these hold."""
 AHEAD_BYTES = 256 * 1024
 """Bytes of a body that are read before anybody asks for them."""
 AT_ONCE = 64 * 1024
@@ -32,18 +34,20 @@ HEAD_SECONDS = 10.0
 IDLE_SECONDS = 75.0
 """Seconds a connection stays open without a request."""
 READ_SECONDS = 60.0
-"""Seconds a client may read nothing of its last answer."""
+"""Seconds a client may read nothing of what waits for it."""
 RECENT_SECONDS = 1.0
 """Seconds after it was opened, or had its last answer, that a connection may bring another request to a server that
 stops: the client may have sent it by then."""
 LINGER_SECONDS = 2.0
-"""Seconds that a client which still sends gets to read its answer, before the connection is closed."""
+"""Seconds that a client which may still send gets to see that the connection ends, before it is closed."""
 
 _STATUS = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
 _PART_BYTES = 48  # what a piece of a body takes beside its own bytes
 _BODILESS = frozenset((204, 304))
+_HEAD_END = b"\r\n\r\n"
 _FRAMING = ("content-length", "transfer-encoding")
-_LEFT = b"\x07\x08"  # of TCP's states: reset, and ended by the other side
+_HOST = re.compile(r"(?:\[[\w:.%~!$&'()*+,;=-]+\]|[\w.%~!$&'()*+,;=-]*)(?::[0-9]*)?", re.ASCII)  # RFC 9110, 7.2
+_LEFT = (b"\x07", b"\x08")  # of TCP's states: reset, and ended by the other side
 _HTTP_2 = b"PRI * HTTP/2"  # what a client says first that knows beforehand
 _TOO_LONG = f"the request has more than {MAX_FIELDS} headers, or more than {MAX_HEAD_BYTES} bytes of them"
 _NAMES = {
@@ -57,10 +61,6 @@ _NAMES = {
 
 class ClientGone(Exception):
     """The client left before it had its answer. Not an error of ours: nobody is there to be told."""
-
-
-class BadBody(Exception):
-    """A body that is no body: chunks that cannot be told apart."""
 
 
 class Watcher(Protocol):
@@ -108,6 +108,8 @@ class HttpRequest:
         """Told when the client leaves."""
         self.ahead = 0
         """Bytes that what has come of the body takes until somebody takes it."""
+        self.received = 0
+        """Bytes of the body that have come."""
         self._is_answered = False
         self._has_body = True  # the answer
         self._is_stream = False
@@ -131,7 +133,8 @@ class HttpRequest:
         return taken
 
     async def more(self) -> bytes:
-        """The body's next bytes; none at its end. Raises :class:`ClientGone` and :class:`BadBody`."""
+        """The body's next bytes; none at its end. Raises :class:`ClientGone`, and :class:`InputError` for a body
+        that is none: chunks that cannot be told apart."""
         while not self._parts:
             if self._error is not None:
                 raise self._error
@@ -161,8 +164,9 @@ class HttpRequest:
             self._coming = None
 
     def feed(self, data: bytes) -> None:
-        if self._is_answered:
-            return  # nobody will ask for it
+        self.received += len(data)
+        if self._is_answered or not data:
+            return  # nobody will ask for it, or would take it for the end
         self._parts.append(data)
         self.ahead += len(data) + _PART_BYTES
         if self.ahead > AHEAD_BYTES:
@@ -224,13 +228,9 @@ class HttpRequest:
         return not connection.is_full
 
     async def drained(self) -> None:
-        """When the client has read most of what was sent. Raises :class:`ClientGone`. Whoever does not wait for that
-        has given the client up: its answer ends as it would by :meth:`break_off`."""
-        try:
-            await self.connection.drained()
-        except asyncio.CancelledError:
-            self.break_off()
-            raise
+        """When the client has read most of what was sent. Raises :class:`ClientGone`, also for a client that reads
+        nothing for :data:`READ_SECONDS`."""
+        await self.connection.drained()
         if self.is_gone:
             raise ClientGone
 
@@ -279,6 +279,7 @@ class Connection:
         self._transport: Any = None
         self._target = b""
         self._fields: dict[str, str] = {}
+        self._host = ""  # of its last request
         self._is_new = True  # no request has begun
         self._is_in_head = False
         self._field_count = 0
@@ -296,7 +297,9 @@ class Connection:
         self._is_closing = False
         self._drained: asyncio.Future[None] | None = None
         self._late = b""  # written at the end of this round
-        self._unread = 0  # bytes of answers, when it was last looked
+        self._rest = b""  # of which not all is parsed
+        self._parsed = 0  # bytes of it that are
+        self._taken: int | None = None  # of what waits for the client, when it was last looked; None: nothing waits
 
     # --- what the transport tells -----------------------------------------------------------------------------
 
@@ -304,19 +307,11 @@ class Connection:
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        if self._is_deaf:
-            return
-        self._has_told = False
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            self._stay(data[upgrade.args[0] :])
-        except httptools.HttpParserError as error:
-            what = "HTTP/2" if data.startswith(_HTTP_2) else error
-            self._refuse(*(self._refusal or (400, f"this is no HTTP/1.1: {what}")))
-        self._untold = 0 if self._has_told else self._untold + len(data)
-        if self._untold > MAX_HEAD_BYTES and not self._is_deaf:
-            self._refuse(431, _TOO_LONG)
+        if len(data) <= AT_A_TIME:
+            self._parse(data)
+        elif not self._is_deaf:
+            self._rest, self._parsed = data, 0
+            self._parse_rest()
 
     def eof_received(self) -> None:
         """Who has said all does not wait for an answer: the transport closes."""
@@ -325,7 +320,7 @@ class Connection:
         self._transport = self._parser = None
         self._is_deaf = True
         self._waiting.clear()
-        self._late = b""
+        self._rest = self._late = b""
         if self._serving is not None:
             self._serving.leave()
         self.resume_writing()
@@ -340,6 +335,41 @@ class Connection:
             self._drained.set_result(None)
         self._drained = None
         self._go_on()
+
+    def _parse_rest(self) -> None:
+        """As far as no request waits for its turn: a client may send any number of them at once."""
+        while self._rest and not self._waiting and not self._is_deaf:
+            rest, start, arriving = self._rest, self._parsed, self._arriving
+            if arriving is None:
+                end = rest.find(_HEAD_END, start) + len(_HEAD_END)
+                if end < len(_HEAD_END):
+                    end = len(rest)
+            elif "content-length" in arriving.headers:
+                end = start + int(arriving.headers["content-length"]) - arriving.received
+            else:
+                end = start + AT_A_TIME
+            if end >= len(rest):
+                self._rest = b""
+            self._parsed = end
+            self._parse(memoryview(rest)[start:end])
+
+    def _parse(self, data: Any) -> None:
+        while not self._is_deaf:
+            self._has_told = False
+            rest = b""
+            try:
+                self._parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                rest = self._stay(bytes(data[upgrade.args[0] :]))
+            except httptools.HttpParserError as error:
+                what = "HTTP/2" if bytes(data[: len(_HTTP_2)]) == _HTTP_2 else error
+                self._refuse(*(self._refusal or (400, f"this is no HTTP/1.1: {what}")))
+            self._untold = 0 if self._has_told else self._untold + len(data)
+            if self._untold > MAX_HEAD_BYTES and not self._is_deaf:
+                self._refuse(431, _TOO_LONG)
+            if not rest:
+                break
+            data = rest
 
     # --- what the parser tells --------------------------------------------------------------------------------
 
@@ -383,13 +413,26 @@ class Connection:
         request = HttpRequest(self, method, path, query, fields)
         request.keeps = parser.should_keep_alive()
         if not request.keeps or "keep-alive" in fields.get("connection", "").lower() or "proxy-connection" in fields:
-            request.is_old = parser.get_http_version() != "1.1"
+            version = parser.get_http_version()
+            request.is_old = version != "1.1"
+            if request.is_old and version != "1.0":
+                self._stop(505, f"HTTP/1.1 is spoken here, not HTTP/{version}")
+        host = fields.get("host")
+        if host is None:
+            if not request.is_old:
+                self._stop(400, "the request names no host")
+        elif host != self._host:
+            if not _HOST.fullmatch(host):
+                self._stop(400, f"{host[:100]!r} is no host")
+            self._host = host
         if "transfer-encoding" in fields:
             if fields["transfer-encoding"].lower() != "chunked":
                 self._stop(400, "of transfer encodings only 'chunked' is taken")
             if request.is_old:  # RFC 9112, 6.1: whoever passed it on may see its end elsewhere
                 request.keeps = False
         if parser.should_upgrade():
+            if method == "CONNECT":
+                self._stop(400, "CONNECT is for proxies: this is none")
             self._upgrade = request
         else:
             self._arriving = request
@@ -419,7 +462,10 @@ class Connection:
 
     def _place(self, method: str) -> tuple[str, str]:
         """The path that is asked for, decoded, and the query, as it is."""
-        path, _, query = self._target.decode("latin-1").partition("?")
+        target = self._target.decode("latin-1")
+        if "#" in target:  # whoever passed it on may see its end there
+            self._stop(400, f"{method} {target[:100]!r} names a part of a page")
+        path, _, query = target.partition("?")
         if not path.startswith("/"):  # as proxies are asked
             _, slashes, rest = path.partition("://")
             if not slashes:
@@ -429,22 +475,20 @@ class Connection:
             path = unquote_to_bytes(path.encode("latin-1")).decode("utf-8", "replace")
         return path, query
 
-    def _stay(self, rest: bytes) -> None:
+    def _stay(self, rest: bytes) -> bytes:
         """The client offers another protocol; a server may stay with this one (RFC 9110, 7.8), but the parser takes
-        what follows for that other one. So a new one is told a head that offers nothing."""
+        what follows for that other one. So a new one is to be told a head that offers nothing, and what follows."""
         request = self._upgrade
         assert request is not None
         self._parser = httptools.HttpRequestParser(self)
         framing = [f"{name}: {request.headers[name]}\r\n" for name in _FRAMING if name in request.headers]
-        self.data_received(f"POST / HTTP/1.1\r\n{''.join(framing)}\r\n".encode("latin-1") + rest)
+        return f"POST / HTTP/1.1\r\n{''.join(framing)}\r\n".encode("latin-1") + rest
 
     # --- requests, one after the other ------------------------------------------------------------------------
 
     def _take(self, request: HttpRequest) -> None:
         if self._serving is None and not self.is_full:
             self._start(request)
-        elif len(self._waiting) >= MAX_WAITING:
-            self._stop(400, f"more than {MAX_WAITING} requests were sent without waiting for an answer")
         else:
             self._waiting.append(request)
             self.regulate()
@@ -457,6 +501,7 @@ class Connection:
         """Serve the next one, unless the client had better read what it has first."""
         if self._waiting and self._serving is None and not self.is_full:
             self._start(self._waiting.popleft())
+            self._parse_rest()
             self.regulate()
 
     def ended(self, *, close: bool) -> None:
@@ -476,7 +521,7 @@ class Connection:
         """No more of what comes can be understood. Who waits for an answer gets it first."""
         self._is_deaf = True
         if self._arriving is not None:
-            self._arriving.fail(BadBody(why))
+            self._arriving.fail(InputError(f"the body cannot be read: {why}"))
             return
         self._refusal = status, why
         if self._serving is None and not self._waiting:
@@ -529,17 +574,15 @@ class Connection:
             await reading
 
     def _close(self) -> None:
-        """Say goodbye; to a client that is still sending, in a way that lets it read its answer."""
+        """Say goodbye, and throw away what still comes until the client has understood (RFC 9112, 9.6): it would be
+        told of a reset, and lose what it has not read of its answer."""
         self._write_late()
         self._is_closing = self._is_deaf = True
         self._since = monotonic()
         self._waiting.clear()
+        self._rest = b""
         transport = self._transport
-        if transport.is_closing():
-            pass
-        elif self._arriving is None and self._refusal is None and not self._is_paused:
-            transport.close()
-        else:
+        if not transport.is_closing():
             if self._is_paused:
                 self._is_paused = False
                 transport.resume_reading()
@@ -556,39 +599,41 @@ class Connection:
             transport.abort()
             return
         unread = transport.get_write_buffer_size()
-        if unread != self._unread:  # the client reads
-            self._unread, self._since = unread, now
+        taken = _taken(transport) - unread if unread else None
+        if taken != self._taken:  # the client reads
+            self._taken, self._since = taken, now
         seconds = now - self._since
-        if self._is_closing:
-            if seconds > (READ_SECONDS if unread else LINGER_SECONDS):
+        if unread and seconds > READ_SECONDS and (self.is_full or self._serving is None):
+            transport.abort()
+        elif self._is_closing:
+            if not unread and seconds > LINGER_SECONDS:
                 transport.abort()
-        elif self._serving is not None:
+        elif self._serving is not None or self._waiting:
             pass  # whoever serves it has deadlines of its own
-        elif self._waiting:  # for the client to read its answers
-            if seconds > READ_SECONDS:
-                transport.abort()
         elif self._is_in_head:
             if seconds > HEAD_SECONDS:
                 self._refuse(408, f"the headers did not come within {HEAD_SECONDS:g} seconds")
-        elif self.owner.stopping and not unread:
-            if seconds > RECENT_SECONDS:
-                self._close()
-        elif self._is_new:
-            if seconds > HEAD_SECONDS:
-                transport.abort()
-        elif seconds > (READ_SECONDS if unread else IDLE_SECONDS):
-            transport.abort()
+        elif not unread and seconds > self._patience():
+            self._close()
+
+    def _patience(self) -> float:
+        """Seconds that a client has which asks for nothing."""
+        if self.owner.stopping:
+            return RECENT_SECONDS
+        return HEAD_SECONDS if self._is_new else IDLE_SECONDS
 
     def stop(self) -> None:
         """End when what is under way has. One that was used just now may bring another request, which is its last."""
         since = self.idle_since
-        if since is not None and monotonic() - since > RECENT_SECONDS and not self._is_in_head:
+        if since is None or self._is_in_head or self._is_closing:
+            return
+        if monotonic() - since > RECENT_SECONDS:
             self._close()
 
     @property
     def idle_since(self) -> float | None:
         """Since when (of the monotonic clock) there is nothing to do but wait for a request; None while there is."""
-        if self._transport is None or self._serving is not None or self._waiting or self._is_closing:
+        if self._transport is None or self._serving is not None or self._waiting:
             return None
         return None if self._transport.get_write_buffer_size() else self._since
 
@@ -607,9 +652,20 @@ class Connection:
             self._task.cancel()
 
 
-def _has_left(transport: Any) -> bool:
-    """Whether the client has left, although what it sent before is not read. False where the system does not say."""
+def _tcp_info(transport: Any, size: int) -> bytes:
+    """What the system knows of the connection (tcp_info of <linux/tcp.h>); nothing where it does not say."""
     if sys.platform != "linux":
-        return False
-    state: bytes = transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
-    return state[0] in _LEFT
+        return b""
+    info: bytes = transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, size)
+    return info
+
+
+def _has_left(transport: Any) -> bool:
+    """Whether the client has left, although what it sent before is not read."""
+    return _tcp_info(transport, 1)[:1] in _LEFT
+
+
+def _taken(transport: Any) -> int:
+    """Bytes that the client's side has acknowledged. It reads although nothing leaves us: the system's buffer, which
+    may hold megabytes, makes room a third of it at a time."""
+    return int.from_bytes(_tcp_info(transport, 128)[120:], sys.byteorder)

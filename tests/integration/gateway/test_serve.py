@@ -21,8 +21,9 @@ from typing import NoReturn
 import aiohttp
 import pytest
 
+from lockgate.errors import InputError
 from lockgate.gateway import http1, serve
-from lockgate.gateway.http1 import BadBody, HttpRequest
+from lockgate.gateway.http1 import ClientGone, HttpRequest
 from lockgate.gateway.serve import Server, listen
 from lockgate.telemetry import logs
 
@@ -49,7 +50,7 @@ async def app(request: HttpRequest) -> None:
         case _:
             try:
                 body = await request.whole()
-            except BadBody:
+            except InputError:
                 request.respond(400, [], b"no body")
             else:
                 request.respond(200, [], f"{request.method} {request.path} ".encode() + body)
@@ -92,6 +93,9 @@ class Peer:
         head = await self.head()
         length = head.partition(b"content-length: ")[2].partition(b"\r\n")[0]
         return head + await self._reader.readexactly(int(length))
+
+    async def some(self, size: int) -> bytes:
+        return await self._reader.readexactly(size)
 
     async def rest(self) -> bytes:
         """What comes until the server ends the connection."""
@@ -230,6 +234,15 @@ async def test_requests_sent_all_at_once_are_answered_in_their_order() -> None:
     assert [b"connection: close" in answer for answer in (first, stream, last)] == [False, False, True]
 
 
+async def test_any_number_of_requests_may_be_sent_at_once() -> None:
+    count = 20_000  # 600 KB: more than a reading takes
+    async with serving() as (_, port), peer(port) as one:
+        sending = asyncio.create_task(one.send(count * GET))
+        for _ in range(count):
+            assert (await one.answer()).endswith(b"GET / ")
+        await sending
+
+
 async def test_a_client_of_http_1_0_sees_the_end_of_its_answer_by_the_connections() -> None:
     async with serving() as (_, port):
         whole = await say(port, b"GET / HTTP/1.0\r\n\r\n")
@@ -241,7 +254,7 @@ async def test_a_client_of_http_1_0_sees_the_end_of_its_answer_by_the_connection
 
 async def test_a_client_that_asks_first_sends_its_body_when_it_may() -> None:
     async with serving() as (_, port), peer(port) as one:
-        await one.send(b"POST / HTTP/1.1\r\nexpect: 100-continue\r\ncontent-length: 4\r\n\r\n")
+        await one.send(b"POST / HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 4\r\n\r\n")
         assert await one.head() == b"HTTP/1.1 100 Continue\r\n\r\n"
         await one.send(b"body")
         assert (await one.answer()).endswith(b"POST / body")
@@ -249,7 +262,7 @@ async def test_a_client_that_asks_first_sends_its_body_when_it_may() -> None:
 
 async def test_a_client_that_asks_first_is_spared_the_body_nobody_wants() -> None:
     async with serving() as (_, port):
-        said = await say(port, b"POST /unread HTTP/1.1\r\nexpect: 100-continue\r\ncontent-length: 4\r\n\r\n")
+        said = await say(port, b"POST /unread HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 4\r\n\r\n")
     assert said.startswith(b"HTTP/1.1 401 ")
 
 
@@ -261,7 +274,7 @@ async def test_who_offers_another_protocol_is_served_in_this_one(framing: bytes,
     offer = b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABk\r\n"
     async with serving() as (_, port), peer(port) as one:
         for _ in range(2):  # and stays on its connection
-            await one.send(b"POST /up HTTP/1.1\r\n" + offer + framing + b"\r\n" + body)
+            await one.send(b"POST /up HTTP/1.1\r\nhost: x\r\n" + offer + framing + b"\r\n" + body)
             answer = await one.answer()
             assert answer.startswith(b"HTTP/1.1 200 ")
             assert answer.endswith(b"POST /up body" if body else b"POST /up ")
@@ -298,7 +311,7 @@ CHUNKS = b"3\r\nabc\r\n0\r\n\r\n"
         POST + b"transfer-encoding: \x0bchunked\r\n\r\n" + CHUNKS,
         POST + b"transfer-encoding: chunked\r\ntransfer-encoding: identity\r\n\r\n" + CHUNKS,
         POST + b"connection: upgrade\r\nupgrade: h2c\r\ntransfer-encoding: identity\r\n\r\n" + CHUNKS,
-        b"GET / HTTP/1.1\r\nfolded: a\r\n b: c\r\n\r\n",
+        b"GET / HTTP/1.1\r\nhost: x\r\nfolded: a\r\n b: c\r\n\r\n",
         b"GET / HTTP/1.1\r\n host: x\r\n\r\n",
         b"GET / HTTP/1.1\nhost: x\r\n\r\n",
         b"GET / HTTP/1.1\r\nhost: x\na: b\r\n\r\n",
@@ -307,12 +320,12 @@ CHUNKS = b"3\r\nabc\r\n0\r\n\r\n"
         b"GET / HTTP/1.1\r\nhost: x\0\r\n\r\n",
         b"GET / HTTP/1.1\r\nhost: x\r\nhost: y\r\n\r\n",
         b"GET / HTTP/1.1\r\nhost\r\n\r\n",
-        b"GET / HTTP/1.1\r\n: x\r\n\r\n",
-        b"GET / HTTP/1.1\r\na(: x\r\n\r\n",
-        b"GET / HTTP/1.2\r\n\r\n",
-        b"GET /\tx HTTP/1.1\r\n\r\n",
-        b"GET /\xc3\xa9 HTTP/1.1\r\n\r\n",
-        b"get / HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nhost: x\r\n: x\r\n\r\n",
+        b"GET / HTTP/1.1\r\nhost: x\r\na(: x\r\n\r\n",
+        b"GET / HTTP/1.2\r\nhost: x\r\n\r\n",
+        b"GET /\tx HTTP/1.1\r\nhost: x\r\n\r\n",
+        b"GET /\xc3\xa9 HTTP/1.1\r\nhost: x\r\n\r\n",
+        b"get / HTTP/1.1\r\nhost: x\r\n\r\n",
         b"CONNECT host:443 HTTP/1.1\r\nhost: x\r\n\r\n",
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
@@ -412,7 +425,7 @@ async def test_an_idle_connection_is_closed(monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize("framing", [b"content-length: 400000000", b"transfer-encoding: chunked"])
 async def test_who_still_sends_a_body_that_nobody_wants_can_read_its_answer(framing: bytes) -> None:
     async with serving() as (_, port), peer(port) as one:
-        await one.send(b"POST /unread HTTP/1.1\r\n" + framing + b"\r\n\r\n" + b"186a0\r\n")
+        await one.send(b"POST /unread HTTP/1.1\r\nhost: x\r\n" + framing + b"\r\n\r\n" + b"186a0\r\n")
         for _ in range(100):
             await one.send(b"x" * 100_000)
         assert (await one.rest()).endswith(b"who are you?")
@@ -432,7 +445,7 @@ async def test_urllib_reads_the_answer_to_a_body_that_nobody_wanted() -> None:
 async def test_who_sends_without_an_end_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http1, "LINGER_SECONDS", 0.0)
     async with serving() as (_, port), peer(port) as one:
-        await one.send(b"POST /unread HTTP/1.1\r\ncontent-length: 999999999999\r\n\r\n")
+        await one.send(b"POST /unread HTTP/1.1\r\nhost: x\r\ncontent-length: 999999999999\r\n\r\n")
         with pytest.raises(ConnectionError):
             await one.send_endlessly()
 
@@ -461,53 +474,53 @@ async def test_a_client_that_leaves_ends_what_it_asked_for(how: Callable[[Peer],
 class Endless:
     """An answer that goes on for as long as its client reads."""
 
-    def __init__(self, pieces: int, patience: float) -> None:
+    def __init__(self, pieces: int = 1_000_000) -> None:
         self._pieces = pieces
-        self._patience = patience
-        self.waits = 0
+        self.waits = asyncio.Event()
         self.gave_up = asyncio.Event()
 
     async def __call__(self, request: HttpRequest) -> None:
         request.stream(200, [])
-        for _ in range(self._pieces):
-            if not request.send(PIECE):
-                self.waits += 1
-                try:
-                    async with asyncio.timeout(self._patience):
-                        await request.drained()
-                except TimeoutError:
-                    self.gave_up.set()
-                    return
+        try:
+            for _ in range(self._pieces):
+                if not request.send(PIECE):
+                    self.waits.set()
+                    await request.drained()
+        except ClientGone:
+            self.gave_up.set()
 
 
 async def test_a_client_that_reads_slowly_is_waited_for() -> None:
-    endless = Endless(pieces=500, patience=LIMIT)
+    endless = Endless(pieces=500)
     async with (
         serving(endless) as (_, port),
         aiohttp.ClientSession() as client,
         client.get(f"http://127.0.0.1:{port}") as answer,
     ):
+        await endless.waits.wait()
         assert await answer.read() == 500 * PIECE
-    assert endless.waits
 
 
-async def test_a_client_that_does_not_read_gets_no_whole_answer_later() -> None:
-    endless = Endless(pieces=1_000_000, patience=0.1)
-    async with serving(endless) as (_, port), peer(port) as one:
+async def test_the_system_tells_how_much_a_client_has_read() -> None:
+    endless = Endless()
+    async with serving(endless) as (server, port), peer(port) as one:
+        await one.send(GET)
+        for _ in range(2):
+            await one.some(400 * len(PIECE))  # far more than the buffers of both sides hold
+        [connection] = server._connections
+        assert 400 * len(PIECE) < http1._taken(connection._transport) < 1200 * len(PIECE)
+
+
+async def test_a_client_that_does_not_read_is_cut_and_gets_no_whole_answer_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(http1, "READ_SECONDS", 0.0)
+    endless = Endless()
+    async with serving(endless) as (server, port), peer(port) as one:
         await one.send(GET)
         await endless.gave_up.wait()
-        said = await one.rest()
-    assert said.endswith(PIECE + b"\r\n")  # but no last chunk
-
-
-async def test_a_client_that_never_reads_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http1, "READ_SECONDS", 0.0)
-    endless = Endless(pieces=1_000_000, patience=0.1)
-    async with serving(endless) as (server, port):
-        with socket.create_connection(("127.0.0.1", port)) as one:
-            one.sendall(GET)
-            await endless.gave_up.wait()
-            assert await server.drain(LIMIT)
+        assert await server.drain(LIMIT)
+        assert not (await one.rest()).endswith(b"0\r\n\r\n")
 
 
 async def test_a_stream_that_is_broken_off_is_not_taken_for_a_whole_one() -> None:
@@ -676,11 +689,31 @@ async def test_a_drain_closes_what_is_idle_and_takes_nothing_new() -> None:
     async with serving() as (server, port), peer(port) as one:
         await one.send(GET)
         await one.answer()
-        assert await server.drain(LIMIT, stopped=lambda: stopped.append(True))
+        draining = asyncio.create_task(server.drain(LIMIT, stopped=lambda: stopped.append(True)))
         assert await one.rest() == b""
         assert stopped == [True]
+        one.leave()
+        assert await draining
         with pytest.raises(ConnectionRefusedError):
             await say(port, GET)
+
+
+async def test_a_request_that_comes_after_the_end_of_its_connection_does_not_reset_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(http1, "RECENT_SECONDS", 0.0)
+    loop = asyncio.get_running_loop()
+    async with serving() as (server, port):
+        with socket.create_connection(("127.0.0.1", port)) as one:
+            one.setblocking(False)
+            await loop.sock_sendall(one, GET)
+            assert (await loop.sock_recv(one, 1000)).endswith(b"GET / ")
+            draining = asyncio.create_task(server.drain(LIMIT))
+            for _ in range(3):
+                assert await loop.sock_recv(one, 1000) == b""
+                await loop.sock_sendall(one, GET)
+            assert not draining.done()
+        assert await draining  # as soon as the client has left
 
 
 async def test_a_request_that_is_on_its_way_when_the_server_stops_is_served() -> None:
@@ -693,6 +726,7 @@ async def test_a_request_that_is_on_its_way_when_the_server_stops_is_served() ->
         await new.send(GET)
         for one in (begun, new):
             assert b"connection: close" in await one.rest()
+            one.leave()
         assert await draining
 
 
@@ -706,6 +740,7 @@ async def test_a_call_under_way_gets_its_answer_from_a_server_that_stops() -> No
         await asyncio.sleep(0)
         held.go.set()
         said = await one.rest()
+        one.leave()
         assert await draining
     assert said.startswith(b"HTTP/1.1 200 ")
     assert b"connection: close" in said
