@@ -42,6 +42,8 @@ class Database:
     def read(self) -> Iterator[Connection]:
         """A transaction that only reads: a consistent snapshot, never waiting for a writer."""
         with self.engine.connect() as connection:
+            if self.dialect == "postgresql":  # by itself it has a snapshot for each statement
+                connection = connection.execution_options(isolation_level="REPEATABLE READ")
             yield connection
             connection.rollback()
 

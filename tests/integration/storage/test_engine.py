@@ -22,6 +22,16 @@ def test_a_block_that_raises_leaves_nothing_behind(control: Database) -> None:
         assert connection.execute(select(schema.audit)).all() == []
 
 
+def test_all_that_a_transaction_reads_is_of_one_moment(control: Database) -> None:
+    with control.read() as connection:
+        assert connection.execute(select(schema.audit)).all() == []
+        with control.write() as other:
+            audit.record(other, at=1.0, actor="a", action="b", subject="c")
+        assert connection.execute(select(schema.audit)).all() == []
+    with control.read() as connection:
+        assert len(connection.execute(select(schema.audit)).all()) == 1
+
+
 def test_the_migrations_make_the_schema(control: Database, traces: Database) -> None:
     for database, metadata in ((control, schema.control), (traces, schema.traces)):
         made = inspect(database.engine)
