@@ -292,6 +292,7 @@ class Connection:
         self._task: asyncio.Task[None] | None = None
         self._waiting: deque[HttpRequest] = deque()
         self._refusal: tuple[int, str] | None = None
+        self._is_done = False  # the client has said that it asks for nothing more
         self._is_deaf = False  # what still comes is not looked at
         self._is_paused = False
         self._is_closing = False
@@ -412,6 +413,7 @@ class Connection:
         path, query = self._place(method)
         request = HttpRequest(self, method, path, query, fields)
         request.keeps = parser.should_keep_alive()
+        self._is_done = not request.keeps
         if not request.keeps or "keep-alive" in fields.get("connection", "").lower() or "proxy-connection" in fields:
             version = parser.get_http_version()
             request.is_old = version != "1.1"
@@ -574,7 +576,7 @@ class Connection:
             await reading
 
     def _close(self) -> None:
-        """Say goodbye, and throw away what still comes until the client has understood (RFC 9112, 9.6): it would be
+        """Say goodbye. What a client still sends is thrown away until it has understood (RFC 9112, 9.6): it would be
         told of a reset, and lose what it has not read of its answer."""
         self._write_late()
         self._is_closing = self._is_deaf = True
@@ -582,7 +584,11 @@ class Connection:
         self._waiting.clear()
         self._rest = b""
         transport = self._transport
-        if not transport.is_closing():
+        if transport.is_closing():
+            pass
+        elif self._is_done and self._arriving is None and self._refusal is None:
+            transport.close()
+        else:
             if self._is_paused:
                 self._is_paused = False
                 transport.resume_reading()

@@ -1052,6 +1052,14 @@ async def test_a_request_that_comes_too_late_is_thrown_away_and_not_reset() -> N
     assert client.transport.is_aborted
 
 
+@pytest.mark.parametrize("more", [b"", GET])
+async def test_only_a_client_that_said_so_is_known_to_send_nothing_more(more: bytes) -> None:
+    client = Client(ok)
+    client.send(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n" + more)
+    assert (await client.answers()).startswith(LAST)
+    assert client.transport.is_closing() == (not more)  # as who sends it all the same shows
+
+
 async def test_who_is_told_that_the_connection_ends_is_the_first_to_make_room() -> None:
     client = Client(ok)
     client.send(b"\0")
