@@ -183,11 +183,14 @@ class Reconciliation:
         app.accounting.note(days)
         app.charges.correct_all(Figures(app.project, app.accounting, app.prices))
         lines = app.accounting.reconcile(days)
-        wrong = {f"ledger:{line.account}:{line.window}": line for line in lines if not line.agrees}
+        where = (
+            f"ledger/{app.ledger.machine}:" if app.accounting.keeps_traces else "ledger:"
+        )  # whose calls were compared
+        wrong = {f"{where}{line.account}:{line.window}": line for line in lines if not line.agrees}
         for key, line in wrong.items():
             self._app.alerts.raise_alert(key, "ledger", "critical", line.account, reconcile_message(line))
         for alert in self._app.alerts.list(limit=10_000):
-            if alert.kind == "ledger" and alert.key not in wrong:
+            if alert.kind == "ledger" and alert.key.startswith(where) and alert.key not in wrong:
                 self._app.alerts.resolve(alert.key)
         return lines
 
@@ -198,7 +201,7 @@ class BudgetAlerts:
     def __init__(self, app: App) -> None:
         self._app = app
         self._told: dict[str, tuple[float, float]] = {}
-        self._known = False
+        self._looked_at = 0.0
 
     def tick(self) -> None:
         from lockgate.limits.alerts import alert_message, crossing
@@ -217,7 +220,7 @@ class BudgetAlerts:
                 severity: Severity = "critical" if level >= 100 else "warning"
                 self._app.alerts.raise_alert(key, "budget", severity, balance.account, alert_message(balance))
                 self._told[key] = (level, now)
-        for key in self._open() - set(crossed):
+        for key in self._open(now) - set(crossed):
             self._app.alerts.resolve(key)
             self._told.pop(key, None)
 
@@ -230,9 +233,9 @@ class BudgetAlerts:
         known = self._app.following.current
         return float(known.value("alert.budget_percent", WARN_PERCENT, environment=environment, **place))
 
-    def _open(self) -> set[str]:
-        if not self._known:  # after a start: what an earlier process raised
-            self._known = True
+    def _open(self, now: float) -> set[str]:
+        if now - self._looked_at > _ALERT_AGAIN:  # also what an earlier process raised, or another machine that led
+            self._looked_at = now
             return {alert.key for alert in self._app.alerts.list(limit=10_000) if alert.kind == "budget"}
         return set(self._told)
 

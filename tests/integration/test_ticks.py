@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,13 @@ import pytest
 from tests.integration.suspended import suspended_run
 
 from lockgate.bootstrap import App
+from lockgate.errors import LimitExceeded
 from lockgate.gateway.tokens import verify
 from lockgate.limits.model import Account
 from lockgate.project.service import load_project
 from lockgate.runtime import service as runtime
 from lockgate.testing import FakeClock
-from lockgate.ticks import BudgetAlerts, resume_approved
+from lockgate.ticks import BudgetAlerts, Reconciliation, resume_approved
 
 AGENT = """
 agent:
@@ -38,6 +40,22 @@ def app(tmp_path: Path) -> Any:
     yield opened
     opened.holds.close()
     opened.control.close()
+
+
+@pytest.fixture
+def machines(tmp_path: Path, postgres_database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[App]]:
+    """Two that share the control database; each has its traces to itself."""
+    monkeypatch.setenv("LOCKGATE_CONTROL_URL", postgres_database)
+    opened = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "lockgate.yaml").write_text("project: shop\n")
+        opened.append(App(load_project(tmp_path / name), FakeClock()))
+    yield opened
+    for one in opened:
+        one.holds.close()
+        one.control.close()
+        one.traces.close()
 
 
 def spend(app: Any, account: str, amount: int) -> None:
@@ -83,6 +101,36 @@ def test_an_alert_is_resolved_when_its_day_is_over_also_by_another_process(app: 
     app.ledger.persist(app.holds)
     BudgetAlerts(app).tick()
     assert open_alerts(app) == []
+
+
+def test_a_budget_that_only_another_machine_spends_from_alerts_too_and_whoever_leads_resolves_it(
+    machines: list[App],
+) -> None:
+    leader, other = machines
+    alerts = BudgetAlerts(leader)
+    spend(other, "tenant:dev:acme", 75)
+    with pytest.raises(LimitExceeded):
+        spend(other, "tenant:dev:acme", 30)
+    other.ledger.persist(other.holds)
+    alerts.tick()
+    assert open_alerts(leader) == [("tenant:dev:acme", "critical")]
+    BudgetAlerts(other).tick()
+    assert open_alerts(other) == [("tenant:dev:acme", "critical")]
+    spend(other, "tenant:dev:umbrella", 75)
+    BudgetAlerts(other).tick()  # it leads meanwhile
+    for one in machines:
+        one.clock.advance(2 * 86400)
+        one.ledger.persist(one.holds)
+    alerts.tick()
+    assert open_alerts(leader) == []
+
+
+def test_what_one_machines_own_calls_differ_by_is_not_resolved_by_another(machines: list[App]) -> None:
+    one, other = machines
+    spend(one, "tenant:dev:acme", 75)  # of which there is no span
+    assert [line.agrees for line in Reconciliation(one).tell()] == [False]
+    assert Reconciliation(other).tell() == []
+    assert [alert.kind for alert in other.alerts.list()] == ["ledger"]
 
 
 def test_a_decided_run_is_handed_over_with_a_token_that_says_its_limits(

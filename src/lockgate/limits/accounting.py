@@ -48,6 +48,11 @@ class Accounting:
         self._clock = clock
         self._counts = counts
 
+    @property
+    def keeps_traces(self) -> bool:
+        """Whether this is one of several machines, and the traces here are of its own calls alone."""
+        return bool(self._ledger.machine) and self._traces.dialect != "postgresql"
+
     def calls(self, begin: float, end: float) -> Iterator[Paid]:
         """The model calls that began in this time and cost something, oldest first."""
         yield from self._paid(
@@ -64,8 +69,8 @@ class Accounting:
 
     def _paid(self, *wanted: Any) -> Iterator[Paid]:
         columns = (
-            spans.c.span_id, spans.c.start_ns, spans.c.run_id, spans.c.agent, spans.c.model, spans.c.cost_nano,
-            spans.c.input_tokens, spans.c.output_tokens, spans.c.attributes,
+            spans.c.span_id, spans.c.start_ns, spans.c.end_ns, spans.c.run_id, spans.c.agent, spans.c.model,
+            spans.c.cost_nano, spans.c.input_tokens, spans.c.output_tokens, spans.c.attributes,
         )  # fmt: skip
         with self._traces.read() as connection:
             for row in connection.execute(select(*columns).where(*wanted).order_by(spans.c.start_ns)):
@@ -75,6 +80,7 @@ class Accounting:
                 yield Paid(
                     span_id=bytes(row.span_id).hex(),
                     at=row.start_ns / 1e9,
+                    ended=row.end_ns / 1e9,
                     environment=attributes.get("lockgate.environment", ""),
                     tenant=attributes.get("lockgate.tenant", ""),
                     agent=row.agent,
@@ -101,14 +107,18 @@ class Accounting:
         """Every account of USD in the windows of the last days, with what the spans say of it."""
         now = self._clock()
         self._ledger.persist(self._table)
-        everywhere = self._traces.dialect == "postgresql"  # then the spans of all machines are there
         if self._ledger.machine:
             self._charge_lost(now)
+        with self._control.write() as connection:
+            is_traced = store.say_who_keeps_traces(connection, self._ledger.machine, self.keeps_traces)
         settled: dict[Key, int] = {}
         lives: dict[Key, tuple[float, float]] = {}
         with self._control.read() as connection:
-            rows = store.since(connection, now - (days + 1) * DAY, None if everywhere else self._ledger.machine)
+            rows = store.since(connection, now - (days + 1) * DAY)
+            beside = self._charges.beside_spans(connection, is_traced, now)
         for row in rows:
+            if not is_traced(row.owner):
+                continue
             settled[row.key] = settled.get(row.key, 0) + row.settled
             began, ended = lives.get(row.key, (row.created_at, row.updated_at))
             lives[row.key] = min(began, row.created_at), max(ended, row.updated_at)
@@ -124,14 +134,13 @@ class Accounting:
             if window and bounds(window)[1] > now - days * DAY:
                 begin = min(begin, bounds(window)[0])
         moving = {balance.key: balance.held for balance in self._table.balances()}
-        for key, amount in self._charges.of_lost():
+        for key, amount in beside.moving:
             moving[key] = moving.get(key, 0) + amount
-        untraced, corrected = self._charges.beside_spans()
         return compare(
             settled,
             self.calls(begin, now + 1),
-            untraced,
-            corrected=corrected,
+            beside.untraced,
+            corrected=beside.corrected,
             moving=moving,
             since=now - days * DAY,
             now=now,

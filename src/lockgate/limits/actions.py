@@ -119,12 +119,12 @@ def _list(value: Any) -> Iterable[Mapping[str, Any]]:
 
 
 def _call(name: Any, arguments: Any) -> ToolCall:
-    if isinstance(arguments, str):
-        try:
-            arguments = msgspec.json.decode(arguments)
-        except msgspec.DecodeError:
-            return str(name), arguments
-    return str(name), _encode(arguments).decode()
+    if not isinstance(arguments, str):
+        return str(name), _encode(arguments).decode()
+    try:
+        return str(name), _encode(msgspec.json.decode(arguments)).decode()
+    except (msgspec.DecodeError, RecursionError):
+        return str(name), arguments
 
 
 def _short(text: str) -> str:

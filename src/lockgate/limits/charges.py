@@ -25,6 +25,8 @@ from lockgate.storage.upsert import insert_into
 
 _WITHOUT_SPAN = ("died", store.BATCH, store.BATCH_NO_USAGE, store.LOST)
 """Why charges are uncertain whose calls left no span that tells their cost."""
+_SPAN_SECONDS = 60.0
+"""After so long a span is surely written down."""
 
 
 def alert_key(charge_id: str) -> str:
@@ -50,6 +52,17 @@ class Used(NamedTuple):
 
     nano: Nano
     tokens: int
+
+
+class BesideSpans(NamedTuple):
+    """What accounts have that no span tells."""
+
+    untraced: list[tuple[Key, int]]
+    """What stands on them for calls that left none."""
+    corrected: list[tuple[Key, int]]
+    """What corrections changed of calls whose span tells their bound (less than nothing, as a rule)."""
+    moving: list[tuple[Key, int]]
+    """What a span may tell all the same, or may not tell yet."""
 
 
 class Charges:
@@ -84,31 +97,25 @@ class Charges:
             for row in store.in_windows(connection, now):
                 if row.machine == self._ledger.machine or row.machine not in living:
                     accounts.setdefault(row.machine, set()).add(row.key)
+            zones = {window.partition(" ")[2] or "UTC" for keys in accounts.values() for _, window, _ in keys if window}
             for call in calls:
                 machine = self._ledger.machine if call.machine is None else call.machine
-                here = accounts.get(machine, set())
-                zones = {window.partition(" ")[2] or "UTC" for _, window, _ in here if window}
+                if machine not in accounts or not call.is_bound:
+                    continue
+                here = accounts[machine]
                 windows = {window_of(call.at, period, zone) for zone in zones for period in ("day", "month")}
                 names = [*call.names(), *([f"run:{call.run_id}"] if call.run_id else [])]
                 keys = [(name, window, "usd") for name in names for window in ("", *sorted(windows))]
                 parts = tuple((key, call.cost_nano) for key in keys if key in here)
-                if call.is_bound and parts:
-                    new += self.keep(connection, Charge(call.span_id, call.at, "no_usage", parts, call.tokens, machine))
+                if parts:
+                    charge = Charge(call.span_id, call.at, "no_usage", parts, call.tokens, call.machine)
+                    new += self.keep(connection, charge)
         return new
 
     def open(self) -> list[Charge]:
         """Those that are not corrected yet, of this machine and of lost ones, oldest first."""
         with self._control.read() as connection:
             return _charges(connection, *self._in_reach(connection))
-
-    def of_lost(self) -> list[tuple[Key, int]]:
-        """What lost machines are charged with: calls of theirs that have a span may be part of it."""
-        found: list[tuple[Key, int]] = []
-        with self._control.read() as connection:
-            for row in connection.execute(select(uncertain_charges).where(uncertain_charges.c.reason == store.LOST)):
-                account, window, unit, charged = row.parts[0]
-                found.append(((account, window, unit), charged if row.corrected_at is None else row.used_nano))
-        return found
 
     def reaches(self, machine: str) -> bool:
         """Whether a batch that ``machine`` made is this one's to settle: its own, and what a lost one left."""
@@ -130,25 +137,27 @@ class Charges:
             uncertain_charges.c.corrected_at.is_(None),
         ]
 
-    def beside_spans(self) -> tuple[list[tuple[Key, int]], list[tuple[Key, int]]]:
-        """What the accounts have that no span tells: what stands on them for calls that left none; and, of calls whose
-        span tells their bound, what the correction changed (less than nothing, as a rule)."""
-        untraced: list[tuple[Key, int]] = []
-        corrected: list[tuple[Key, int]] = []
-        with self._control.read() as connection:
-            for row in connection.execute(select(uncertain_charges)):
-                is_open = row.corrected_at is None
-                if row.reason == store.BATCH and not is_open:
-                    continue  # its span was made when it had ended, and tells what it used
-                for account, window, unit, charged in row.parts:
-                    if unit != "usd":
-                        continue
-                    stands = charged if is_open else row.used_nano
-                    if row.reason in _WITHOUT_SPAN:
-                        untraced.append(((account, window, unit), stands))
-                    else:
-                        corrected.append(((account, window, unit), stands - charged))
-        return untraced, corrected
+    def beside_spans(self, connection: Connection, is_traced: Callable[[str], bool], now: float) -> BesideSpans:
+        """What the accounts have that no span tells, of the machines whose spans are here."""
+        found = BesideSpans([], [], [])
+        for row in connection.execute(select(uncertain_charges)):
+            if not is_traced(row.machine):
+                continue
+            is_open = row.corrected_at is None
+            for account, window, unit, charged in row.parts:
+                if unit != "usd":
+                    continue
+                key, stands = (account, window, unit), charged if is_open else row.used_nano
+                if row.reason == store.BATCH and not is_open:  # its span was made when it had ended, and tells this
+                    if now - row.corrected_at < _SPAN_SECONDS:
+                        found.moving.append((key, stands))
+                elif row.reason in _WITHOUT_SPAN:
+                    found.untraced.append((key, stands))
+                    if row.reason == store.LOST:  # calls of the machine that have a span may be part of it
+                        found.moving.append((key, stands))
+                else:
+                    found.corrected.append((key, stands - charged))
+        return found
 
     def correct(self, charge_id: str, used: Used) -> None:
         """Charge what the call really used, in place of its bound; once. :class:`NotFound` when there is no such

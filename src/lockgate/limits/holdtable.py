@@ -332,6 +332,11 @@ class HoldTable:
         with self._file:
             words[self._records.account(key[2], key[0], key[1]) + A_GRANT] = granted
 
+    def count_refusal(self, key: Key) -> None:
+        """A call was turned away because too little of the account's cap is left to lease."""
+        with self._file:
+            self._words[self._records.account(key[2], key[0], key[1]) + A_REFUSED] += 1
+
     def lower_grant(self, key: Key, granted: int) -> int:
         """Give up what is leased above ``granted``, though nothing that is spent or held; returns what remains."""
         words = self._words

@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from lockgate.clock import Clock, system
-from lockgate.errors import Unavailable
+from lockgate.errors import LimitExceeded, Unavailable
 from lockgate.limits import store
 from lockgate.limits.holdtable import HoldTable
 from lockgate.limits.model import Account, Balance, Key
@@ -58,7 +58,11 @@ class Leases:
         try:
             for account, needed in sorted(short, key=lambda one: one[0].key):
                 with self._ledger.turn():
-                    granted = self._lease(account, needed, now)
+                    try:
+                        granted = self._lease(account, needed, now)
+                    except LimitExceeded:
+                        self._table.count_refusal(account.key)
+                        raise
                     self._table.grant(account.key, granted)
         except SQLAlchemyError as away:
             raise Unavailable(

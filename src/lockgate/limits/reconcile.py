@@ -34,6 +34,7 @@ class Paid(msgspec.Struct, frozen=True, kw_only=True):
     run_id: str | None
     model: str | None
     cost_nano: int
+    ended: float = 0.0
     tokens: int = 0
     task: str | None = None
     labels: tuple[str, ...] = ()
@@ -123,7 +124,7 @@ def compare(
                     if len(near) > 1:
                         for one in near:
                             slack[name, one, "usd"] += call.cost_nano
-                    elif now - call.at < 60.0:
+                    elif now - max(call.at, call.ended) < 60.0:
                         slack[name, window, "usd"] += call.cost_nano
     lost, changed = _sums(untraced), _sums(corrected)
     lines = []

@@ -58,7 +58,7 @@ class Ledger:
         self._control = control
         self._clock = clock
         self._lock = lock
-        self._written: dict[Key, int] = {}
+        self._written: dict[Key, tuple[int | None, ...]] = {}
 
     @contextmanager
     def turn(self) -> Iterator[None]:
@@ -116,7 +116,7 @@ class Ledger:
                 balance
                 for balance in balances
                 if balance.key in leaving
-                or (not _is_passing(balance) and self._written.get(balance.key, 0) != balance.settled)
+                or (not _is_passing(balance) and self._written.get(balance.key) != self._shown(balance))
             ]
             changed = [balance for balance in changed if not balance.window.startswith(SAME)]
             if changed:
@@ -125,12 +125,16 @@ class Ledger:
                     store.upsert(connection, changed, at=now, machine=self.machine, burn=burn)
                     if finished:
                         store.forget_runs(connection, now - RUN_KEPT_SECONDS)
-        self._written.update((balance.key, balance.settled) for balance in changed)
+        self._written.update((balance.key, self._shown(balance)) for balance in changed)
         table.drop(finished)
         for key in leaving:
             self._written.pop(key, None)
         table.drop_rates(now)
         return len(changed)
+
+    def _shown(self, balance: Balance) -> tuple[int | None, ...]:
+        """What of it is written down."""
+        return (balance.settled, *((balance.held, balance.refused, balance.cap) if self.machine else ()))
 
     def _burns(self, connection: Connection, changed: Sequence[Balance], now: float) -> dict[Key, float]:
         """How fast each account is spent from, units a second. The ledger tells what that was before: any process may
@@ -175,6 +179,7 @@ class Ledger:
                 for environment, agent, settings in store.deployed(connection)
             ]
             batches = store.open_batches(connection)
+            living = set(store.living_machines(connection, now - store.LOST_SECONDS)) - {self.machine}
         found: dict[Key, Balance] = {}
         for balance in () if table is None else table.balances():
             if not balance.window.startswith(SAME):
@@ -183,9 +188,14 @@ class Ledger:
         for row in kept:
             if row.key in here and row.machine == self.machine:
                 continue  # the table knows better
-            before = found.get(row.key)
-            total = row.settled + (0 if before is None else before.settled)
-            found[row.key] = row.balance(total) if before is None else msgspec.structs.replace(before, settled=total)
+            before = found.get(row.key) or row.balance(0)
+            found[row.key] = msgspec.structs.replace(
+                before,
+                settled=before.settled + row.settled,
+                held=before.held + (row.held if row.machine in living else 0),
+                refused=before.refused + row.refused,
+                cap=before.cap if row.key in here or before.cap is not None else row.cap,
+            )
         for batch in batches:
             if batch.key in found:
                 one = found[batch.key]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import msgspec
@@ -26,6 +26,7 @@ LOST_SECONDS = 600.0
 """A machine that was not seen for so long is lost."""
 
 _MANY = 500  # values in one statement
+_CORRECTED = " corrected"
 
 _KEY = (ledger.c.account, ledger.c.window, ledger.c.unit, ledger.c.machine)
 
@@ -33,20 +34,25 @@ _KEY = (ledger.c.account, ledger.c.window, ledger.c.unit, ledger.c.machine)
 def upsert(
     connection: Connection, balances: Sequence[Balance], *, at: float, machine: str = "", burn: Mapping[Key, float] = {}
 ) -> None:
-    """Write one machine's settled totals. A total never goes down: a late writer cannot undo a newer one; and a row
-    whose total stays is left as it is: it tells when something was last spent."""
+    """Write one machine's settled totals, and where several share the ledger what they show of one another. A total
+    never goes down: a late writer cannot undo a newer one; and ``updated_at`` tells when something was last spent."""
     if not balances:
         return
     statement = insert_into(connection, ledger)
-    new = statement.excluded
+    new, old = statement.excluded, ledger.c
+    is_more = new.settled > old.settled
+    shown = [(new[name], old[name]) for name in ("cap", "held", "refused")]
     statement = statement.on_conflict_do_update(
         index_elements=_KEY,
-        set_={"settled": new.settled, "burn": new.burn, "updated_at": new.updated_at},
-        where=new.settled > ledger.c.settled,
+        set_={name: case((is_more, new[name]), else_=old[name]) for name in ("settled", "burn", "updated_at")}
+        | {column.name: value for value, column in shown},
+        where=or_(is_more, *(column.is_distinct_from(value) for value, column in shown)),
     )
-    connection.execute(
-        statement, [_row(row.key, machine, at, settled=row.settled, burn=burn.get(row.key, 0.0)) for row in balances]
-    )
+    rows = [_row(row.key, machine, at, settled=row.settled, burn=burn.get(row.key, 0.0)) for row in balances]
+    if machine:
+        for row, balance in zip(rows, balances, strict=True):
+            row |= {"cap": balance.cap, "held": balance.held, "refused": balance.refused}
+    connection.execute(statement, rows)
 
 
 def adjust(connection: Connection, key: Key, machine: str, change: int, *, at: float | None = None) -> None:
@@ -96,7 +102,7 @@ def take_corrections(connection: Connection, machine: str) -> list[tuple[Key, in
 
 def _beside(machine: str) -> str:
     """Whose row has what others corrected of this machine's totals."""
-    return f"{machine} corrected"
+    return machine + _CORRECTED
 
 
 def in_windows(connection: Connection, now: float, machine: str | None = None) -> list[Kept]:
@@ -110,11 +116,9 @@ def in_windows(connection: Connection, now: float, machine: str | None = None) -
     return [kept for kept in _kept(connection, wanted) if seconds_left(kept.key[1], now) != 0]
 
 
-def since(connection: Connection, begin: float, machine: str | None = None) -> list[Kept]:
-    """The accounts of windows that ended after ``begin``; of one machine, or of all."""
+def since(connection: Connection, begin: float) -> list[Kept]:
+    """The accounts of windows that ended after ``begin``, of all machines."""
     wanted = (ledger.c.window >= window_of(begin - 86_400.0, "month")) & ~ledger.c.window.startswith("same ")
-    if machine is not None:
-        wanted &= ledger.c.machine.in_((machine, _beside(machine)))
     return [kept for kept in _kept(connection, wanted) if seconds_left(kept.key[1], begin) != 0]
 
 
@@ -235,6 +239,15 @@ def see_machine(connection: Connection, machine: str, now: float) -> None:
     connection.execute(statement.on_conflict_do_update(index_elements=[machines.c.name], set_={"seen_at": now}))
 
 
+def say_who_keeps_traces(connection: Connection, machine: str, is_kept: bool) -> Callable[[str], bool]:
+    """Note whether this machine's spans are in a database of its own; gives whether another's are where its are."""
+    connection.execute(update(machines).where(machines.c.name == machine).values(keeps_traces=is_kept))
+    if is_kept:
+        return lambda other: other == machine
+    apart = set(connection.execute(select(machines.c.name).where(machines.c.keeps_traces)).scalars())
+    return lambda other: other not in apart
+
+
 def last_seen(connection: Connection, machine: str) -> float | None:
     """When the machine was last seen; None for one that never was."""
     return connection.execute(select(machines.c.seen_at).where(machines.c.name == machine)).scalar()
@@ -279,8 +292,16 @@ class Kept(NamedTuple):
     settled: int
     granted: int | None
     burn: float
+    cap: int | None
+    held: int
+    refused: int
     created_at: float
     updated_at: float
+
+    @property
+    def owner(self) -> str:
+        """The machine whose spending it is a part of."""
+        return self.machine.removesuffix(_CORRECTED)
 
     @property
     def unused(self) -> int:
@@ -293,11 +314,11 @@ class Kept(NamedTuple):
         return self.settled + self.unused
 
     def balance(self, settled: int | None = None) -> Balance:
-        """As a balance, of which caps and holds are not known."""
+        """As a balance, of which holds are not known, nor refusals."""
         return Balance(
             account=self.key[0],
             window=self.key[1],
-            cap=None,
+            cap=self.cap,
             settled=self.settled if settled is None else settled,
             held=0,
             unit=cast(Unit, self.key[2]),
@@ -309,8 +330,8 @@ def _kept(connection: Connection, condition: Any) -> list[Kept]:
     rows = connection.execute(select(ledger).where(condition).order_by(*_KEY))
     return [
         Kept(
-            (row.account, row.window, row.unit), row.machine, row.settled, row.granted, row.burn, row.created_at,
-            row.updated_at,
+            (row.account, row.window, row.unit), row.machine, row.settled, row.granted, row.burn, row.cap, row.held,
+            row.refused, row.created_at, row.updated_at,
         )
         for row in rows
     ]  # fmt: skip
@@ -330,6 +351,9 @@ def _row(key: Key, machine: str, at: float, **figures: Any) -> dict[str, Any]:
         "settled": 0,
         "granted": None,
         "burn": 0.0,
+        "cap": None,
+        "held": 0,
+        "refused": 0,
         "created_at": at,
         "updated_at": at,
         **figures,

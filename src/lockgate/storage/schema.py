@@ -547,6 +547,10 @@ ledger = Table(
     Column("settled", BigInteger, nullable=False),
     Column("granted", BigInteger),  # how much of the cap the machine has leased; null: the cap is its own
     Column("burn", Double, nullable=False, default=0.0),  # units a second, as of updated_at
+    # for other machines to show, a second old:
+    Column("cap", BigInteger),
+    Column("held", BigInteger, nullable=False, default=0),
+    Column("refused", BigInteger, nullable=False, default=0),
     Column("created_at", Double, nullable=False),
     Column("updated_at", Double, nullable=False),
     PrimaryKeyConstraint("account", "window", "unit", "machine"),
@@ -558,6 +562,7 @@ machines = Table(  # that lease slices of shared caps
     Column("name", String, primary_key=True),
     Column("joined_at", Double, nullable=False),
     Column("seen_at", Double, nullable=False),
+    Column("keeps_traces", Boolean, nullable=False, default=False),  # its spans are in a database of its own
 )
 
 uncertain_charges = Table(  # calls that were charged at their bound, because what they used was not known

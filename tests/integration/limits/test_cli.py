@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from lockgate.bootstrap import open_app
 from lockgate.cli import app
 from lockgate.limits.model import Account
-from lockgate.limits.windows import day_of
+from lockgate.limits.windows import day_of, window_of
 from lockgate.money import to_nano
 from lockgate.telemetry.model import CLIENT, OK, Span
 
@@ -176,7 +176,7 @@ def test_the_ledger_agrees_with_the_spans_until_somebody_changes_it() -> None:
 def test_a_limit_that_comes_or_goes_inside_of_its_window_is_no_difference(project: Path) -> None:
     opened = open_app()
     month = Account(name="project:prod", window=day_of(time.time())[:7], cap=to_nano(9))
-    later = Account(name="tenant:prod:acme", window=f"{day_of(time.time())} Asia/Tokyo", cap=to_nano(9))
+    later = Account(name="tenant:prod:acme", window=window_of(time.time(), "day", "Asia/Tokyo"), cap=to_nano(9))
     now = time.time()
     for account in (month, later):
         opened.holds.settle(opened.holds.hold([account], to_nano("0.02"), now=now), to_nano("0.02"))

@@ -156,6 +156,14 @@ def test_a_cap_that_is_lowered_below_what_is_leased_is_not_passed(machine: Calla
     both[1].table.settle(both[1].hold(2_100 - sum(one.spent() for one in both), lower), 0)
 
 
+def test_a_call_for_which_too_little_is_left_to_lease_counts_as_refused(machine: Callable[[str], Machine]) -> None:
+    one, other = machine("a"), machine("b")
+    one.hold(8_000)
+    with pytest.raises(LimitExceeded):
+        other.hold(3_000)
+    assert [balance.refused for balance in other.table.balances()] == [1]
+
+
 def test_what_is_held_is_not_given_back(machine: Callable[[str], Machine]) -> None:
     one, other = machine("a"), machine("b")
     hold = one.hold(9_500)

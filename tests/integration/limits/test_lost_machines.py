@@ -18,7 +18,7 @@ from lockgate.limits.leases import Leases
 from lockgate.limits.model import Account, Hold, LeaseNeeded
 from lockgate.limits.service import Ledger
 from lockgate.limits.store import BATCH, LOST_SECONDS
-from lockgate.storage.engine import Database
+from lockgate.storage.engine import Database, open_database
 from lockgate.storage.schema import uncertain_charges
 from lockgate.telemetry.context import new_span_id, new_trace_id
 from lockgate.telemetry.model import CLIENT, Span
@@ -54,10 +54,11 @@ class Machine:
             except LeaseNeeded as needed:
                 self.leases.grow(needed.short)
 
-    def call(self, cost: int, *, is_bound: bool = False) -> None:
-        """One call that cost this, in the table and in the spans."""
+    def call(self, cost: int, *, is_bound: bool = False, seconds: float = 0.0) -> None:
+        """One call that cost this and took so long, in the table and in the spans."""
         self.table.settle(self.hold(cost), cost)
-        at = int(self.clock() * 1e9)
+        ended = int(self.clock() * 1e9)
+        at = ended - int(seconds * 1e9)
         told: dict[str, str | bool] = {
             "lockgate.request_id": "r",
             "lockgate.environment": "prod",
@@ -68,7 +69,7 @@ class Machine:
         self.spans.emit(
             Span(
                 trace_id=new_trace_id(), span_id=new_span_id(), parent_id=None, name="chat m", kind=CLIENT,
-                start_ns=at, end_ns=at + 1, model="openai/m", cost_nano=cost, attributes=told,
+                start_ns=at, end_ns=ended, model="openai/m", cost_nano=cost, attributes=told,
             )
         )  # fmt: skip
 
@@ -92,12 +93,13 @@ class Machine:
 
 
 @pytest.fixture
-def machine(tmp_path: Path, control: Database, traces: Database) -> Iterator[Callable[[str], Machine]]:
+def machine(tmp_path: Path, control: Database, traces: Database) -> Iterator[Callable[..., Machine]]:
     made: list[Machine] = []
     clock = FakeClock(NOON)
 
-    def make(name: str) -> Machine:
-        made.append(Machine(tmp_path, name, control, traces, clock))
+    def make(name: str, own: Path | None = None) -> Machine:
+        """``own``: where its traces are, if not where those of the others are."""
+        made.append(Machine(tmp_path, name, control, open_database(own, "traces") if own else traces, clock))
         made[-1].leases.tick()
         return made[-1]
 
@@ -359,3 +361,50 @@ def test_single_calls_of_a_machine_that_was_lost_with_its_lease_are_not_correcte
     assert other.agrees()
     assert [charge.reason for charge in other.charges.open()] == ["lost"]
     assert settled(other) == leased
+
+
+def test_machines_with_traces_of_their_own_are_each_held_against_their_own_calls(
+    machine: Callable[..., Machine], tmp_path: Path
+) -> None:
+    one, other = machine("a", tmp_path / "a.db"), machine("b", tmp_path / "b.db")
+    one.call(100)
+    other.call(300)
+    other.batch(500)
+    other.call(900, is_bound=True)
+    other.write_down()
+    assert other.spans.flush(60)
+    assert other.accounting.note() == 1
+    other.charges.correct_all(lambda charge: Used(200, 0) if charge.reason == "no_usage" else None)
+    assert one.agrees()
+    assert other.agrees()
+    one.clock.advance(61)
+    one.table.adjust(ACCOUNT.key, 50)
+    assert not one.agrees()
+    assert other.agrees()
+
+
+def test_a_machine_that_keeps_its_traces_to_itself_is_no_difference_to_those_that_share_theirs(
+    machine: Callable[..., Machine], tmp_path: Path
+) -> None:
+    alone, shared = machine("a", tmp_path / "a.db"), machine("b")
+    alone.call(5_000)
+    shared.call(100)
+    assert alone.agrees()
+    assert shared.agrees()
+    shared.clock.advance(61)
+    shared.table.adjust(ACCOUNT.key, 50)
+    assert not shared.agrees()
+
+
+def test_a_long_call_whose_machine_has_not_written_down_its_total_yet_is_no_difference(
+    machine: Callable[..., Machine],
+) -> None:
+    one, other = machine("a"), machine("b")
+    other.call(900, seconds=300)
+    assert other.spans.flush(60)
+    one.call(100)
+    assert one.agrees()
+    one.clock.advance(61)
+    assert not one.agrees()
+    other.write_down()
+    assert one.agrees()

@@ -242,6 +242,29 @@ def test_what_is_spent_an_hour_follows_a_correction(control: Database, table: Ho
         assert an_hour(other) == pytest.approx(before / 4, rel=0.02)
 
 
+def test_what_another_machine_knows_of_an_account_shows_here(
+    control: Database, table: HoldTable, clock: FakeClock, tmp_path: Path
+) -> None:
+    here, there = Ledger(control, clock, machine="a"), Ledger(control, clock, machine="b")
+    new = HoldTable(tmp_path / "new.table")
+    there.restore(table)
+    spend(table, clock, AGENT, amount=300)
+    table.hold([AGENT], 500, now=clock())
+    with pytest.raises(LimitExceeded):
+        table.hold([AGENT], 300, now=clock())
+    there.persist(table)
+    [balance] = here.balances(new)
+    assert (balance.cap, balance.settled, balance.held, balance.left, balance.refused) == (1000, 300, 500, 200, 1)
+    spend(new, clock, AGENT, amount=50)
+    here.persist(new)
+    for ledger, its in ((here, new), (there, table)):
+        [balance] = ledger.balances(its)
+        assert (balance.cap, balance.settled, balance.held, balance.left, balance.refused) == (1000, 350, 500, 150, 1)
+    clock.advance(store.LOST_SECONDS + 1)  # who held it may be gone
+    assert [balance.held for balance in here.balances(new)] == [0]
+    new.close()
+
+
 def test_a_machine_that_begins_late_does_not_raise_what_is_spent_an_hour(
     control: Database, table: HoldTable, clock: FakeClock, tmp_path: Path
 ) -> None:
