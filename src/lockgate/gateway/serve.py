@@ -64,6 +64,13 @@ def allow_descriptors() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
+def most_at_once() -> int:
+    """Connections this process may take: :data:`MAX_AT_ONCE`, or half of its descriptors where the system allows few:
+    the calls that they bring need some too."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MAX_AT_ONCE if soft == resource.RLIM_INFINITY else min(MAX_AT_ONCE, soft // 2)
+
+
 def stopped_mark(home: Path, index: int) -> Path:
     """The file by which a worker tells its supervisor that it takes no more connections."""
     return home / "run" / f"stopped-{index}"
@@ -84,6 +91,7 @@ class Server:
         self._connections: set[Connection] = set()
         self._opening: set[asyncio.Task[object]] = set()
         self._takes = False
+        self._most = most_at_once()
         self._siblings = siblings
         self._logs_requests = logs.logs_requests()
         self._all_closed = self._loop.create_future()
@@ -174,7 +182,7 @@ class Server:
     def _take_one(self) -> bool:
         """Whether there was one."""
         leaves = None
-        if len(self._connections) >= MAX_AT_ONCE:
+        if len(self._connections) >= self._most:
             leaves = self._idle_longest()
             if leaves is None:
                 self._take_no_more()
