@@ -34,6 +34,7 @@ from lockgate.gateway.keys import LEASE
 from lockgate.gateway.model import Identity, RunBody
 from lockgate.gateway.origins import cache_wish, origin_of
 from lockgate.gateway.protocols.dialect import Dialect
+from lockgate.gateway.protocols.fields import UNREADABLE
 from lockgate.gateway.protocols.model import Request
 from lockgate.gateway.protocols.passages import DIALECTS
 from lockgate.gateway.shared_metrics import SharedMetrics
@@ -222,7 +223,7 @@ class Gateway:
         agent = exchange.path.removeprefix("/api/v1/agents/").removesuffix("/runs")
         try:
             body = msgspec.json.decode(await exchange.body(), type=RunBody)
-        except msgspec.DecodeError as wrong:
+        except UNREADABLE as wrong:
             raise InputError(f"the body is wrong: {wrong}", remedy='send {"input": …}') from wrong
         ran = await self._run(exchange, identity, agent, body.input, body.user, session=body.session)
         exchange.respond_json(202 if ran.result.status == "suspended" else 200, ran.result, _run_headers(ran))

@@ -25,6 +25,7 @@ from lockgate.gateway.calls.call import lease_and_hold
 from lockgate.gateway.calls.meter import Budgets
 from lockgate.gateway.exchange import Exchange
 from lockgate.gateway.model import Identity
+from lockgate.gateway.protocols.fields import UNREADABLE
 from lockgate.limits.holdtable import HoldTable
 from lockgate.limits.model import Hold, LeaseNeeded
 from lockgate.limits.prices import TOOLS, Prices
@@ -205,7 +206,7 @@ def _nano(usd: float) -> Nano:
 def _decode(body: bytes, kind: type[_T]) -> _T:
     try:
         return msgspec.json.decode(body, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as wrong:
+    except UNREADABLE as wrong:
         raise InputError(f"the body is wrong: {wrong}", remedy='send {"what": "…", "usd": 0.01}') from None
 
 

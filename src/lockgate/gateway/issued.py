@@ -73,7 +73,7 @@ class Tokens:
         try:
             header = jwt.get_unverified_header(token)
             claimed = jwt.decode(token, options={"verify_signature": False}).get("iss")
-        except jwt.PyJWTError as wrong:
+        except (jwt.PyJWTError, RecursionError) as wrong:
             raise Unauthenticated(f"this is no JSON Web Token: {wrong}") from wrong
         issuer = next((one for one in issuers if one.issuer == claimed), None)
         if issuer is None:
@@ -97,7 +97,7 @@ class Tokens:
                 options={"require": ["exp", "iat", "sub"], "verify_exp": False, "verify_nbf": False,
                          "verify_iat": False},
             )  # fmt: skip
-        except jwt.PyJWTError as wrong:
+        except (jwt.PyJWTError, RecursionError) as wrong:
             raise Unauthenticated(f"the token is not good: {wrong}") from wrong
         until = _in_time(claims, issuer, now)
         identity = _identity(claims, issuer)

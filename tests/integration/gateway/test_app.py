@@ -220,6 +220,16 @@ def test_a_bug_in_one_request_is_told_with_its_id_and_hurts_no_other(
     assert ask(gateway, "/health")[0] == 200
 
 
+@pytest.mark.parametrize(
+    ("path", "start"), [("/api/v1/agents/triage/runs", b'{"input":'), ("/v1/holds", b'{"what":"x","usd":1,"more":')]
+)
+def test_a_body_nested_too_deep_is_an_error_of_its_sender(gateway: RunningGateway, path: str, start: bytes) -> None:
+    gateway.route()
+    body = start + b"[" * 2_000 + b"]" * 2_000 + b"}"
+    status, _, said = ask(gateway, path, method="POST", body=body, authorization=f"Bearer {gateway.key()}")
+    assert (status, b"the body is wrong" in said) == (400, True), said
+
+
 def test_metrics_of_all_workers_are_added_up(tmp_path: Path) -> None:
     shared = []
     for index in range(2):

@@ -194,6 +194,7 @@ BAD: dict[str, tuple[Callable[[Provider], str], str]] = {
     "unsigned": (lambda p: unsigned({"iss": p.url, "aud": "lockgate", "exp": NOW + 60}), "is signed by 'none'"),
     "no token": (lambda p: "ey.x.y", "no JSON Web Token"),
     "endless": (lambda p: p.token(sub="x" * 20_000), "at most 16384"),
+    "deep": (lambda p: base64.urlsafe_b64encode(b"[" * 5_000).decode() + ".e30.x", "no JSON Web Token"),
 }  # fmt: skip
 
 

@@ -44,9 +44,10 @@ def test_no_conversation_breaks_it(conversation: Any) -> None:
     offered_tools(conversation)
 
 
-def test_arguments_that_are_no_json_are_compared_as_they_are() -> None:
-    calls = tool_calls([{"tool_calls": [{"function": {"name": "look", "arguments": "{broken"}}]}])
-    assert calls == [("look", "{broken")]
+@pytest.mark.parametrize("arguments", ["{broken", "[" * 10_000 + "]" * 10_000], ids=["broken", "deep"])
+def test_arguments_that_cannot_be_read_are_compared_as_they_are(arguments: str) -> None:
+    calls = tool_calls([{"tool_calls": [{"function": {"name": "look", "arguments": arguments}}]}])
+    assert calls == [("look", arguments)]
 
 
 def test_a_conversation_without_calls_is_not_decoded() -> None:

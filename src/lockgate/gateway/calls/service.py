@@ -23,6 +23,7 @@ from lockgate.gateway.exchange import Exchange
 from lockgate.gateway.http1 import ClientGone
 from lockgate.gateway.model import Identity
 from lockgate.gateway.protocols.chat import read_models
+from lockgate.gateway.protocols.fields import UNREADABLE
 from lockgate.gateway.protocols.model import Request
 from lockgate.gateway.providers import Providers
 from lockgate.gateway.upstream import Upstream
@@ -123,7 +124,10 @@ class Proxy:
             self._attempts.end(attempt)
             call.cost += other.cost
             other.attempt = None  # as in serve()
-        answer = msgspec.json.decode(body)
+        try:
+            answer = msgspec.json.decode(body)
+        except UNREADABLE:
+            answer = None
         if not isinstance(answer, dict):
             raise UpstreamError(f"the model {model!r} answered with no JSON object", sent=True)
         return answer

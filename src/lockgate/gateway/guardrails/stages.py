@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
-from lockgate.errors import Blocked
+from lockgate.errors import Blocked, Refused
 from lockgate.gateway.guardrails import injection
 from lockgate.gateway.guardrails.model import Finding, Outcome, Side
 from lockgate.gateway.guardrails.policy import Guard, Policy
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 MAX_WHOLE = 4 * 1024 * 1024
 """Characters of a text that are held back by a check which needs all of it."""
+DEEPEST = 250
+"""Levels of JSON that is looked into: what hides below them does not pass."""
 
 
 class Stage(Protocol):
@@ -243,25 +245,36 @@ def within_json(text: str, whole: Whole) -> str:
         return text
     try:
         value = json.loads(text)
-    except (ValueError, RecursionError):
+    except RecursionError:
+        raise _too_deep() from None
+    except ValueError:
         return whole(text)
     checked = within_value(value, whole)
     return text if checked == value else json.dumps(checked, ensure_ascii=False)
 
 
-def within_value(value: Any, whole: Whole) -> Any:
-    """As :func:`within_json`, for a decoded value."""
+def within_value(value: Any, whole: Whole, levels: int = DEEPEST) -> Any:
+    """As :func:`within_json`, for a decoded value of at most so many ``levels``."""
     if isinstance(value, str):
         return whole(value)
+    if isinstance(value, dict | list) and not levels:
+        raise _too_deep()
     if isinstance(value, dict):
-        return {whole(str(name)): within_value(item, whole) for name, item in value.items()}
+        return {whole(str(name)): within_value(item, whole, levels - 1) for name, item in value.items()}
     if isinstance(value, list):
-        return [within_value(item, whole) for item in value]
+        return [within_value(item, whole, levels - 1) for item in value]
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         written = str(value)
         checked = whole(written)
         return value if checked == written else checked
     return value
+
+
+def _too_deep() -> Refused:
+    return Refused(
+        f"JSON that is nested more than {DEEPEST} levels deep is not checked, and does not pass",
+        remedy="nest it less deep, or ask whoever owns the guardrails",
+    )
 
 
 def check_fit(

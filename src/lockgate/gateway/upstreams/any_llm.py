@@ -87,7 +87,10 @@ class SdkSource:
 
 async def send(target: Target, body: bytes, *, timeout: float) -> Answer:
     """Ask the provider; InputError when the library, or its provider's SDK, is not installed."""
-    asked: dict[str, Any] = msgspec.json.decode(body)
+    try:
+        asked: dict[str, Any] = msgspec.json.decode(body)
+    except RecursionError as deep:
+        raise InputError("the request is nested too deep", remedy="nest it less deep") from deep
     unknown = sorted(asked.keys() - PARAMETERS)
     if unknown:
         raise InputError(

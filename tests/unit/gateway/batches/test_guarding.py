@@ -71,7 +71,8 @@ def test_however_the_bytes_come_each_line_is_checked_once_and_clean_ones_stay_as
 )
 def test_a_line_that_cannot_be_read_does_not_pass(unreadable: bytes) -> None:
     told = json.loads(through(unreadable + b"\n" + line("fine"), [], PII).splitlines()[0])
-    assert (told["response"], told["error"]["code"]) == (None, "upstream_error")
+    assert told["response"] is None
+    assert told["error"]["code"] in ("upstream_error", "refused")
     assert "bob" not in json.dumps(told)
 
 
