@@ -356,6 +356,7 @@ SEQUENCES = st.lists(
 
 @settings(deadline=None)
 @given(SEQUENCES, st.lists(st.integers(0, 2000), max_size=30), st.integers(1, 200))
+@example([Asked(0, b"ab", None)], [49, 49], 1)  # nothing comes in the middle of a body
 @example([Asked(2, b"a", None), Asked(1, b"b", (), UPGRADE), Asked(0, b"c", None)], [], 1)
 def test_requests_cut_anywhere_are_answered_in_their_order(sequence: list[Asked], cuts: list[int], ahead: int) -> None:
     data = b"".join(asked.encoded() for asked in sequence)
