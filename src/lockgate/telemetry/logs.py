@@ -60,6 +60,16 @@ class Lines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         return redact(super().format(record))
 
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """What others sent may stand in a message: it begins no line of its own, and steers no terminal."""
+        if not record.message.isprintable():
+            record.message = "".join(one if one.isprintable() else _escaped(one) for one in record.message)
+        return super().formatMessage(record)
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode()
+
 
 def configure(process: str, *, levels: bool = True) -> None:
     """Set up this process's logging, in the format that the one which started it asked for."""

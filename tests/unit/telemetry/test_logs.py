@@ -58,3 +58,8 @@ def test_the_format_is_what_the_parent_said(monkeypatch: pytest.MonkeyPatch) -> 
         assert isinstance(root.handlers[0].formatter, logs.Lines)
     finally:
         root.handlers[:] = before
+
+
+def test_what_a_message_quotes_begins_no_line_and_steers_no_terminal() -> None:
+    said = logs.Lines("gateway-0").format(record("GET %s", "/a\ngateway-0: INFO forged \x1b[2J\u202e é"))
+    assert said == "gateway-0: WARNING GET /a\\ngateway-0: INFO forged \\x1b[2J\\u202e é"
