@@ -166,20 +166,20 @@ class Charges:
             with self._control.write() as connection:
                 charge = self._end(connection, charge_id, used)
                 amounts = {"usd": used.nano, "tokens": used.tokens}
-                machine, is_lost = charge.machine or "", charge.reason == store.LOST
-                changes = [
-                    (key, amounts[key[2]] - charged) for key, charged in sorted(charge.parts) if key[2] in amounts
-                ]
+                changes = [(key, amounts[key[2]] - charged) for key, charged in charge.parts if key[2] in amounts]
+                machine, is_own = charge.machine or "", charge.machine == self._ledger.machine
+                at = None if charge.reason == store.LOST else charge.at
+                # Its table, if it comes back with it, has what it was charged with itself, and not what others did.
+                in_table = at is not None or (store.last_seen(connection, machine) or 0.0) >= charge.at
                 for key, change in changes:
-                    if is_lost or machine == self._ledger.machine:
-                        store.adjust(connection, key, machine, change, at=None if is_lost else charge.at)
+                    if is_own or not in_table:
+                        store.adjust(connection, key, machine, change, at=at)
                     else:
-                        store.leave_correction(connection, key, machine, change, at=charge.at)
-                    if is_lost and machine != self._ledger.machine:
+                        store.leave_correction(connection, key, machine, change, at=at)
+                    if not in_table:
                         store.end_lease(connection, key, machine)
-            if machine == self._ledger.machine:  # once it is written down: nothing is given back twice
-                for key, change in changes:
-                    self._table.adjust(key, change)
+            for key, change in changes if is_own else ():  # once it is written down: nothing is given back twice
+                self._table.adjust(key, change)
 
     def _end(self, connection: Connection, charge_id: str, used: Used) -> Charge:
         """Write down what a charge came to. Several machines may be about to: one of them does it."""

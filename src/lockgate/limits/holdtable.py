@@ -129,8 +129,8 @@ class HoldTable:
                 was_cap, settled, held, open_holds, _, granted = figures(raw, figures_at)
                 if was_cap != stored_cap:
                     words[base + A_CAP] = stored_cap
-                    if is_leased and stored_cap < was_cap:  # what was leased of the higher one is too much now
-                        granted = words[base + A_GRANT] = min(granted, settled + held)
+                    if is_leased and stored_cap < was_cap:  # what was leased of the higher one may be too much now
+                        granted = words[base + A_GRANT] = min(granted, settled)
                 words[base + A_TOUCHED] = stamp
                 needed = amounts[unit]
                 total = settled + held + needed
@@ -315,7 +315,8 @@ class HoldTable:
             words[H_RESTORED] = 1
 
     def adjust(self, key: Key, change: int) -> bool:
-        """Add ``change`` (which may be negative) to what is settled on an account, never going below nothing.
+        """Add ``change`` (which may be negative) to what is settled on an account, never going below nothing. What it
+        frees of a lease is not this machine's to spend before it leases again.
 
         False when the table has no such account.
         """
@@ -324,6 +325,8 @@ class HoldTable:
             base = self._records.find_account(key[2], key[0], key[1])
             if base:
                 words[base + A_SETTLED] = max(0, words[base + A_SETTLED] + change)
+                if change < 0 and words[base + A_GRANT] != UNLEASED:
+                    words[base + A_GRANT] = max(0, words[base + A_GRANT] + change)
             return bool(base)
 
     def grant(self, key: Key, granted: int) -> None:
@@ -338,7 +341,8 @@ class HoldTable:
             self._words[self._records.account(key[2], key[0], key[1]) + A_REFUSED] += 1
 
     def lower_grant(self, key: Key, granted: int) -> int:
-        """Give up what is leased above ``granted``, though nothing that is spent or held; returns what remains."""
+        """Give up what is leased above ``granted``, though nothing that is spent or held; returns what is left of it,
+        or what is spent and held when that is more."""
         words = self._words
         with self._file:
             base = self._records.find_account(key[2], key[0], key[1])
@@ -346,7 +350,7 @@ class HoldTable:
                 return 0
             used = words[base + A_SETTLED] + words[base + A_HELD]
             words[base + A_GRANT] = min(words[base + A_GRANT], max(granted, used))
-            return words[base + A_GRANT]
+            return max(words[base + A_GRANT], used)
 
     def drop(self, balances: Sequence[Balance]) -> int:
         """Forget accounts, each only if it has no open hold and has not changed since the balance was read."""

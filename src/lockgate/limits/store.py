@@ -56,10 +56,13 @@ def upsert(
 
 
 def adjust(connection: Connection, key: Key, machine: str, change: int, *, at: float | None = None) -> None:
-    """Correct a settled total by ``change``; it does not go below nothing. ``at``: when what is corrected was spent,
-    for the rate of spending; None when it never was part of that."""
+    """Correct a settled total by ``change``; with what others corrected of it, it does not go below nothing. ``at``:
+    when what is corrected was spent, for the rate of spending; None when it never was part of that."""
     total = ledger.c.settled + change
-    connection.execute(update(ledger).where(*_is(key, machine)).values(settled=case((total < 0, 0), else_=total)))
+    least = -sum(row.settled for row in of_account(connection, key) if row.machine == _beside(machine))
+    connection.execute(
+        update(ledger).where(*_is(key, machine)).values(settled=case((total < least, least), else_=total))
+    )
     if at is not None:
         _slow(connection, key, machine, change, at)
 
@@ -72,22 +75,20 @@ def _slow(connection: Connection, key: Key, machine: str, change: int, at: float
             connection.execute(update(ledger).where(*_is(key, machine)).values(burn=burn))
 
 
-def leave_correction(connection: Connection, key: Key, machine: str, change: int, *, at: float) -> None:
-    """Correct by ``change`` what another machine, which is away, spent at ``at``: in a row beside its own, until it
-    takes that into its table. Together the two do not go below nothing."""
-    serialise(connection, key)
-    rows = {row.machine: row for row in of_account(connection, key)}
-    own, beside = rows.get(machine), _beside(machine)
+def leave_correction(connection: Connection, key: Key, machine: str, change: int, *, at: float | None) -> None:
+    """As :func:`adjust`, for another machine, which is away: in a row beside its own, until it takes that into its
+    table. Its own may not tell that spending yet: together they may be less than nothing."""
+    own = next((row for row in of_account(connection, key) if row.machine == machine), None)
     if own is None:
         return
-    change = max(change, -own.settled - (rows[beside].settled if beside in rows else 0))
     statement = insert_into(connection, ledger)
     statement = statement.on_conflict_do_update(
         index_elements=_KEY, set_={"settled": ledger.c.settled + statement.excluded.settled}
     )
-    row = _row(key, beside, own.updated_at, settled=change)
+    row = _row(key, _beside(machine), own.updated_at, settled=change)
     connection.execute(statement, [row | {"created_at": own.created_at}])
-    _slow(connection, key, machine, change, at)
+    if at is not None:
+        _slow(connection, key, machine, change, at)
 
 
 def take_corrections(connection: Connection, machine: str) -> list[tuple[Key, int]]:
@@ -97,6 +98,8 @@ def take_corrections(connection: Connection, machine: str) -> list[tuple[Key, in
     taken = [((row.account, row.window, row.unit), row.settled) for row in left]
     for key, change in taken:
         adjust(connection, key, machine, change)
+        less = ledger.c.granted + change  # others may have leased it since
+        connection.execute(update(ledger).where(*_is(key, machine)).values(granted=case((less < 0, 0), else_=less)))
     return taken
 
 
@@ -178,16 +181,15 @@ def charge_slice(connection: Connection, key: Key, machine: str, *, at: float) -
 
 
 def withdraw_slice(connection: Connection, key: Key, machine: str, settled: int) -> None:
-    """Undo :func:`charge_slice`: the machine is there after all, and has ``settled`` so much."""
+    """Undo the last :func:`charge_slice`: the machine is there after all, and has ``settled`` so much. (An earlier one
+    is of a table that it lost.)"""
     connection.execute(update(ledger).where(*_is(key, machine)).values(settled=settled))
-    lost = (uncertain_charges.c.machine == machine, uncertain_charges.c.reason == LOST)
-    for row in connection.execute(
-        select(uncertain_charges.c.id, uncertain_charges.c.parts).where(
-            *lost, uncertain_charges.c.corrected_at.is_(None)
-        )
-    ).all():
+    charge = uncertain_charges.c
+    lost = (charge.machine == machine, charge.reason == LOST, charge.corrected_at.is_(None))
+    for row in connection.execute(select(charge.id, charge.parts).where(*lost).order_by(charge.at.desc())).all():
         if tuple(row.parts[0][:3]) == key:
-            connection.execute(delete(uncertain_charges).where(uncertain_charges.c.id == row.id))
+            connection.execute(delete(uncertain_charges).where(charge.id == row.id))
+            return
 
 
 def withdraw_slices(connection: Connection, machine: str, since: float, settled: Mapping[Key, int]) -> None:

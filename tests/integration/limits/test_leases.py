@@ -156,6 +156,21 @@ def test_a_cap_that_is_lowered_below_what_is_leased_is_not_passed(machine: Calla
     both[1].table.settle(both[1].hold(2_100 - sum(one.spent() for one in both), lower), 0)
 
 
+def test_what_ends_for_less_than_it_held_is_not_spent_again_of_a_cap_that_was_lowered(
+    machine: Callable[[str], Machine],
+) -> None:
+    one, other = machine("a"), machine("b")
+    hold = one.hold(4_000)
+    other.hold(1_000)
+    lower = msgspec.structs.replace(ACCOUNT, cap=5_000)
+    with pytest.raises(LimitExceeded):
+        one.hold(1, lower)
+    one.table.settle(hold, 3_000)
+    one.table.release(one.hold(500, lower))
+    with pytest.raises(LimitExceeded):
+        one.hold(1_001, lower)
+
+
 def test_a_call_for_which_too_little_is_left_to_lease_counts_as_refused(machine: Callable[[str], Machine]) -> None:
     one, other = machine("a"), machine("b")
     one.hold(8_000)

@@ -278,6 +278,60 @@ def test_what_others_corrected_while_a_machine_was_away_stays_corrected_when_it_
     away.table.release(away.hold(CAP - 150))
 
 
+def test_what_others_leased_of_a_correction_is_not_spent_by_the_machine_that_comes_back(
+    machine: Callable[[str], Machine],
+) -> None:
+    away, other = machine("a"), machine("b")
+    charge = away.batch(9_000)
+    leased = away.leased()
+    away.write_down()
+    lose(away, other)
+    other.charges.correct(charge, Used(0, 0))
+    hold = other.hold(CAP - leased + 9_000)
+    away.leases.tick()
+    away.table.release(away.hold(leased - 9_000))
+    with pytest.raises(LimitExceeded):
+        away.hold(leased - 9_000 + 1)
+    other.table.release(hold)
+
+
+@pytest.fixture
+def without_its_table(machine: Callable[[str], Machine]) -> tuple[Machine, Machine]:
+    """One that came back so, charged with what it had leased, and spends on; and another."""
+    lost, other = machine("a"), machine("b")
+    lost.call(300)
+    lost.write_down()
+    lost.table.path.unlink()
+    again = machine("a")
+    again.call(50)
+    again.write_down()
+    return again, other
+
+
+def test_one_that_is_out_of_reach_later_stays_charged_with_what_its_lost_table_had_leased(
+    without_its_table: tuple[Machine, Machine],
+) -> None:
+    away, other = without_its_table
+    charges = away.charges.open()
+    lose(away, other)
+    assert other.agrees()  # and charges what it has leased since
+    away.leases.tick()
+    assert away.charges.open() == charges
+
+
+def test_what_its_lost_table_had_leased_may_be_corrected_while_it_is_out_of_reach(
+    without_its_table: tuple[Machine, Machine],
+) -> None:
+    away, other = without_its_table
+    (charge,) = away.charges.open()
+    lose(away, other)
+    other.charges.correct(charge.id, Used(0, 0))
+    away.leases.tick()
+    away.write_down()
+    assert settled(other) == 350
+    assert [balance.settled for balance in away.table.balances()] == [350]
+
+
 def test_two_machines_that_correct_a_charge_at_the_same_moment_do_it_once(
     machine: Callable[[str], Machine], control: Database
 ) -> None:
