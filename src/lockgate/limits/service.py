@@ -116,7 +116,7 @@ class Ledger:
                 balance
                 for balance in balances
                 if balance.key in leaving
-                or (not _is_passing(balance) and self._written.get(balance.key) != self._shown(balance))
+                or (self._is_kept(balance) and self._written.get(balance.key) != self._shown(balance))
             ]
             changed = [balance for balance in changed if not balance.window.startswith(SAME)]
             if changed:
@@ -131,6 +131,12 @@ class Ledger:
             self._written.pop(key, None)
         table.drop_rates(now)
         return len(changed)
+
+    def _is_kept(self, balance: Balance) -> bool:
+        """Whether others need to know it while it is in the table: what lasts, and a run of Lockgate's, which may go on
+        on another machine."""
+        is_own_run = _is_run(balance) and "/" not in balance.account  # no caller named it
+        return not _is_passing(balance) or (bool(self.machine) and is_own_run)
 
     def _shown(self, balance: Balance) -> tuple[int | None, ...]:
         """What of it is written down."""

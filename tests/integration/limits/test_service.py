@@ -124,6 +124,25 @@ def test_a_run_that_waits_moves_to_the_ledger_and_comes_back(
         table.hold([RUN], 11, now=clock())
 
 
+def test_a_run_that_another_machine_goes_on_with_has_spent_what_it_spent_there(
+    control: Database, table: HoldTable, clock: FakeClock, tmp_path: Path
+) -> None:
+    began, goes_on = Ledger(control, clock, machine="a"), Ledger(control, clock, machine="b")
+    new = HoldTable(tmp_path / "new.table")
+    began.restore(table)
+    spend(table, clock, RUN, amount=90)
+    began.persist(table)
+    clock.advance(1)  # somebody approves at once
+    goes_on.reopen_run(new, "r1")
+    with pytest.raises(LimitExceeded):
+        new.hold([RUN], 11, now=clock())
+    spend(new, clock, RUN, amount=5)
+    goes_on.persist(new)
+    began.reopen_run(table, "r1")  # and it comes back
+    assert settled(table) == {("run:r1", "", "usd"): 95}
+    new.close()
+
+
 def test_a_run_that_goes_on_stays_however_long_its_tools_take(
     control: Database, table: HoldTable, clock: FakeClock
 ) -> None:
