@@ -76,7 +76,13 @@ class Leases:
             self._say_it_lives(connection, now)
             store.serialise(connection, account.key)
             rows = store.of_account(connection, account.key)
+            is_session = account.name.startswith("session:")
+            if is_session and not any(row.unused for row in rows):
+                store.begin_anew(connection, account.key, at=now)  # it was over on each machine
+                rows = []
             own = next((row for row in rows if row.machine == self._ledger.machine), None)
+            if is_session and own is not None:  # it was idle here, and went on elsewhere: what it spent here counts
+                self._table.restore([own.balance()])
             granted, leased = 0 if own is None else own.taken, sum(row.taken for row in rows)
             left = cap - leased + granted  # for this machine
             if needed > left:

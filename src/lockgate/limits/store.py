@@ -158,6 +158,11 @@ def set_grant(connection: Connection, key: Key, machine: str, granted: int, *, a
     connection.execute(statement, [_row(key, machine, at, granted=granted)])
 
 
+def begin_anew(connection: Connection, key: Key, *, at: float) -> None:
+    """Count nothing of what was spent of an account until now."""
+    connection.execute(update(ledger).where(*_is(key)).values(settled=0, granted=0, updated_at=at))
+
+
 def charge_slice(connection: Connection, key: Key, machine: str, *, at: float) -> bool:
     """Count all that a machine has leased of an account as spent, and write down how much of that is not known.
 

@@ -16,13 +16,14 @@ from lockgate.limits.charges import Charges
 from lockgate.limits.holdtable import STALE_SECONDS, HoldTable
 from lockgate.limits.leases import IDLE_SECONDS, Leases
 from lockgate.limits.model import Account, Hold, LeaseNeeded
-from lockgate.limits.service import Ledger
+from lockgate.limits.service import SESSION_IDLE_SECONDS, Ledger
 from lockgate.storage.engine import Database
 from lockgate.testing import FakeClock
 
 NOON = 1_795_003_200.0
 CAP = 10_000
 ACCOUNT = Account(name="tenant:prod:acme", window="2026-11-18", cap=CAP, leased=True)
+SESSION = Account(name="session:prod:acme/chat", window="", cap=CAP, leased=True)
 TOKENS = Account(name="tenant:prod:acme", window="2026-11-18", cap=CAP, unit="tokens", leased=True)
 
 
@@ -177,6 +178,33 @@ def test_a_call_for_which_too_little_is_left_to_lease_counts_as_refused(machine:
     with pytest.raises(LimitExceeded):
         other.hold(3_000)
     assert [balance.refused for balance in other.table.balances()] == [1]
+
+
+def test_a_session_is_over_when_it_was_idle_on_all_machines(machine: Callable[[str], Machine]) -> None:
+    one, other = machine("a"), machine("b")
+
+    def pass_time(*machines: Machine) -> None:
+        for _ in range(2):
+            one.clock.advance(SESSION_IDLE_SECONDS / 2 + 1)
+            for each in machines:
+                each.leases.tick()
+                each.ledger.persist(each.table)
+
+    one.table.settle(one.hold(6_000, SESSION), 6_000)
+    other.table.settle(other.hold(1_000, SESSION), 1_000)
+    other.clock.advance(SESSION_IDLE_SECONDS / 2)
+    other.table.settle(other.hold(1_000, SESSION), 1_000)
+    other.clock.advance(SESSION_IDLE_SECONDS / 2 + 1)
+    for each in (one, other):
+        each.leases.tick()
+        each.ledger.persist(each.table)
+    assert one.table.balances() == []
+    with pytest.raises(LimitExceeded):  # it goes on over there
+        one.hold(5_000, SESSION)
+    pass_time(one, other)
+    one.table.settle(one.hold(9_000, SESSION), 9_000)
+    with pytest.raises(LimitExceeded):
+        other.hold(2_000, SESSION)
 
 
 def test_what_is_held_is_not_given_back(machine: Callable[[str], Machine]) -> None:
