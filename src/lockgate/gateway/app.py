@@ -29,7 +29,8 @@ from lockgate.gateway.calls.service import Proxy
 from lockgate.gateway.control_proxy import ControlProxy
 from lockgate.gateway.directory import Directory
 from lockgate.gateway.exchange import Exchange, Rooms
-from lockgate.gateway.http1 import ClientGone, Headers, HttpRequest
+from lockgate.gateway.headers import Headers
+from lockgate.gateway.http_request import ClientGone, HttpRequest
 from lockgate.gateway.keys import LEASE
 from lockgate.gateway.model import Identity, RunBody
 from lockgate.gateway.origins import cache_wish, origin_of

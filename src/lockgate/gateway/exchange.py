@@ -11,7 +11,8 @@ from typing import Any
 import msgspec
 
 from lockgate.errors import InputError, LockgateError, TooLarge, Unauthenticated, Unavailable
-from lockgate.gateway.http1 import ClientGone, Headers, HttpRequest
+from lockgate.gateway.headers import Headers
+from lockgate.gateway.http_request import ClientGone, HttpRequest
 from lockgate.gateway.problems import Response, anthropic_error, openai_error, problem
 from lockgate.gateway.watchman import Wait, Watchman
 from lockgate.telemetry.context import new_trace_id, parse_traceparent

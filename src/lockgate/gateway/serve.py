@@ -20,7 +20,8 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, cast
 
-from lockgate.gateway.http1 import Connection, HttpRequest
+from lockgate.gateway.http1 import Connection
+from lockgate.gateway.http_request import HttpRequest
 from lockgate.telemetry import logs
 
 log = logging.getLogger(__name__)

@@ -23,7 +23,7 @@ import pytest
 
 from lockgate.errors import InputError
 from lockgate.gateway import http1, serve
-from lockgate.gateway.http1 import ClientGone, HttpRequest
+from lockgate.gateway.http_request import AHEAD_BYTES, ClientGone, HttpRequest
 from lockgate.gateway.serve import Server, listen
 from lockgate.telemetry import logs
 
@@ -458,7 +458,7 @@ async def test_who_sends_without_an_end_is_cut(monkeypatch: pytest.MonkeyPatch) 
         POST + b"content-length: 9\r\n\r\n",
         # In these two nothing more is read of it.
         GET + GET,
-        POST + b"content-length: 999999\r\n\r\n" + b"x" * (http1.AHEAD_BYTES + 1),
+        POST + b"content-length: 999999\r\n\r\n" + b"x" * (AHEAD_BYTES + 1),
     ],
     ids=["request", "no body", "two requests", "much of a body"],
 )

@@ -11,7 +11,8 @@ import pytest
 from lockgate.errors import InputError, LimitExceeded, TooLarge, Unavailable
 from lockgate.gateway import exchange as module
 from lockgate.gateway.exchange import MANY, SMALL_BODY, Ends, Exchange, Rooms
-from lockgate.gateway.http1 import ClientGone, Connection, HttpRequest
+from lockgate.gateway.http1 import Connection
+from lockgate.gateway.http_request import ClientGone, HttpRequest
 from lockgate.gateway.watchman import Watchman
 
 

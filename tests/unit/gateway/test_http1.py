@@ -15,11 +15,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lockgate.errors import InputError
-from lockgate.gateway import http1
+from lockgate.gateway import http1, http_request
 from lockgate.gateway.http1 import (
-    AHEAD_BYTES,
     AT_A_TIME,
-    AT_ONCE,
     HEAD_SECONDS,
     IDLE_SECONDS,
     LINGER_SECONDS,
@@ -27,10 +25,9 @@ from lockgate.gateway.http1 import (
     MAX_HEAD_BYTES,
     READ_SECONDS,
     RECENT_SECONDS,
-    ClientGone,
     Connection,
-    HttpRequest,
 )
+from lockgate.gateway.http_request import AHEAD_BYTES, AT_ONCE, ClientGone, HttpRequest
 
 App = Callable[[HttpRequest], Awaitable[None]]
 
@@ -371,7 +368,7 @@ def test_requests_cut_anywhere_are_answered_in_their_order(sequence: list[Asked]
         return await client.answers()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(http1, "AHEAD_BYTES", ahead)  # so that reading stops and goes on
+        patch.setattr(http_request, "AHEAD_BYTES", ahead)  # so that reading stops and goes on
         patch.setattr(http1, "AT_A_TIME", ahead)  # and parsing
         written = asyncio.run(asyncio.wait_for(talk(), 30))
     assert written == b"".join(asked.answer() for asked in sequence)
@@ -457,7 +454,7 @@ async def test_nothing_that_comes_after_the_answer_is_kept() -> None:
     held.go()
     await client.answers()
     client.send(b"x" * 500_000)
-    assert held.requests[0].ahead == 0
+    assert held.requests[0].take() == b""
     assert not client.transport.is_paused
 
 

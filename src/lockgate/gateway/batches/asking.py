@@ -9,7 +9,7 @@ from lockgate.errors import InputError, UpstreamError
 from lockgate.gateway.calls.retries import seconds_to_wait
 from lockgate.gateway.calls.stream import passed_headers
 from lockgate.gateway.exchange import Exchange
-from lockgate.gateway.http1 import Headers
+from lockgate.gateway.headers import Headers
 from lockgate.gateway.protocols.answers import document
 from lockgate.gateway.providers import Providers, Target
 from lockgate.gateway.upstream import Answer, Upstream

@@ -23,7 +23,7 @@ from lockgate.gateway.batches.uploads import Uploads
 from lockgate.gateway.calls.call import lease_and_hold
 from lockgate.gateway.calls.meter import Budgets, refused_headers, standing_headers
 from lockgate.gateway.exchange import Exchange
-from lockgate.gateway.http1 import Headers
+from lockgate.gateway.headers import Headers
 from lockgate.gateway.model import Identity
 from lockgate.gateway.protocols import fields as f
 from lockgate.limits.charges import Charge, Charges

@@ -19,7 +19,7 @@ from lockgate.gateway.calls.passing import Declined, Passing
 from lockgate.gateway.calls.record import Recorder
 from lockgate.gateway.calls.retries import Trouble, Verdict
 from lockgate.gateway.calls.seams import Meter, Router, TryAgain
-from lockgate.gateway.http1 import ClientGone
+from lockgate.gateway.http_request import ClientGone
 from lockgate.gateway.model import Identity, RunClaims
 from lockgate.gateway.names import Names
 from lockgate.gateway.protocols.links import check_links

@@ -10,7 +10,7 @@ from lockgate.gateway.calls.call import Attempt
 from lockgate.gateway.calls.retries import UNKNOWN_OUTCOME, seconds_to_wait
 from lockgate.gateway.calls.seams import Guards
 from lockgate.gateway.calls.stream import KEPT_BYTES, Cut, Stream, passed_headers
-from lockgate.gateway.http1 import Headers
+from lockgate.gateway.headers import Headers
 from lockgate.gateway.protocols.answers import document
 from lockgate.gateway.protocols.model import Outcome
 from lockgate.gateway.upstream import Answer, Upstream

@@ -20,7 +20,7 @@ from lockgate.gateway.calls.passing import Declined, Passing
 from lockgate.gateway.calls.record import Recorder
 from lockgate.gateway.calls.seams import Cache, Guards, Meter, Router
 from lockgate.gateway.exchange import Exchange
-from lockgate.gateway.http1 import ClientGone
+from lockgate.gateway.http_request import ClientGone
 from lockgate.gateway.model import Identity
 from lockgate.gateway.protocols.chat import read_models
 from lockgate.gateway.protocols.fields import UNREADABLE

@@ -9,7 +9,7 @@ from lockgate.errors import UpstreamError
 from lockgate.gateway.calls.call import Attempt
 from lockgate.gateway.calls.seams import StreamGuard
 from lockgate.gateway.exchange import Ends, Exchange
-from lockgate.gateway.http1 import Headers
+from lockgate.gateway.headers import Headers
 from lockgate.gateway.protocols.model import Outcome
 from lockgate.gateway.upstream import Answer
 from lockgate.gateway.watchman import Wait
