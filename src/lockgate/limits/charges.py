@@ -117,6 +117,13 @@ class Charges:
         with self._control.read() as connection:
             return _charges(connection, *self._in_reach(connection))
 
+    def elsewhere(self) -> list[str]:
+        """The machines that have some which only they can correct."""
+        with self._control.read() as connection:
+            here = {charge.id for charge in _charges(connection, *self._in_reach(connection))}
+            every = _charges(connection, uncertain_charges.c.corrected_at.is_(None))
+        return sorted({charge.machine or "" for charge in every if charge.id not in here})
+
     def reaches(self, machine: str) -> bool:
         """Whether a batch that ``machine`` made is this one's to settle: its own, and what a lost one left."""
         if machine == self._ledger.machine:
@@ -188,7 +195,8 @@ class Charges:
         ended = update(uncertain_charges).where(*wanted)
         ended = ended.values(corrected_at=self._clock(), used_nano=used.nano, used_tokens=used.tokens)
         if not found or not connection.execute(ended).rowcount:
-            raise NotFound(f"no charge {charge_id!r} waits for a correction", remedy="lockgate budgets charges")
+            remedy = "lockgate budgets charges, on the machine that made the call where several share the database"
+            raise NotFound(f"no charge {charge_id!r} waits for a correction here", remedy=remedy)
         return found[0]
 
     def leave_batch(self, connection: Connection, charge_id: str) -> None:

@@ -158,7 +158,7 @@ def charges(json: JsonFlag = False) -> None:
 
     app = open_app()
     app.accounting.note()
-    found = app.charges.open()
+    found, elsewhere = app.charges.open(), app.charges.elsewhere()
     rows: list[dict[str, Any]] = [
         {
             "id": charge.id,
@@ -172,8 +172,11 @@ def charges(json: JsonFlag = False) -> None:
 
     def render() -> None:
         columns = ("id", "reason", "charged", "accounts")
+        if elsewhere:
+            named = ", ".join(elsewhere)
+            console().print(f"Other machines have some that are listed and corrected there: {named}.", markup=False)
         if not rows:
-            console().print("Nothing is charged at its bound.")
+            console().print("Nothing is charged at its bound" + (" here." if elsewhere else "."))
             return
         table(columns, [(r["id"], r["reason"], f"${r['charged_usd']:.6f}", ", ".join(r["accounts"])) for r in rows])
         if any(row["reason"] != BATCH for row in rows):

@@ -252,6 +252,9 @@ def test_calls_at_their_bound_are_corrected_on_the_accounts_of_the_machine_that_
     assert busy.agrees()
     assert (quiet.accounting.note(), busy.accounting.note()) == (0, 4)
     assert quiet.charges.open() == []
+    assert quiet.charges.elsewhere() == ["b"]
+    with pytest.raises(NotFound, match="here"):
+        quiet.charges.correct(busy.charges.open()[0].id, Used(300, 0))
     assert busy.charges.correct_all(lambda charge: Used(300, 0)) == 4
     assert [balance.settled for one in (quiet, busy) for balance in one.table.balances()] == [100, 1200]
     assert quiet.agrees()
