@@ -48,10 +48,11 @@ class Charge(NamedTuple):
 
 
 class Used(NamedTuple):
-    """What a call really used, as its provider says."""
+    """What a call really used, as its provider says; ``calls`` of a lost machine, how many it made."""
 
     nano: Nano
     tokens: int
+    calls: int = 0
 
 
 class BesideSpans(NamedTuple):
@@ -173,6 +174,8 @@ class Charges:
             with self._control.write() as connection:
                 charge = self._end(connection, charge_id, used)
                 amounts = {"usd": used.nano, "tokens": used.tokens}
+                if charge.reason == store.LOST:
+                    amounts["calls"] = used.calls
                 changes = [(key, amounts[key[2]] - charged) for key, charged in charge.parts if key[2] in amounts]
                 machine, is_own = charge.machine or "", charge.machine == self._ledger.machine
                 at = None if charge.reason == store.LOST else charge.at

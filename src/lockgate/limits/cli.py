@@ -16,6 +16,7 @@ from lockgate.limits.model import Balance
 from lockgate.money import Nano, show_change, show_usd, to_nano, to_usd
 
 if TYPE_CHECKING:
+    from lockgate.limits.charges import Charge
     from lockgate.limits.reconcile import Line, Paid
     from lockgate.limits.simulate import Bill
 
@@ -164,7 +165,9 @@ def charges(json: JsonFlag = False) -> None:
             "id": charge.id,
             "at": charge.at,
             "reason": charge.reason,
-            "charged_usd": to_usd(max((amount for key, amount in charge.parts if key[2] == "usd"), default=0)),
+            "charged_usd": to_usd(_most(charge, "usd")),
+            "charged_tokens": _most(charge, "tokens"),
+            "charged_calls": _most(charge, "calls"),
             "accounts": sorted({key[0] for key, _ in charge.parts}),
         }
         for charge in found
@@ -178,7 +181,12 @@ def charges(json: JsonFlag = False) -> None:
         if not rows:
             console().print("Nothing is charged at its bound" + (" here." if elsewhere else "."))
             return
-        table(columns, [(r["id"], r["reason"], f"${r['charged_usd']:.6f}", ", ".join(r["accounts"])) for r in rows])
+
+        def charged(row: dict[str, Any]) -> str:
+            others = [f"{row[f'charged_{unit}']:,} {unit}" for unit in ("tokens", "calls") if row[f"charged_{unit}"]]
+            return f"${row['charged_usd']:.6f}" if row["charged_usd"] or not others else ", ".join(others)
+
+        table(columns, [(r["id"], r["reason"], charged(r), ", ".join(r["accounts"])) for r in rows])
         if any(row["reason"] != BATCH for row in rows):
             out = "Put in what the provider's bill has: lockgate budgets correct ID --usd …"
             console().print(out, markup=False)
@@ -191,6 +199,7 @@ def correct(
     charge: Annotated[str, typer.Argument(help="Its id, as `budgets charges` shows it.")],
     usd: Annotated[float, typer.Option("--usd", min=0, help="What the call cost, by the provider's bill.")],
     tokens: Annotated[int, typer.Option("--tokens", min=0, help="The tokens it used.")] = 0,
+    calls: Annotated[int, typer.Option("--calls", min=0, help="Of a lost machine: the calls it made.")] = 0,
 ) -> None:
     """Charge what a call really cost, in place of its bound.
 
@@ -200,9 +209,15 @@ def correct(
     from lockgate.limits.charges import Used, alert_key
 
     opened = open_app()
-    opened.charges.correct(charge, Used(to_nano(usd), tokens))
+    opened.charges.correct(charge, Used(to_nano(usd), tokens, calls))
     opened.alerts.resolve(alert_key(charge))
-    console().print(f"{charge} is charged at {show_usd(to_nano(usd))}.", markup=False)
+    more = "".join(f", {count:,} {unit}" for count, unit in ((tokens, "tokens"), (calls, "calls")) if count)
+    console().print(f"{charge} is charged at {show_usd(to_nano(usd))}{more}.", markup=False)
+
+
+def _most(charge: Charge, unit: str) -> int:
+    """What it comes to on the account where that is most."""
+    return max((amount for key, amount in charge.parts if key[2] == unit), default=0)
 
 
 # --- what is printed ------------------------------------------------------------------------------------------

@@ -116,7 +116,7 @@ class Ledger:
                 balance
                 for balance in balances
                 if balance.key in leaving
-                or (self._is_kept(balance) and self._written.get(balance.key) != self._shown(balance))
+                or (self._is_kept(balance) and self._written.get(balance.key, (0,)) != self._shown(balance))
             ]
             changed = [balance for balance in changed if not balance.window.startswith(SAME)]
             if changed:

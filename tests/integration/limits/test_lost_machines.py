@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from sqlalchemy import Connection, func, select, text
 
@@ -15,7 +16,7 @@ from lockgate.limits.accounting import Accounting
 from lockgate.limits.charges import Charge, Charges, Used
 from lockgate.limits.holdtable import HoldTable
 from lockgate.limits.leases import Leases
-from lockgate.limits.model import Account, Hold, LeaseNeeded
+from lockgate.limits.model import Account, Hold, LeaseNeeded, Unit
 from lockgate.limits.service import Ledger
 from lockgate.limits.store import BATCH, LOST_SECONDS
 from lockgate.storage.engine import Database, open_database
@@ -156,6 +157,20 @@ def test_what_it_really_spent_is_put_right_to_the_last_cent(machine: Callable[[s
     with pytest.raises(LimitExceeded):
         other.hold(CAP - 350 + 1)
     other.table.release(other.hold(CAP - 350))
+
+
+def test_calls_and_tokens_that_a_lost_machine_had_leased_are_given_back_too(machine: Callable[[str], Machine]) -> None:
+    lost, other = machine("a"), machine("b")
+    units: tuple[Unit, ...] = ("calls", "tokens")
+    accounts = [msgspec.structs.replace(ACCOUNT, window="", unit=unit) for unit in units]
+    with pytest.raises(LeaseNeeded) as needed:
+        lost.table.hold(accounts, 0, tokens=100, now=lost.clock())
+    lost.leases.grow(needed.value.short)
+    lose(lost, other)
+    assert other.agrees()
+    for charge in other.charges.open():
+        other.charges.correct(charge.id, Used(0, 40, 1))
+    assert {one.unit: one.settled for one in other.ledger.balances(None)} == {"calls": 1, "tokens": 40}
 
 
 def test_it_is_charged_once(machine: Callable[[str], Machine]) -> None:
