@@ -72,6 +72,19 @@ def start(app: App, host: str, port: int, *, workers: int, drain: float, everyth
             supervisor.run(each=_announce(url, supervisor))
         finally:
             place.unlink(missing_ok=True)
+            _give_back(app)
+
+
+def _give_back(app: App) -> None:
+    """Lease no more than was spent, now that nobody spends: a machine that stops for good is charged with the rest."""
+    if app.leases is None:
+        return
+    try:
+        app.charges.reap()
+        app.ledger.persist(app.holds)
+        app.leases.tick(leaves=True)
+    except (SQLAlchemyError, LockgateError) as failure:
+        log.warning("what was leased of shared budgets is not given back: %s", failure)
 
 
 def tell_children(*, log_format: str, log_requests: bool) -> None:

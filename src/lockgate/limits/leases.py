@@ -112,8 +112,9 @@ class Leases:
             with self._control.read() as connection:
                 self.machines = max(1, len(store.living_machines(connection, now - ALIVE_SECONDS)))
 
-    def tick(self) -> int:
-        """Say that this machine lives, and give back what is not used of what it has leased.
+    def tick(self, *, leaves: bool = False) -> int:
+        """Say that this machine lives, and give back what it has no use for of what it has leased: all that is not
+        spent or held when it ``leaves``.
 
         Returns the number of grants that were changed. Call it every second, in one process of the machine.
         """
@@ -135,7 +136,7 @@ class Leases:
             for row in kept:
                 leased[row.key] = leased.get(row.key, 0) + row.taken
             own = [row for row in kept if row.machine == machine and row.granted is not None and row.key in balances]
-            changed = {row.key: self._keep(row, balances[row.key], leased[row.key], now) for row in own}
+            changed = {row.key: self._keep(row, balances[row.key], leased[row.key], now, leaves) for row in own}
             changed = {row.key: changed[row.key] for row in own if changed[row.key] != row.granted}
             returned = [row.key for row in own if row.settled > balances[row.key].settled]
             self._last = {row.key: balances[row.key].settled for row in own}
@@ -147,7 +148,7 @@ class Leases:
                         store.set_grant(connection, key, machine, granted, at=now)
         return len(changed)
 
-    def _keep(self, row: Kept, balance: Balance, leased: int, now: float) -> int:
+    def _keep(self, row: Kept, balance: Balance, leased: int, now: float, leaves: bool) -> int:
         """Lower this machine's grant to what it has use for; gives what it is then.
 
         With plenty left to lease that is a slice, for as long as calls come; near the cap what the last second needed.
@@ -160,7 +161,9 @@ class Leases:
             return granted
         used, slice = balance.settled + balance.held, balance.cap // _SLICE
         keep = used + slice if now - balance.touched_at < IDLE_SECONDS else used
-        if leased > balance.cap - balance.cap // _NEAR:
+        if leaves:
+            keep = used
+        elif leased > balance.cap - balance.cap // _NEAR:
             keep = used
             if leased <= balance.cap:  # it was not lowered
                 keep += 2 * (balance.settled - self._last.get(row.key, balance.settled))

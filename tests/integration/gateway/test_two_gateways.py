@@ -302,3 +302,23 @@ async def test_a_machine_that_is_lost_mid_call_does_not_let_the_cap_be_passed(
     settled = sum(one.settled for one in other.app.ledger.balances(None, TENANT) if one.unit == "usd")
     assert 0.9 * cap < settled <= cap
     assert len(provider) <= settled
+
+
+async def test_a_machine_that_stops_leases_no_more_than_it_spent(
+    machines: list[Machine], postgres_database: str
+) -> None:
+    leaving = machines[0]
+    key = leaving.app.keys.create(tenant="acme", environment="dev")[0]
+    body = {"model": "fake/fake-model", "max_tokens": MOST, "messages": [{"role": "user", "content": "hello"}]}
+    async with aiohttp.ClientSession(headers={"authorization": f"Bearer {key}"}) as session:
+        for _ in range(20):
+            async with session.post(f"{leaving.url}/v1/chat/completions", json=body) as answer:
+                await answer.read()
+    await asyncio.to_thread(leaving.stop)
+    with psycopg.connect(postgres_database) as connection:
+        rows = connection.execute(
+            "select granted, settled from ledger where machine = %s and account = %s and unit = 'usd'",
+            [leaving.app.ledger.machine, TENANT],
+        ).fetchall()
+    assert [granted for granted, _ in rows] == [settled for _, settled in rows]
+    assert 0 < sum(settled for _, settled in rows) == leaving.spent()[0]

@@ -143,6 +143,18 @@ def test_a_slice_is_kept_while_calls_come_and_goes_back_when_none_did_for_a_minu
     other.hold(CAP - 100)
 
 
+def test_a_machine_that_leaves_leases_no_more_than_it_spent_and_holds(machine: Callable[[str], Machine]) -> None:
+    one, other = machine("a"), machine("b")
+    one.table.settle(one.hold(300), 300)
+    held = one.hold(200)
+    one.ledger.persist(one.table)
+    one.leases.tick(leaves=True)
+    other.table.release(other.hold(CAP - 500))
+    with pytest.raises(LimitExceeded):
+        other.hold(CAP - 499)
+    one.table.release(held)
+
+
 def test_a_cap_that_is_lowered_below_what_is_leased_is_not_passed(machine: Callable[[str], Machine]) -> None:
     both = [machine("a"), machine("b")]
     for one in both:
