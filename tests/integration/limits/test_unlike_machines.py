@@ -184,8 +184,12 @@ class Fleet:
                     call.state = "uncertain"  # it took too long: it is charged, and will leave no span
 
     def leave(self, name: str, n: int) -> None:
-        if self.now[name].state == "up" and name != "c":  # somebody stays
-            self.now[name].state = "away"
+        one = self.now[name]
+        if one.state == "up" and name != "c":  # somebody stays
+            if n % 2:  # it is stopped, and gives back its leases
+                self.tick(name)
+                one.leases.tick(leaves=True)
+            one.state = "away"
 
     def come_back(self, name: str, n: int) -> None:
         if self.now[name].state == "away":
