@@ -168,6 +168,8 @@ class Gateway:
             return self._run_agent
         if self._batches is not None and path.startswith(("/v1/files", "/v1/uploads", "/v1/batches")):
             return self._serve_batches
+        if exchange.method == "GET" and path.startswith("/v1/models/"):
+            return self._retrieve_model
         if path.startswith("/v1/"):
             methods = [method for method, known in self._paths if known == path]
             remedy = f"send {methods[0]}" if methods else "see docs/gateway.md for what there is"
@@ -290,17 +292,26 @@ class Gateway:
     # --- what there is ----------------------------------------------------------------------------------------
 
     async def _list_models(self, exchange: Exchange) -> None:
-        identity = await self._identify(exchange)
+        names = await self._model_names(exchange, await self._identify(exchange))
+        exchange.respond_json(200, {"object": "list", "data": [_model(name) for name in names]})
+
+    async def _retrieve_model(self, exchange: Exchange) -> None:
+        wanted = exchange.path.removeprefix("/v1/models/")
+        if wanted not in await self._model_names(exchange, await self._identify(exchange)):
+            raise NotFound(
+                f"there is no model {wanted[:200]!r} for this key", remedy="GET /v1/models lists what there is"
+            )
+        exchange.respond_json(200, _model(wanted))
+
+    async def _model_names(self, exchange: Exchange, identity: Identity) -> list[str]:
+        """What the caller may call."""
         names = [f"{AGENT}{agent}" for agent in self._directory.routes.agents(identity.environment)]
         if identity.agents is not None:
             names = [name for name in names if name.removeprefix(AGENT) in identity.agents]
         providers = self._proxy.providers.names()
         for listed in await asyncio.gather(*(self._models_of(exchange, identity, name) for name in providers)):
-            names += listed
-        if identity.models is not None:
-            names = [name for name in names if name.startswith(AGENT) or name in identity.models]
-        data = [{"id": name, "object": "model", "created": 0, "owned_by": name.partition("/")[0]} for name in names]
-        exchange.respond_json(200, {"object": "list", "data": data})
+            names += [name for name in listed if self._proxy.may_call(identity, name)]
+        return names
 
     async def _models_of(self, exchange: Exchange, identity: Identity, provider: str) -> list[str]:
         """What a provider says it serves; nothing while it cannot be asked."""
@@ -332,6 +343,10 @@ class Gateway:
 
     async def _render_metrics(self, exchange: Exchange) -> None:
         exchange.respond(200, [("content-type", CONTENT_TYPE)], self._metrics.render().encode())
+
+
+def _model(name: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": name.partition("/")[0]}
 
 
 def _stops(exchange: Exchange) -> Unavailable:

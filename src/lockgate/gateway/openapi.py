@@ -114,6 +114,7 @@ def data_plane() -> dict[str, Any]:
         }
     paths |= _files() | _uploads() | _batches()
     paths["/v1/models"] = {"get": _operation("What the key may call.")}
+    paths["/v1/models/{model}"] = {"get": _operation("One of them.", parameters=[_in_path("model")])}
     held = {"what": {"type": "string"}, "usd": {"type": "number", "minimum": 0}, "tool": {"type": "string"}}
     paths["/v1/holds"] = {"post": _operation("Hold money for a call of another API.", body=_closed(held))}
     end = {"id": {"type": "string"}, "usd": {"type": "number", "minimum": 0}}

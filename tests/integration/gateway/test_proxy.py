@@ -22,6 +22,7 @@ from lockgate.gateway.model import RunClaims
 from lockgate.gateway.tokens import sign
 from lockgate.limits.model import Balance
 from lockgate.money import to_nano
+from lockgate.project.guards import TenantSpec
 from lockgate.results import Usage
 from lockgate.testing import FakeModelServer, Reply, closing, cut, failing, hanging, nonsense, rate_limited
 
@@ -170,6 +171,19 @@ def test_models_are_agents_and_what_providers_serve(gateway: RunningGateway) -> 
     assert "claude/fake-model" in names
     assert not any(name.startswith("down/") for name in names)
     assert [model.id for model in client(gateway, gateway.key(agents=[], models=[])).models.list()] == []
+
+
+def test_a_model_can_be_asked_for_by_its_name_by_who_may_call_it(gateway: RunningGateway) -> None:
+    models = client(gateway, gateway.key(models=["fake/fake-model"])).models
+    assert models.retrieve("fake/fake-model").owned_by == "fake"
+    for name in ("claude/fake-model", "fake/none"):
+        with pytest.raises(openai.NotFoundError, match="there is no model"):
+            models.retrieve(name)
+
+
+def test_models_outside_of_the_tenants_regions_are_not_listed(gateway: RunningGateway) -> None:
+    gateway.tenants(acme=TenantSpec(regions=["eu"]))
+    assert [model.id for model in client(gateway).models.list()] == []
 
 
 # --- who may --------------------------------------------------------------------------------------------------

@@ -432,3 +432,11 @@ def test_the_fallback_agent_answers_while_an_agents_runs_keep_failing(
     Siblings(gateway.app.home / "run" / "breakers", 7, lambda *_: None).tell(("agent", "dev", "triage"), False)
     gateway.refresh()
     assert text(ask(gateway, "agent:triage")) == "well again"
+
+
+def test_a_fallback_at_a_provider_that_there_is_not_is_an_error_of_the_caller(
+    gateway: RunningGateway, model: FakeModelServer
+) -> None:
+    with pytest.raises(openai.BadRequestError, match="nosuch"):
+        ask(gateway, "fake/fake-model", fallbacks="spare/fake-model, nosuch/fake-model")
+    assert model.requests == []

@@ -198,6 +198,7 @@ class Attempts:
                 if not all(name.partition("/")):
                     raise InputError(f"{FALLBACKS} names {name!r}", remedy="name provider/model, by commas; or 'off'")
                 check_model(call.identity, name)
+                self._providers.of(call.identity.environment, named(name)[0], call.agent, call.effective_digest)
         elif call.run is not None:
             fallbacks = self._fallbacks_of(call.run)
             names = fallbacks.get(f"{call.provider}/{call.model}", [])

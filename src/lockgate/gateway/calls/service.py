@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from lockgate.errors import LimitExceeded, LockgateError, UpstreamError
+from lockgate.errors import LimitExceeded, LockgateError, Refused, UpstreamError
 from lockgate.gateway.access import check_model
 from lockgate.gateway.calls.attempts import Attempts, FallbacksOf, named
 from lockgate.gateway.calls.call import Call
@@ -131,6 +131,15 @@ class Proxy:
         if not isinstance(answer, dict):
             raise UpstreamError(f"the model {model!r} answered with no JSON object", sent=True)
         return answer
+
+    def may_call(self, identity: Identity, model: str) -> bool:
+        """Whether a call of this model would not be refused for who calls."""
+        try:
+            check_model(identity, model)
+            self._permit(identity, model)
+        except Refused:
+            return False
+        return True
 
     async def list_models(self, environment: str, provider: str) -> list[str]:
         """What a provider says it serves, as it names it."""
