@@ -13,6 +13,7 @@ import msgspec
 import openai
 import pytest
 from sqlalchemy import update
+from sqlalchemy.exc import OperationalError
 
 from lockgate.errors import InputError
 from lockgate.gateway.batches import store
@@ -321,6 +322,95 @@ def test_a_batch_the_provider_refuses_costs_nothing(gateway: RunningGateway, cli
         )
     assert settled(gateway) == 0
     assert gateway.app.holds.open_holds() == 0
+
+
+class Refusing:
+    """A write of the store that fails while :attr:`on` is set."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+        self.on = True
+        self._write = getattr(store, name)
+        monkeypatch.setattr(store, name, self)
+
+    def __call__(self, *arguments: Any) -> None:
+        if self.on:
+            raise OperationalError("INSERT", {}, Exception("disk I/O error"))
+        self._write(*arguments)
+
+
+def test_a_batch_whose_record_is_not_taken_is_cancelled_made_once_and_the_tenants_when_the_store_is_back(
+    gateway: RunningGateway, model: FakeModelServer, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lockgate.gateway.batches.service._AGAIN_SECONDS", 0.02)
+    mine = client()
+    file = mine.files.create(file=("in.jsonl", lines(2)), purpose="batch")
+    records = Refusing(monkeypatch, "keep_batch")
+    for _ in range(3):  # as the official client tries
+        with pytest.raises(openai.InternalServerError, match="did not take the record") as refused:
+            mine.batches.create(input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h")
+        assert (refused.value.status_code, refused.value.response.headers["retry-after"]) == (503, "1")
+    [batch] = model.batches.batches.values()
+    assert batch["status"] == "cancelling"
+    assert gateway.app.holds.open_holds() == 1
+    records.on = False
+    gateway.rest()
+    assert gateway.app.holds.open_holds() == 0
+    assert [one.id for one in mine.batches.list()] == [batch["id"]]
+    model.batches.finish(batch["id"], "cancelled", only=0)
+    look(gateway)
+    assert settled(gateway) == 0
+    assert gateway.app.charges.open() == []
+
+
+def test_a_batch_that_could_not_be_cancelled_either_is_not_to_be_asked_for_again(
+    gateway: RunningGateway, model: FakeModelServer, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lockgate.gateway.batches.service._AGAIN_SECONDS", 0.02)
+    mine = client()
+    file = mine.files.create(file=("in.jsonl", lines(2)), purpose="batch")
+    records = Refusing(monkeypatch, "keep_batch")
+    serve = model.batches.serve
+    monkeypatch.setattr(
+        model.batches, "serve", lambda *given: Answer(500, b"{}") if "cancel" in given[1] else serve(*given)
+    )
+    with pytest.raises(openai.InternalServerError, match="could not be cancelled: it goes on") as refused:
+        mine.batches.create(input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h")
+    assert refused.value.response.headers["x-should-retry"] == "false"
+    records.on = False
+    gateway.rest()
+
+
+def test_what_an_unclear_answer_may_have_made_stays_charged_once_the_store_takes_it(
+    gateway: RunningGateway, model: FakeModelServer, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lockgate.gateway.batches.service._AGAIN_SECONDS", 0.02)
+    mine = client()
+    file = mine.files.create(file=("in.jsonl", lines(2)), purpose="batch")
+    model.batches.serve = lambda *_: Answer(500, b"{}")  # type: ignore[method-assign]
+    charging, keep, failing_times = gateway.app.charges, charges.Charges.keep, iter((True, True))
+
+    def refusing(self: charges.Charges, connection: Any, charge: charges.Charge) -> int:
+        if next(failing_times, False):
+            raise OperationalError("INSERT", {}, Exception("disk I/O error"))
+        return keep(self, connection, charge)
+
+    monkeypatch.setattr(charges.Charges, "keep", refusing)
+    with pytest.raises(openai.InternalServerError):
+        mine.batches.create(input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h")
+    gateway.rest()
+    [charge] = charging.open()
+    assert (charge.reason, gateway.app.holds.open_holds()) == ("died", 0)
+    assert settled(gateway) > 0
+
+
+def test_a_file_whose_record_is_not_taken_is_deleted_at_its_provider(
+    model: FakeModelServer, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Refusing(monkeypatch, "keep_file")
+    with pytest.raises(openai.InternalServerError) as refused:
+        client().files.create(file=("a", b"x"), purpose="user_data")
+    assert refused.value.status_code == 503
+    assert model.batches.files == {}
 
 
 def form(*parts: tuple[str, bytes], boundary: str = "b0", end: bytes = b"--b0--\r\n") -> tuple[dict[str, str], bytes]:

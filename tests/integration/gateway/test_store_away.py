@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import time
-from typing import TYPE_CHECKING
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
 
+import openai
 import pytest
 
 from lockgate.gateway.worker import Worker
 from lockgate.testing import FakeModelServer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from conftest import FakeHost, RunningGateway
@@ -129,3 +132,71 @@ def test_liveness_does_not_ask_the_store(gateway: RunningGateway, store: Store) 
             assert answer.status == 200
     finally:
         store.back()
+
+
+ASKED: dict[str, Callable[[openai.OpenAI, str], Any]] = {
+    "a file": lambda client, _: client.files.create(file=("a", b"x"), purpose="user_data"),
+    "the files": lambda client, _: client.files.list(),
+    "an upload": lambda client, _: client.uploads.create(
+        filename="a", bytes=1, mime_type="text/plain", purpose="user_data"
+    ),
+    "a batch": lambda client, file: client.batches.create(
+        input_file_id=file, endpoint="/v1/chat/completions", completion_window="24h"
+    ),
+    "the batches": lambda client, _: client.batches.list(),
+}
+
+
+@pytest.fixture
+def batch_client(gateway: RunningGateway) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(
+        base_url=gateway.url + "/v1", api_key=gateway.key(), max_retries=0, timeout=60,
+        default_headers={"x-lockgate-provider": "fake"},
+    ) as client:  # fmt: skip
+        yield client
+
+
+def batch_file(client: openai.OpenAI) -> str:
+    body = {"model": "fake/fake-model", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 9}
+    line = {"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": body}
+    return client.files.create(file=("in.jsonl", json.dumps(line).encode()), purpose="batch").id
+
+
+def assert_told_to_come_back(refused: pytest.ExceptionInfo[openai.APIStatusError]) -> None:
+    body: Any = refused.value.body
+    assert (refused.value.status_code, body["code"]) == (503, "unavailable")
+    assert int(refused.value.response.headers["retry-after"]) >= 1
+
+
+@pytest.mark.parametrize("what", ASKED)
+def test_files_and_batches_wait_for_the_store_and_no_provider_is_asked(
+    model: FakeModelServer, store: Store, batch_client: openai.OpenAI, what: str
+) -> None:
+    file = batch_file(batch_client)
+    asked = len(model.batches.asked)
+    store.leave()
+    try:
+        with pytest.raises(openai.APIStatusError) as refused:
+            ASKED[what](batch_client, file)
+    finally:
+        store.back()
+    assert_told_to_come_back(refused)
+    assert len(model.batches.asked) == asked
+
+
+@pytest.mark.parametrize("what", ["a file", "an upload", "a batch"])
+def test_while_the_store_takes_no_writes_nothing_is_made_at_a_provider_and_nothing_is_held(
+    gateway: RunningGateway, model: FakeModelServer, batch_client: openai.OpenAI,
+    monkeypatch: pytest.MonkeyPatch, what: str,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("lockgate.gateway.batches.desk._CHECK_SECONDS", 0.05)
+    file = batch_file(batch_client)
+    asked = len(model.batches.asked)
+    with closing(sqlite3.connect(gateway.app.home / "control.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(openai.APIStatusError) as refused:
+            ASKED[what](batch_client, file)
+        assert gateway.app.holds.open_holds() == 0
+        other.execute("ROLLBACK")
+    assert_told_to_come_back(refused)
+    assert len(model.batches.asked) == asked

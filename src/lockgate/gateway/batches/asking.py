@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterable
 from typing import Any, NamedTuple
 
@@ -13,6 +14,8 @@ from lockgate.gateway.headers import Headers
 from lockgate.gateway.protocols.answers import document
 from lockgate.gateway.providers import Providers, Target
 from lockgate.gateway.upstream import Answer, Upstream
+
+log = logging.getLogger(__name__)
 
 KINDS = ("openai", "azure")
 """Kinds of provider that may have files and batches."""
@@ -84,6 +87,18 @@ class Asking:
             return Reply(answer.status, passed_headers(answer), await answer.read(MAX_ANSWER))
         finally:
             answer.close()
+
+    async def undo(self, method: str, target: Target, path: str) -> bool:
+        """Ask for the end of what was just made and could not be written down. Returns whether the provider did it."""
+        try:
+            status = (await self.ask(method, target, path, body=b"{}" if method == "POST" else None)).status
+        except UpstreamError as failure:
+            log.error("%s %s at provider %r: %s", method, path, target.provider.name, failure)
+            return False
+        if status not in (200, 202, 204, 404):
+            log.error("%s %s at provider %r: it answered %d", method, path, target.provider.name, status)
+            return False
+        return True
 
     async def open(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from collections.abc import Callable, Mapping
 from time import time_ns
@@ -10,9 +11,10 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 import msgspec
+from sqlalchemy.exc import SQLAlchemyError
 
 from lockgate.clock import Clock
-from lockgate.errors import Conflict, Corrupt, InputError, NotFound, Refused
+from lockgate.errors import Conflict, Corrupt, InputError, NotFound, Refused, Unavailable
 from lockgate.gateway.access import check_model, check_tools
 from lockgate.gateway.batches import store
 from lockgate.gateway.batches.guarding import AnswerLines, RequestLines, Terms, answer_lines, check_batch
@@ -29,8 +31,12 @@ from lockgate.storage.engine import Database
 from lockgate.telemetry.context import new_span_id
 from lockgate.telemetry.model import ERROR, OK, Span
 
+log = logging.getLogger(__name__)
+
 _ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 _MAX_PARAMETERS = 64
+_CHECK_SECONDS = 5.0
+"""So long the store may take to show that it takes writes."""
 
 
 class Desk:
@@ -55,6 +61,7 @@ class Desk:
         self._emit = emit
         self._keeps_nothing = keeps_nothing
         self._providers = providers
+        self._checking: asyncio.Task[None] | None = None
 
     def checks(self, who: Identity) -> Check:
         """What each line of this caller's batches is asked."""
@@ -148,7 +155,7 @@ class Desk:
             with self.control.read() as connection:
                 return find(connection, *arguments, **options)
 
-        return await asyncio.to_thread(ask)
+        return await self.in_store(ask)
 
     async def write(self, change: Callable[..., Any], *arguments: Any) -> Any:
         """Change the store, in a transaction."""
@@ -157,7 +164,38 @@ class Desk:
             with self.control.write() as connection:
                 return change(connection, *arguments)
 
-        return await asyncio.to_thread(make)
+        return await self.in_store(make)
+
+    async def in_store(self, work: Callable[..., Any], *arguments: Any) -> Any:
+        """Do what uses the store, in a thread. Raises :class:`Unavailable` when the store is away."""
+        try:
+            return await asyncio.to_thread(work, *arguments)
+        except SQLAlchemyError as failure:
+            log.warning("files and batches: the store does not answer: %s", str(failure).partition("\n")[0])
+            raise _away("the store does not answer") from failure
+
+    async def check_writes(self) -> None:
+        """Raises :class:`Unavailable` while the store takes no writes: before a provider is asked for what has to be
+        written down. Whoever asks at the same time waits for the same answer, so that a store that is locked holds up
+        one thread."""
+        if self._checking is None or self._checking.done():
+            self._checking = asyncio.get_running_loop().create_task(self.write(store.touch))
+            self._checking.add_done_callback(_seen)
+        try:
+            async with asyncio.timeout(_CHECK_SECONDS):
+                await asyncio.shield(self._checking)
+        except TimeoutError as late:
+            raise _away("the store takes no writes now") from late
+
+
+def _seen(task: asyncio.Task[None]) -> None:
+    """What it met is known, also when nobody waits for it any more."""
+    if not task.cancelled():
+        task.exception()
+
+
+def _away(what: str) -> Unavailable:
+    return Unavailable(f"{what}: whose files and batches these are stands there", remedy="ask again in a while")
 
 
 def is_id(id: str) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from lockgate.errors import Conflict, InputError, LockgateError, NotFound, UpstreamError
+from lockgate.errors import Conflict, InputError, LockgateError, NotFound, Unavailable, UpstreamError
 from lockgate.gateway.batches import store
 from lockgate.gateway.batches.asking import MAX_ANSWER, Asking, Reply, pass_on
 from lockgate.gateway.batches.desk import Desk, parameters, whole_number
@@ -46,6 +46,7 @@ class Files:
         await upload.begin()
         desk.permit(who, f"{upload.provider}/")
         target = await self._asking.target(who.environment, upload.provider)
+        await desk.check_writes()
         try:
             with exchange.watch():
                 reply = await self._asking.ask(
@@ -71,7 +72,11 @@ class Files:
                 object=told,
                 counted=counted,
             )
-            await desk.write(store.keep_file, file)
+            try:
+                await desk.write(store.keep_file, file)
+            except Unavailable:
+                await self._asking.undo("DELETE", target, f"/files/{file.id}")
+                raise
         pass_on(exchange, target, reply)
 
     async def list(self, exchange: Exchange, who: Identity) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import msgspec
+from sqlalchemy.exc import SQLAlchemyError
 
-from lockgate.errors import InputError, LimitExceeded, LockgateError, NotFound, UpstreamError
+from lockgate.errors import InputError, LimitExceeded, LockgateError, NotFound, Unavailable, UpstreamError
 from lockgate.gateway.access import check_tools
 from lockgate.gateway.batches import store
 from lockgate.gateway.batches.asking import Asking, Reply, pass_on
@@ -43,6 +44,8 @@ _ELSEWHERE = ("model", "models", "requests", "input_file_ids")
 _HELD = ("usd", "tokens", "calls")
 _SETTLED_SECONDS = 5.0
 """So long whoever asks for a batch that has just ended waits to be told its cost."""
+_AGAIN_SECONDS = 1.0
+"""Until the store is tried again that did not take a record."""
 
 
 class Batches:
@@ -71,6 +74,7 @@ class Batches:
         self._machine = machine
         self._prices = prices
         self._tasks: set[asyncio.Task[None]] = set()
+        self._unwritten: set[Hold] = set()
 
     async def serve(self, exchange: Exchange, who: Identity) -> None:
         """Serve one request to a path below one of them."""
@@ -130,6 +134,9 @@ class Batches:
         self._desk.check_guards(who, counted)
         self._desk.check_keeping(who)
         target = await self._asking.target(who.environment, file.provider)
+        if self._unwritten:  # made and not written down: another one would fare alike
+            raise _not_written()
+        await self._desk.check_writes()
         span_id = new_span_id()
         attributes: dict[str, Any] = {
             "lockgate.environment": who.environment,
@@ -162,8 +169,7 @@ class Batches:
             if not sent or (reply is not None and not reply.object.get("id") and 400 <= reply.status < 500):
                 self._release(hold, accounts, counted)
             elif reply is None or not reply.object.get("id"):  # who knows whether it was made
-                self._holds.settle(hold, hold.amount)
-                await self._desk.write(self._charges.keep, charge)
+                await self._write_down(hold, self._charges.keep, charge)
         told = reply.object
         if told.get("id"):
             run = who.run
@@ -195,8 +201,11 @@ class Batches:
                     )
                 ),
             )
-            await self._desk.write(self._keep, batch, charge._replace(reason=BATCH))
-            self._holds.settle(hold, hold.amount)
+            if not await self._write_down(hold, self._keep, batch, charge._replace(reason=BATCH)):
+                if await self._asking.undo("POST", target, f"/batches/{batch.id}/cancel"):
+                    raise _not_written(", and it was cancelled")
+                exchange.reply_headers.append(("x-should-retry", "false"))
+                raise _not_written(f", and {batch.id!r} could not be cancelled: it goes on")
         pass_on(exchange, target, reply, [("x-lockgate-held-usd", f"{to_usd(hold.amount):.9f}")])
 
     async def _input(self, who: Identity, id: str) -> tuple[File, Counted]:
@@ -252,6 +261,30 @@ class Batches:
             if account.unit == "calls" and counted.requests > 1:
                 self._holds.adjust(account.key, 1 - counted.requests)
 
+    async def _write_down(self, hold: Hold, change: Callable[..., Any], *arguments: Any) -> bool:
+        """Write down what a hold became, and settle it. Returns False where the store does not take it: it is tried
+        beside until it does, and what is held stays held; should this process end first, that is charged as of any
+        process that died."""
+        try:
+            await self._desk.write(change, *arguments)
+        except Unavailable:
+            self._unwritten.add(hold)
+            self._beside(self._write_later(hold, change, *arguments))
+            return False
+        self._holds.settle(hold, hold.amount)
+        return True
+
+    async def _write_later(self, hold: Hold, change: Callable[..., Any], *arguments: Any) -> None:
+        while True:
+            await asyncio.sleep(_AGAIN_SECONDS)
+            try:
+                await self._desk.write(change, *arguments)
+            except Unavailable:
+                continue
+            self._holds.settle(hold, hold.amount)
+            self._unwritten.discard(hold)
+            return
+
     def _keep(self, connection: Any, batch: Batch, charge: Charge) -> None:
         store.keep_batch(connection, batch)
         self._charges.keep(connection, charge)
@@ -268,7 +301,7 @@ class Batches:
         reply = await self._asking.ask(method, target, f"/batches/{batch.id}{path}")
         headers: Headers = []
         if reply.object.get("id"):
-            await asyncio.to_thread(self._settling.saw, batch, reply.object)
+            await self._desk.in_store(self._settling.saw, batch, reply.object)
             if batch.status == store.OPEN and has_ended(reply.object):
                 # A client that polls asks no more once it has ended: this answer is to say what it cost.
                 task = self._begin(self._settling.settle(batch, reply.object, target), batch)
@@ -296,7 +329,7 @@ class Batches:
             return batch.object  # as it was last seen
         if not told.get("id"):
             return batch.object
-        await asyncio.to_thread(self._settling.saw, batch, told)
+        await self._desk.in_store(self._settling.saw, batch, told)
         self._begin(self._settling.settle(batch, told, target), batch)
         return told
 
@@ -306,10 +339,20 @@ class Batches:
         async def run() -> None:
             try:
                 await settling
-            except (LockgateError, TimeoutError) as failure:
+            except (LockgateError, TimeoutError, SQLAlchemyError) as failure:
                 log.warning("batch %s is not settled yet: %s", batch.id, failure)
 
-        task = asyncio.get_running_loop().create_task(run())
+        return self._beside(run())
+
+    def _beside(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def _not_written(told: str = "") -> Unavailable:
+    return Unavailable(
+        f"the store did not take the record of a batch that was asked for{told}; it is listed when the store is back",
+        remedy="ask again in a while",
+    )

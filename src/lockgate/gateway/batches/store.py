@@ -68,6 +68,11 @@ class Batch(Owned, frozen=True, kw_only=True):
     """What the checks of its answers go by: see :class:`~lockgate.gateway.batches.guarding.Terms`."""
 
 
+def touch(connection: Connection) -> None:
+    """A write that changes nothing: it shows whether the store takes writes."""
+    connection.execute(update(files).where(files.c.id == "").values(purpose=files.c.purpose))
+
+
 def find_file(connection: Connection, who: Identity, id: str) -> File | None:
     found = _find(connection, files, who, id)
     return None if found is None else _file(found)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-from lockgate.errors import InputError, NotFound, UpstreamError
+from lockgate.errors import InputError, NotFound, Unavailable, UpstreamError
 from lockgate.gateway.batches import store
 from lockgate.gateway.batches.asking import PROVIDER, Asking, Reply, pass_on
 from lockgate.gateway.batches.desk import Desk, check_printable
@@ -46,6 +46,7 @@ class Uploads:
         provider = exchange.headers.get(PROVIDER) or self._asking.default(who.environment)
         self._desk.permit(who, f"{provider}/")
         target = await self._asking.target(who.environment, provider)
+        await self._desk.check_writes()
         reply = await self._asking.ask("POST", target, "/uploads", body=f.encode(fields))
         told = reply.object
         if told.get("id"):
@@ -59,7 +60,11 @@ class Uploads:
                 created_at=now,
                 purpose=purpose,
             )
-            await self._desk.write(store.keep_upload, upload)
+            try:
+                await self._desk.write(store.keep_upload, upload)
+            except Unavailable:
+                await self._asking.undo("POST", target, f"/uploads/{upload.id}/cancel")
+                raise
         pass_on(exchange, target, reply)
 
     async def add_part(self, exchange: Exchange, who: Identity, id: str) -> None:
@@ -91,6 +96,7 @@ class Uploads:
         """``POST /v1/uploads/{id}/complete``: what comes of it is the tenant's file."""
         upload, target = await self._find(who, id)
         fields = f.take_apart(await exchange.body(_MAX_BODY), "the list of an upload's parts")
+        await self._desk.check_writes()
         reply = await self._asking.ask("POST", target, f"/uploads/{upload.id}/complete", body=f.encode(fields))
         told = reply.object.get("file")
         if isinstance(told, dict) and told.get("id"):
@@ -104,7 +110,11 @@ class Uploads:
                 purpose=upload.purpose,
                 object=told,
             )
-            await self._desk.write(store.keep_file, file)
+            try:
+                await self._desk.write(store.keep_file, file)
+            except Unavailable:
+                await self._asking.undo("DELETE", target, f"/files/{file.id}")
+                raise
         await self._end(exchange, upload, target, reply)
 
     async def cancel(self, exchange: Exchange, who: Identity, id: str) -> None:
