@@ -28,6 +28,7 @@ from lockgate.limits.records import (
     CONCURRENT,
     FIGURES_AT,
     MAX_ACCOUNTS,
+    NOBODY,
     OPEN,
     RATE,
     S_CREATED,
@@ -51,7 +52,7 @@ from lockgate.limits.tablefile import H_OVERRUNS, H_REPAIRS, H_RESTORED
 from lockgate.money import Nano
 
 STALE_SECONDS = 3600.0
-"""A hold this old is reaped although its process lives: no model call takes an hour."""
+"""A hold this old is reaped although its process lives, or it is no process's: no model call takes an hour."""
 
 _KNOWN = 8192  # accounts a process remembers the place of
 
@@ -184,6 +185,12 @@ class HoldTable:
         if self._words[at + S_GENERATION] == hold.generation:
             self._words[at + S_SENT] = 1
 
+    def disown(self, hold: Hold) -> None:
+        """Say that the call is its client's, and about to leave: from here on the hold ends with no process. Who knows
+        it settles or releases it, wherever; when it is an hour old, it is charged in full."""
+        with self._file:
+            self._records.disown_slot(slot_at(hold.slot), hold.generation)
+
     def settle(self, hold: Hold, actual: Nano, *, tokens: int | None = None) -> bool:
         """Charge what the call really cost and give the rest back. ``tokens`` None: as many as were held.
 
@@ -202,7 +209,8 @@ class HoldTable:
             return self._records.end_slot(slot_at(hold.slot), hold.generation, (0, 0, 0))
 
     def reap(self, now: float, charged: list[Charged] | None = None) -> int:
-        """End the holds whose process is dead, or that are an hour old: charged in full if sent, else given back.
+        """End the holds whose process is dead, or that are an hour old: charged in full if sent, else given back. Those
+        that were disowned end by their age alone.
 
         Returns how many there were; those that were charged are appended to ``charged``.
         """
@@ -214,12 +222,14 @@ class HoldTable:
                     if words[at] == OPEN:
                         process = (words[at + S_PID], words[at + S_STARTED])
                         found.append((at, words[at + S_GENERATION], process, words[at + S_CREATED]))
-        alive = {process: processes.start_time(process[0]) == process[1] for _, _, process, _ in found}
+        alive = {process: _lives(*process) for _, _, process, _ in found}
         oldest = (now - STALE_SECONDS) * 1e9
         ended = 0
         for at, generation, process, created in found:
             if not alive[process] or created < oldest:
                 with self._file:
+                    if words[at + S_PID] != process[0] and created >= oldest:
+                        continue  # disowned since it was looked at
                     was_sent = bool(words[at + S_SENT])
                     what = self._charged(at) if was_sent and charged is not None else None
                     if records.end_slot(at, generation, None if was_sent else (0, 0, 0)):
@@ -376,3 +386,8 @@ class HoldTable:
                         records.free_account(base)
                         dropped += 1
         return dropped
+
+
+def _lives(pid: int, started: int) -> bool:
+    """Whether what a hold ends with is still there; nobody always is."""
+    return pid == NOBODY or processes.start_time(pid) == started

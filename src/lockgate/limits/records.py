@@ -51,6 +51,8 @@ and leaves room for the accounts of tenants, keys, agents and models."""
 FREE, USED, OPEN, SETTLING = 0, 1, 2, 3
 UNCAPPED = -1
 UNLEASED = -1
+NOBODY = 0
+"""In place of the process of a slot: the hold ends with none."""
 
 USD, TOKENS, CALLS, CONCURRENT, RATE, TOKEN_RATE = range(6)
 UNIT_CODES = {
@@ -187,6 +189,13 @@ class Records:
         words[H_DIRTY] = 0
         return True
 
+    def disown_slot(self, at: int, generation: int) -> None:
+        """Let a hold outlive the process that made it, as one that was sent. Nothing happens when it is not open."""
+        words = self.words
+        if words[at] == OPEN and words[at + S_GENERATION] == generation:
+            words[at + S_SENT] = 1  # first: cut off between the two, it is charged with its process
+            words[at + S_PID] = NOBODY
+
     def slot_batches(self) -> Iterator[Sequence[int]]:
         """The places of slots, in pieces: lock the file for each piece, and look at ``words[at] == OPEN``."""
         return self._batches(SLOTS_AT, H_SLOT_HIGH, SLOT_WORDS)
@@ -310,7 +319,8 @@ class Records:
         """Compute everything that follows from the accounts' totals and the slots' states.
 
         Doing it twice, or half and then again, gives the same. ``restarted``: the machine was, so no process that
-        held anything lives, and pages may be missing; records that contradict themselves are dropped.
+        held anything lives, and pages may be missing; records that contradict themselves are dropped. Holds that were
+        nobody's process's stay open.
         """
         self._take(file)
         words = self.words
@@ -338,6 +348,8 @@ class Records:
         for at in slots:
             if words[at] == OPEN and restarted:
                 if self._parts_are(at, accounts):
+                    if words[at + S_PID] == NOBODY:
+                        continue
                     self._settle(at, None if words[at + S_SENT] else (0, 0, 0))
                 self._replay(at, accounts)
         for at in slots:

@@ -17,7 +17,7 @@ import pytest
 from lockgate.errors import Unavailable
 from lockgate.limits import tablefile, tablelock
 from lockgate.limits.holdtable import HoldTable
-from lockgate.limits.model import Account
+from lockgate.limits.model import Account, Hold
 
 NOW = 1_795_000_000.0
 AGENT = Account(name="agent:prod:triage", window="2026-11-18", cap=1000)
@@ -69,6 +69,20 @@ os.kill(os.getpid(), signal.SIGKILL)
     [balance] = table.balances()
     assert (balance.settled, balance.held) == (300, 0)
     assert table.reap(NOW) == 0
+
+
+def test_a_disowned_hold_of_a_killed_process_is_settled_by_another(table: HoldTable) -> None:
+    script = """
+hold = table.hold([AGENT], 300, now=NOW)
+table.disown(hold)
+print(hold.slot, hold.generation, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    slot, generation = map(int, python(PREAMBLE + script, table.path).split())
+    assert table.reap(NOW) == 0
+    assert table.settle(Hold(slot=slot, generation=generation, amount=300), 200)
+    [balance] = table.balances()
+    assert (balance.settled, balance.held) == (200, 0)
 
 
 def test_a_child_not_yet_waited_for_counts_as_dead(table: HoldTable) -> None:

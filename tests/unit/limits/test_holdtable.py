@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, precondition, rule
 
 from lockgate.errors import Corrupt, InputError, LimitExceeded, Unavailable
-from lockgate.limits import records, tablefile
+from lockgate.limits import processes, records, tablefile
 from lockgate.limits.holdtable import MOST, STALE_SECONDS, HoldTable
 from lockgate.limits.model import Account, Balance, Charged, Hold, LeaseNeeded, Rate
 
@@ -143,6 +144,49 @@ def test_holds_of_a_living_process_are_left_alone_until_they_are_stale(table: Ho
     assert table.reap(NOW + STALE_SECONDS + 1) == 2
     assert standing(table, AGENT) == (200, 0)  # what was sent is charged, the other given back
     assert not table.settle(sent, 1)
+
+
+def test_a_disowned_hold_outlives_its_process(table: HoldTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept, lost = table.hold([AGENT], 300, now=NOW), table.hold([AGENT], 200, now=NOW)
+    table.disown(kept)
+    monkeypatch.setattr(processes, "start_time", lambda pid: None)
+    assert table.reap(NOW + STALE_SECONDS - 1) == 1
+    assert not table.settle(lost, 1)
+    assert table.settle(kept, 100)
+    assert standing(table, AGENT) == (100, 0)
+
+
+def test_a_disowned_hold_is_charged_in_full_after_an_hour(table: HoldTable) -> None:
+    table.disown(table.hold([AGENT], 300, now=NOW, tag=7))
+    charged: list[Charged] = []
+    assert table.reap(NOW + STALE_SECONDS + 1, charged) == 1
+    assert [(one.tag, one.parts) for one in charged] == [(7, ((AGENT.key, 300),))]
+    assert standing(table, AGENT) == (300, 0)
+
+
+def test_a_hold_that_is_disowned_while_the_dead_are_looked_for_stays(
+    table: HoldTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hold = table.hold([AGENT], 300, now=NOW)
+
+    def disowned_and_dead(pid: int) -> None:
+        table.disown(hold)
+
+    monkeypatch.setattr(processes, "start_time", disowned_and_dead)
+    assert table.reap(NOW) == 0
+    assert standing(table, AGENT) == (0, 300)
+
+
+def test_to_disown_what_has_ended_leaves_who_took_its_place_alone(
+    table: HoldTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = table.hold([AGENT], 300, now=NOW)
+    table.release(ended)
+    table.hold([AGENT], 200, now=NOW)  # in the slot that became free
+    table.disown(ended)
+    monkeypatch.setattr(processes, "start_time", lambda pid: None)
+    assert table.reap(NOW) == 1
+    assert standing(table, AGENT) == (0, 0)
 
 
 def test_counting_stops_at_the_cap(table: HoldTable) -> None:
@@ -289,6 +333,19 @@ def test_a_restart_of_the_machine_charges_what_was_sent(tmp_path: Path, monkeypa
     after.close()
 
 
+def test_a_disowned_hold_outlives_a_restart_of_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = HoldTable(tmp_path / "holds.table")
+    hold = before.hold([AGENT, TENANT], 200, now=NOW)
+    before.disown(hold)
+    before.close()
+    monkeypatch.setattr(tablefile.processes, "boot_id", lambda: b"another boot id!")
+    after = HoldTable(tmp_path / "holds.table")
+    assert standing(after, AGENT) == standing(after, TENANT) == (0, 200)
+    assert after.settle(hold, 50)
+    assert standing(after, AGENT) == standing(after, TENANT) == (50, 0)
+    after.close()
+
+
 LEASED = Account(name="project:prod", window=DAY, cap=3000, leased=True)
 SLOTS = Account(name="key:prod:k", window="", cap=3, unit="concurrent")
 RATE = Rate(name="key:prod:k", per_minute=60.0)
@@ -306,10 +363,12 @@ class Machine(RuleBasedStateMachine):
         import tempfile
 
         self.folder = tempfile.TemporaryDirectory()
-        self.table = HoldTable(Path(self.folder.name) / "holds.table")
+        self.boot = 1
+        self.table = self._opened()
         self.settled: dict[str, int] = {}
         self.held: dict[str, int] = {}
         self.open: set[int] = set()
+        self.disowned: set[int] = set()
         self.granted = -1  # nothing was ever leased
         self.under_way = 0
         self.calls = 0
@@ -321,8 +380,10 @@ class Machine(RuleBasedStateMachine):
         self.table.close()
         self.folder.cleanup()
 
-    @rule(target=holds, accounts=accounts, amount=amounts)
-    def hold(self, accounts: tuple[Account, ...], amount: int) -> tuple[Hold, tuple[Account, ...], int] | object:
+    @rule(target=holds, accounts=accounts, amount=amounts, disowned=st.booleans())
+    def hold(
+        self, accounts: tuple[Account, ...], amount: int, disowned: bool
+    ) -> tuple[Hold, tuple[Account, ...], int] | object:
         def used(account: Account) -> int:
             return self.settled.get(account.name, 0) + self.held.get(account.name, 0)
 
@@ -335,13 +396,13 @@ class Machine(RuleBasedStateMachine):
             assert fits
             assert not leased
             assert needed.short == ((LEASED, used(LEASED) + amount),)  # noqa: PT017
-            return (Hold(slot=0, generation=-1, amount=0), (), 0)
+            return multiple()
         except LimitExceeded as refused:
             if refused.limit == RATE.name and self.under_way < 3:  # its bucket: sixty calls, and it is always now
                 assert self.calls >= 60
-                return (Hold(slot=0, generation=-1, amount=0), (), 0)
+                return multiple()
             assert not fits
-            return (Hold(slot=0, generation=-1, amount=0), (), 0)
+            return multiple()
         assert fits
         assert leased
         self.under_way += 1
@@ -350,6 +411,9 @@ class Machine(RuleBasedStateMachine):
             self.held[account.name] = self.held.get(account.name, 0) + amount
         self.open.add(hold.generation)
         self.entries[hold.generation] = (hold, accounts, amount)
+        if disowned:
+            self.table.disown(hold)
+            self.disowned.add(hold.generation)
         return (hold, accounts, amount)
 
     @rule(entry=consumes(holds), share=st.floats(0, 1), sent=st.booleans())
@@ -393,19 +457,45 @@ class Machine(RuleBasedStateMachine):
         if self.table.adjust(AGENT.key, change):
             self.settled[AGENT.name] = max(0, self.settled.get(AGENT.name, 0) + change)
 
+    @precondition(lambda self: self.open)
     @rule(marked=st.booleans())
     def everybody_dies(self, marked: bool) -> None:
-        """An hour passes, or the processes died: what was sent is charged in full, the rest is given back."""
-        if marked:
-            for generation in self.open:
-                self.table.mark_sent(self.entries[generation][0])
+        """An hour passes: what was sent is charged in full, the rest is given back."""
+        self._mark(marked)
         charged: list[Charged] = []
-        assert self.table.reap(NOW + STALE_SECONDS + 1, charged) == len(self.open)
-        assert len(charged) == (len(self.open) if marked else 0)
-        for generation in list(self.open):
-            hold, accounts, amount = self.entries[generation]
-            self.calls -= not marked
-            self._end(hold, accounts, amount, amount if marked else 0)
+        ends = set(self.open)
+        sent = ends if marked else ends & self.disowned
+        assert self.table.reap(NOW + STALE_SECONDS + 1, charged) == len(ends)
+        assert len(charged) == len(sent)
+        self.calls -= len(ends - sent)
+        self._end_all(ends, sent)
+
+    @precondition(lambda self: self.open)
+    @rule(marked=st.booleans())
+    def processes_die(self, marked: bool) -> None:
+        """What is a process's ends, what is nobody's stays."""
+        self._mark(marked)
+        ends = self.open - self.disowned
+        with patch.object(processes, "start_time", lambda pid: None):
+            assert self.table.reap(NOW) == len(ends)
+        self.calls -= 0 if marked else len(ends)
+        self._end_all(ends, ends if marked else set())
+
+    @precondition(lambda self: self.open)
+    @rule(marked=st.booleans())
+    def the_machine_restarts(self, marked: bool) -> None:
+        self._mark(marked)
+        ends = self.open - self.disowned
+        self.table.close()
+        self.boot += 1
+        self.table = self._opened()
+        self.granted, self.leased = -1, False
+        self._end_all(ends, ends if marked else set())  # rates are given nothing back
+
+    @rule()
+    def a_change_is_cut_off(self) -> None:
+        """Who comes next repairs the table."""
+        self.table._words[tablefile.H_DIRTY] = 1
 
     @rule()
     def settle_again(self) -> None:
@@ -415,7 +505,7 @@ class Machine(RuleBasedStateMachine):
     @rule()
     def reopen(self) -> None:
         self.table.close()
-        self.table = HoldTable(Path(self.folder.name) / "holds.table")
+        self.table = self._opened()
 
     @rule()
     def forget_the_run(self) -> None:
@@ -435,6 +525,19 @@ class Machine(RuleBasedStateMachine):
 
     def _run_is_open(self) -> bool:
         return bool(self.open)  # a hold of nothing keeps an account too
+
+    def _opened(self) -> HoldTable:
+        with patch.object(processes, "boot_id", lambda: self.boot.to_bytes(16, "little")):
+            return HoldTable(Path(self.folder.name) / "holds.table")
+
+    def _mark(self, marked: bool) -> None:
+        for generation in self.open if marked else ():
+            self.table.mark_sent(self.entries[generation][0])
+
+    def _end_all(self, ends: set[int], sent: set[int]) -> None:
+        for generation in ends:
+            hold, accounts, amount = self.entries[generation]
+            self._end(hold, accounts, amount, amount if generation in sent else 0)
 
     def _end(self, hold: Hold, accounts: tuple[Account, ...], amount: int, actual: int) -> None:
         self.open.discard(hold.generation)

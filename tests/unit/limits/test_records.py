@@ -107,7 +107,7 @@ class Prepared:
         self.table = HoldTable(path)
         self.table.settle(self.table.hold([TRIAGE, ACME, CALLS], 100, now=NOW), 70)
         self.table.settle(self.table.hold([IDLE], 5, now=NOW), 5)
-        self.table.hold([TRIAGE], 40, now=NOW)
+        self.table.disown(self.table.hold([TRIAGE], 40, now=NOW))
         self.hold = self.table.hold([TRIAGE, ACME, CALLS, SLOTS], 300, tokens=9, rates=[TOKENS], now=NOW)
         raw = self.table._records.raw
         ends = ((0, tablefile.ACCOUNTS_AT * 8 + 32 * 512), (tablefile.SLOTS_AT * 8, tablefile.SLOTS_AT * 8 + 32 * 512))
@@ -133,6 +133,7 @@ CHANGES: dict[str, Callable[[HoldTable, Any], Any]] = {
     "hold with a rate": lambda table, hold: table.hold([TRIAGE, SLOTS], 20, tokens=5, rates=[RATE, TOKENS], now=NOW),
     "settle": lambda table, hold: table.settle(hold, 250),
     "release": lambda table, hold: table.release(hold),
+    "disown": lambda table, hold: table.disown(hold),
     "drop": lambda table, hold: table.drop(table.balances("run:idle")),
 }
 
