@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
+from yarl import URL
 
 from lockgate.gateway.guardrails import service
 from lockgate.gateway.guardrails.canaries import PREFIX
@@ -332,6 +333,21 @@ def test_a_tenant_that_forbids_storing_is_not_stored_by_the_provider(
     gateway.tenants(**{"*": TenantSpec(no_store=True)})
     gateway.ask(gateway.key(), store=True)
     assert model.requests[0].body["store"] is False
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages"])
+@pytest.mark.parametrize(("no_store", "host", "sent"), [
+    (True, "", [False, False]), (True, "api.openai.com", [None, None]), (False, "", [None, None]),
+])  # fmt: skip
+def test_openai_is_told_to_store_no_chat_completion_and_servers_that_speak_alike_are_not(
+    gateway: RunningGateway, model: FakeModelServer, monkeypatch: pytest.MonkeyPatch,
+    path: str, no_store: bool, host: str, sent: list[bool | None],
+) -> None:  # fmt: skip
+    monkeypatch.setattr("lockgate.gateway.guardrails.service.OPENAI", host or URL(model.base_url).host)
+    gateway.tenants(**{"*": TenantSpec(no_store=no_store)})
+    for stream in (False, True):
+        assert gateway.ask(gateway.key(), path=path, stream=stream, max_tokens=9)[0] == 200
+    assert [request.body.get("store") for request in model.requests] == sent
 
 
 def test_figures_are_counted(gateway: RunningGateway, model: FakeModelServer) -> None:

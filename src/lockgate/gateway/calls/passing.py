@@ -116,6 +116,8 @@ class Passing:
         call, target = attempt.call, attempt.target
         request, exchange = call.request, call.exchange
         body = attempt.passage.forward(request, attempt.model, attempt.max_tokens)
+        if self._guards is not None:
+            body = self._guards.sent(attempt, body)
         try:
             hold = attempt.reserve()
         except LeaseNeeded as needed:

@@ -67,6 +67,10 @@ class Guards(Protocol):
         """May change ``call.request``; raises Refused to block."""
         ...
 
+    def sent(self, attempt: Attempt, body: bytes) -> bytes:
+        """What this attempt's upstream gets, in the upstream's protocol: the body, or another."""
+        ...
+
     async def after_answer(self, call: Call, body: bytes) -> bytes:
         """The whole answer in the client's protocol; raises Refused to block, :class:`TryAgain` for one repair."""
         ...

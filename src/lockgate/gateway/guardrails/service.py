@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, NoReturn
 
 from lockgate.errors import Blocked, LockgateError, UpstreamError
-from lockgate.gateway.calls.call import Call
+from lockgate.gateway.calls.call import Attempt, Call
 from lockgate.gateway.calls.seams import StreamGuard, TryAgain
 from lockgate.gateway.exchange import Exchange
 from lockgate.gateway.guardrails import canaries, entities, schemas
@@ -23,8 +23,10 @@ from lockgate.gateway.guardrails.schemas import Asked
 from lockgate.gateway.guardrails.stages import Chain, blocked, check_fit, outcomes_of
 from lockgate.gateway.guardrails.streams import STREAMS
 from lockgate.gateway.model import Identity
-from lockgate.gateway.protocols.chat import Chat
+from lockgate.gateway.protocols import fields as f
+from lockgate.gateway.protocols.chat import Chat, ChatPassage
 from lockgate.gateway.protocols.model import Request
+from lockgate.gateway.routing.prefix import OPENAI
 from lockgate.project.guards import TenantSpec
 from lockgate.versions.model import AgentVersion
 
@@ -116,6 +118,16 @@ class Guardrails:
                 self._note(call, outcomes)
         if policy.planted is not None:
             call.request = with_canary(call.request, policy.planted)
+
+    def sent(self, attempt: Attempt, body: bytes) -> bytes:
+        """What the attempt's upstream gets: one that stores chat completions, as OpenAI does for new accounts unless
+        told, is told not to."""
+        if not self.policy(attempt.call).keeps_nothing or attempt.passage.path != ChatPassage.path:
+            return body
+        provider = attempt.target.provider
+        if not knows_storing(provider.kind, attempt.target.host, provider.api_version):
+            return body
+        return f.encode({**f.take_apart(body, "a chat completion"), "store": f.FALSE})
 
     async def _judge(self, call: Call, guard: Guard, outcome: Outcome) -> None:
         """Ask a model about what the marks let pass. One that does not say stops what a guard that blocks protects."""
@@ -304,10 +316,19 @@ def _first_content(answer: dict[str, Any]) -> str:
 
 
 def _keep_nothing(call: Call) -> None:
-    """Tell the provider to keep nothing: OpenAI keeps responses unless told, and chat completions when told to."""
+    """Tell the provider to keep nothing, whoever it is: responses are kept unless told, and what a caller wants to be
+    stored is not. The other chat completions, see :meth:`Guardrails.sent`."""
     name = call.request.dialect.name
     if name == "responses" or (name == "chat" and "store" in call.request.fields):
         call.request = call.request.replaced(store=False)
+
+
+def knows_storing(kind: str, host: str, api_version: str | None) -> bool:
+    """Whether a provider of chat completions knows ``store``: OpenAI itself in any of its regions, and Azure, whose
+    versions of before 2025 may refuse it, and store nothing unless told to."""
+    if kind == "azure":
+        return api_version is None or not api_version[:4].isdecimal() or api_version >= "2025"
+    return kind == "openai" and (host == OPENAI or host.endswith(f".{OPENAI}"))
 
 
 __all__ = ["Blocked", "Guardrails"]
