@@ -48,11 +48,12 @@ class Charge(NamedTuple):
 
 
 class Used(NamedTuple):
-    """What a call really used, as its provider says; ``calls`` of a lost machine, how many it made."""
+    """What a call really used, as its provider says; ``calls`` of a lost machine, how many it made. None: not known, so
+    that stays as it is charged."""
 
     nano: Nano
-    tokens: int
-    calls: int = 0
+    tokens: int | None
+    calls: int | None = 0
 
 
 class BesideSpans(NamedTuple):
@@ -176,7 +177,10 @@ class Charges:
                 amounts = {"usd": used.nano, "tokens": used.tokens}
                 if charge.reason == store.LOST:
                     amounts["calls"] = used.calls
-                changes = [(key, amounts[key[2]] - charged) for key, charged in charge.parts if key[2] in amounts]
+                given = {unit: amount for unit, amount in amounts.items() if amount is not None}
+                changes = [
+                    (key, given.get(key[2], charged) - charged) for key, charged in charge.parts if key[2] in amounts
+                ]
                 machine, is_own = charge.machine or "", charge.machine == self._ledger.machine
                 at = None if charge.reason == store.LOST else charge.at
                 # Its table, if it comes back with it, has what it was charged with itself, and not what others did.
@@ -196,7 +200,8 @@ class Charges:
         wanted = (uncertain_charges.c.id == charge_id, *self._in_reach(connection))
         found = _charges(connection, *wanted)
         ended = update(uncertain_charges).where(*wanted)
-        ended = ended.values(corrected_at=self._clock(), used_nano=used.nano, used_tokens=used.tokens)
+        tokens = uncertain_charges.c.tokens if used.tokens is None else used.tokens
+        ended = ended.values(corrected_at=self._clock(), used_nano=used.nano, used_tokens=tokens)
         if not found or not connection.execute(ended).rowcount:
             remedy = "lockgate budgets charges, on the machine that made the call where several share the database"
             raise NotFound(f"no charge {charge_id!r} waits for a correction here", remedy=remedy)

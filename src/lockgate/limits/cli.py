@@ -149,8 +149,9 @@ def reconcile(
 def charges(json: JsonFlag = False) -> None:
     """List calls that were charged at their bound, because what they used is not known (yet).
 
-    The reason is no_usage (the answer did not say, or was cut off), died (the process that made the call), batch (it
-    has not ended yet), batch_no_usage (it ended, and does not say) or lost (a machine, with what it had leased).
+    The reason is no_usage (the answer did not say, or was cut off), died (the process that made the call; or nobody
+    ended a hold of /v1/holds), batch (it has not ended yet), batch_no_usage (it ended, and does not say) or lost (a
+    machine, with what it had leased).
 
     Example: lockgate budgets charges
     """
@@ -198,10 +199,20 @@ def charges(json: JsonFlag = False) -> None:
 def correct(
     charge: Annotated[str, typer.Argument(help="Its id, as `budgets charges` shows it.")],
     usd: Annotated[float, typer.Option("--usd", min=0, help="What the call cost, by the provider's bill.")],
-    tokens: Annotated[int, typer.Option("--tokens", min=0, help="The tokens it used.")] = 0,
-    calls: Annotated[int, typer.Option("--calls", min=0, help="Of a lost machine: the calls it made.")] = 0,
+    tokens: Annotated[
+        int | None, typer.Option("--tokens", min=0, help="The tokens it used. Default: as they are charged.")
+    ] = None,
+    calls: Annotated[
+        int | None,
+        typer.Option("--calls", min=0, help="Of a lost machine: the calls it made. Default: as they are charged."),
+    ] = None,
+    above_bound: Annotated[
+        bool, typer.Option("--above-bound", help="Also when that is more than what is charged now.")
+    ] = False,
 ) -> None:
     """Charge what a call really cost, in place of its bound.
+
+    This is done once: a figure above what is charged is refused, unless it is said to be meant.
 
     Example: lockgate budgets correct 4bf92f3577b34da6 --usd 0.0021 --tokens 1500
     """
@@ -209,10 +220,30 @@ def correct(
     from lockgate.limits.charges import Used, alert_key
 
     opened = open_app()
-    opened.charges.correct(charge, Used(to_nano(usd), tokens, calls))
+    nano = to_nano(usd)
+    for one in opened.charges.open():
+        if one.id == charge:
+            _check(one, {"usd": nano, "tokens": tokens, "calls": calls}, above_bound)
+    opened.charges.correct(charge, Used(nano, tokens, calls))
     opened.alerts.resolve(alert_key(charge))
     more = "".join(f", {count:,} {unit}" for count, unit in ((tokens, "tokens"), (calls, "calls")) if count)
-    console().print(f"{charge} is charged at {show_usd(to_nano(usd))}{more}.", markup=False)
+    console().print(f"{charge} is charged at {show_usd(nano)}{more}.", markup=False)
+
+
+def _check(charge: Charge, given: Mapping[str, int | None], above_bound: bool) -> None:
+    """Refuse what is likely a slip, since nobody can put a correction right."""
+    bounds = {unit: _most(charge, unit) for unit in given if any(key[2] == unit for key, _ in charge.parts)}
+    if bounds and all(given[unit] is None for unit in bounds):
+        wanted = " or ".join(f"--{unit}" for unit in bounds)
+        raise InputError(f"{charge.id} is charged in {' and '.join(bounds)}", remedy=f"say what it was with {wanted}")
+    for unit, bound in bounds.items():
+        amount = given[unit]
+        if amount is not None and amount > bound and not above_bound:
+            shown = show_usd(bound) if unit == "usd" else f"{bound:,} {unit}"
+            raise InputError(
+                f"--{unit} is more than the {shown} that {charge.id} is charged at now",
+                remedy="look at the figure again; if the provider's bill has it, add --above-bound",
+            )
 
 
 def _most(charge: Charge, unit: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -13,7 +14,8 @@ from typer.testing import CliRunner
 
 from lockgate.bootstrap import open_app
 from lockgate.cli import app
-from lockgate.limits.model import Account
+from lockgate.limits.charges import Charge
+from lockgate.limits.model import Account, Unit
 from lockgate.limits.windows import day_of, window_of
 from lockgate.money import to_nano
 from lockgate.telemetry.model import CLIENT, OK, Span
@@ -194,3 +196,78 @@ def test_a_budget_says_how_fast_it_empties() -> None:
     [row] = [row for row in rows if row["account"] == "tenant:prod:acme"]
     assert row["cap_usd"] == 1.0
     assert row["seconds_to_empty"] is None or row["seconds_to_empty"] > 0
+
+
+CHARGE = "4bf92f3577b34da6"
+
+
+@pytest.fixture
+def charge(project: Path) -> Callable[..., None]:
+    """Charge a call at its bound: so many nano-USD, tokens or calls, on the budgets in those."""
+
+    def charge(reason: str = "died", **bounds: int) -> None:
+        opened, now = open_app(), time.time()
+        accounts = [Account(name="tenant:prod:acme", window=day_of(now), cap=None, unit=unit) for unit in units(bounds)]
+        held = opened.holds.hold(accounts, bounds.get("usd", 0), tokens=bounds.get("tokens", 0), now=now)
+        opened.holds.settle(held, bounds.get("usd", 0))
+        opened.ledger.persist(opened.holds)
+        parts = tuple((account.key, bounds[account.unit]) for account in accounts)
+        with opened.control.write() as connection:
+            opened.charges.keep(connection, Charge(CHARGE, now, reason, parts, bounds.get("tokens", 0)))
+        opened.holds.close()
+
+    return charge
+
+
+def units(bounds: dict[str, int]) -> list[Unit]:
+    known: tuple[Unit, ...] = ("usd", "tokens", "calls")
+    return [unit for unit in known if unit in bounds]
+
+
+def settled() -> dict[str, int]:
+    opened = open_app()
+    found = {balance.unit: balance.settled for balance in opened.holds.balances("tenant:")}
+    opened.holds.close()
+    return dict(found)
+
+
+def correct(*options: str) -> tuple[int, str]:
+    shown = runner.invoke(app, ["budgets", "correct", CHARGE, *options])
+    return shown.exit_code, " ".join(shown.output.split())
+
+
+def test_a_correction_leaves_what_is_not_given_as_it_is_charged(charge: Callable[..., None]) -> None:
+    charge(usd=to_nano("0.01"), tokens=1500)
+    assert correct("--usd", "0.002")[0] == 0
+    assert settled() == {"usd": to_nano("0.002"), "tokens": 1500}
+
+
+def test_a_correction_puts_tokens_right_that_are_given(charge: Callable[..., None]) -> None:
+    charge(usd=to_nano("0.01"), tokens=1500)
+    assert correct("--usd", "0.002", "--tokens", "0")[0] == 0
+    assert settled() == {"usd": to_nano("0.002"), "tokens": 0}
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--usd", "20"), "--usd is more than the $0.010 that 4bf92f3577b34da6 is charged at now"),
+        (("--usd", "0", "--tokens", "1501"), "--tokens is more than the 1,500 tokens that"),
+    ],
+)
+def test_a_correction_above_the_bound_has_to_be_meant(
+    charge: Callable[..., None], options: tuple[str, ...], said: str
+) -> None:
+    charge(usd=to_nano("0.01"), tokens=1500)
+    code, shown = correct(*options)
+    assert (code, said in shown, "--above-bound" in shown) == (2, True, True), shown
+    assert settled() == {"usd": to_nano("0.01"), "tokens": 1500}
+    assert correct(*options, "--above-bound")[0] == 0  # it waited for it
+
+
+def test_a_charge_in_tokens_alone_is_not_used_up_by_a_cost(charge: Callable[..., None]) -> None:
+    charge("lost", tokens=1500)
+    code, shown = correct("--usd", "0")
+    assert (code, "say what it was with --tokens" in shown) == (2, True), shown
+    assert correct("--usd", "0", "--tokens", "40")[0] == 0
+    assert settled() == {"tokens": 40}
