@@ -279,6 +279,36 @@ def test_a_lines_model_names_the_provider_where_no_header_does(model: FakeModelS
         batch_of(client(provider=None), lines(1, model="fake-model"))
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "holds no request"),
+        (b"\n \r\n", "holds no request"),
+        (b"not json\n", "line 1: "),
+        (b"\n\n{not json}\n", "line 3: "),
+        (lines(1).replace(b"POST", b"GET"), "line 1: it is no POST"),
+        (lines(1).replace(b"custom_id", b"id"), "line 1: 'custom_id'"),
+        (lines(1).replace(b"messages", b"texts"), "line 1: 'messages' is missing"),
+        (lines(1, model=7), "line 1: 'model'"),
+        (lines(1, stream=True), "line 1: 'stream' is true"),
+        (lines(1, model="zz/ok"), "'model' is 'zz/ok', and no provider is called 'zz'; these could take the file: "),
+        (lines(1, model="ok"), "the file's provider is not named; these could take the file: "),
+    ],
+)  # fmt: skip
+def test_a_file_that_names_no_provider_is_refused_for_what_is_wrong_with_it(
+    model: FakeModelServer, client: Client, content: bytes, said: str
+) -> None:
+    with pytest.raises(openai.BadRequestError) as refused:
+        client(provider=None).files.create(file=("in.jsonl", content), purpose="batch")
+    assert said in refused.value.message
+    assert model.batches.files == {}
+
+
+def test_blank_lines_may_stand_before_the_one_that_names_the_provider(model: FakeModelServer, client: Client) -> None:
+    batch = batch_of(client(provider=None), b"\r\n\n" + lines(1, model="azure/fake-model"))
+    assert json.loads(model.batches.contents[batch.input_file_id])["body"]["model"] == "fake-model"
+
+
 def test_a_batch_that_could_pass_the_cap_is_refused_before_it_is_made(
     gateway: RunningGateway, model: FakeModelServer, client: Client
 ) -> None:

@@ -47,15 +47,20 @@ class Asking:
     def kind_of(self, environment: str, name: str) -> str:
         return self._providers.of(environment, name).kind
 
-    def default(self, environment: str) -> str:
-        """The provider of a file whose sender names none; InputError when it could be several."""
+    def default(self, environment: str, asked: str | None = None) -> str:
+        """The provider of a file whose sender names none; InputError when it could be several. ``asked``: the model of
+        its first line, whose beginning may be meant for a provider's name."""
         able = [name for name in self._providers.configured(environment) if self.kind_of(environment, name) in KINDS]
         if not able or "openai" in able:
             return "openai"
         if len(able) == 1:
             return able[0]
+        first, slash, _ = (asked or "").partition("/")
+        why = "the file's provider is not named"
+        if slash:
+            why = f"'model' is {asked!r}, and no provider is called {first!r}"
         raise InputError(
-            f"the file's provider is not named, and these could take it: {', '.join(able)}",
+            f"{why}; these could take the file: {', '.join(able)}",
             remedy=f"send the header {PROVIDER}, or write models as provider/name in the file's lines",
         )
 

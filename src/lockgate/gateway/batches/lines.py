@@ -129,6 +129,40 @@ def model_asked(line: bytes) -> str | None:
         return None
 
 
+def no_request() -> InputError:
+    """For a file of blank lines, or of none."""
+    return InputError("the batch's file holds no request", remedy="send a line of JSON for each")
+
+
+def check_shape(line: bytes, number: int) -> None:
+    """InputError, naming the line, for what is no request of a batch, to whatever provider."""
+    try:
+        fields, url, body = _parted(line)
+        f.field(fields, "custom_id", str, ...)
+        dialect = dialect_of(url)
+        if dialect is None:
+            f.model_name(f.take_apart(body, "a body"))
+        else:
+            dialect.read(body)
+    except InputError as wrong:
+        _name_line(wrong, number)
+        raise
+
+
+def _parted(line: bytes) -> tuple[f.Fields, str, bytes]:
+    """A line's fields, its url and its body."""
+    fields = f.take_apart(line, '{"custom_id": …, "method": "POST", "url": …, "body": …}')
+    url = f.field(fields, "url", str, ...)
+    if f.field(fields, "method", str, ...) != "POST" or "body" not in fields:
+        raise InputError("it is no POST with a body", remedy="batches take such requests only")
+    return fields, url, bytes(fields["body"])
+
+
+def _name_line(wrong: LockgateError, number: int) -> None:
+    wrong.message = f"line {number}: {wrong.message}"
+    wrong.args = (wrong.message,)
+
+
 class BatchInput:
     """The lines of an input file on their way to a provider of this name and kind.
 
@@ -161,7 +195,7 @@ class BatchInput:
         """What is left to go on."""
         rest = b"".join([self._passed(line) for line in self._lines.finish()])
         if not self.counted.requests:
-            raise InputError("the batch's file holds no request", remedy="send a line of JSON for each")
+            raise no_request()
         return rest
 
     def _passed(self, line: bytes) -> bytes:
@@ -171,22 +205,17 @@ class BatchInput:
         try:
             return self._request(line)
         except LockgateError as wrong:
-            wrong.message = f"line {self._number}: {wrong.message}"
-            wrong.args = (wrong.message,)
+            _name_line(wrong, self._number)
             raise
 
     def _request(self, line: bytes) -> bytes:
-        fields = f.take_apart(line, '{"custom_id": …, "method": "POST", "url": …, "body": …}')
-        url = f.field(fields, "url", str, ...)
-        if f.field(fields, "method", str, ...) != "POST" or "body" not in fields:
-            raise InputError("it is no POST with a body", remedy="batches take such requests only")
+        fields, url, body = _parted(line)
         counted = self.counted
         if counted.requests >= MAX_REQUESTS:
             raise InputError(f"a batch has at most {MAX_REQUESTS} requests", remedy="send several batches")
         if counted.requests and url != counted.endpoint:
             raise InputError(f"'url' is {url!r}, and the lines before have {counted.endpoint!r}")
         dialect, guard = dialect_of(url), self._guard
-        body = bytes(fields["body"])
         if dialect is None:
             if guard is not None:
                 guard.refuse(url)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
 from collections.abc import AsyncIterator
 
@@ -11,7 +12,15 @@ from lockgate.gateway.batches.asking import PROVIDER, Asking
 from lockgate.gateway.batches.desk import check_printable
 from lockgate.gateway.batches.guarding import RequestLines
 from lockgate.gateway.batches.incoming import chunks
-from lockgate.gateway.batches.lines import MAX_LINE, BatchInput, Check, Counted, model_asked
+from lockgate.gateway.batches.lines import (
+    MAX_LINE,
+    BatchInput,
+    Check,
+    Counted,
+    check_shape,
+    model_asked,
+    no_request,
+)
 from lockgate.gateway.batches.multipart import (
     Event,
     Field,
@@ -29,6 +38,7 @@ from lockgate.gateway.exchange import Exchange
 MAX_UPLOAD = 512 * 1024 * 1024 + 1024 * 1024
 """Bytes of an upload: OpenAI's largest file, and the form around it."""
 BATCH = "batch"
+_NOT_BLANK = re.compile(rb"\S")
 
 
 class Upload:
@@ -91,7 +101,7 @@ class Upload:
                 line = look.line(event, self._is_batch())
                 if line is None:
                     continue
-                self._choose(line)
+                self._choose(line, look.number)
                 written += await self._taken(FileData(look.seen)) if look.seen else b""
                 if isinstance(event, FileEnd):
                     written += await self._taken(event)
@@ -108,14 +118,18 @@ class Upload:
         """Whether it is a batch's input; None while that is not said."""
         return None if self.purpose is None else self.purpose == BATCH
 
-    def _choose(self, line: bytes) -> None:
+    def _choose(self, line: bytes, number: int) -> None:
         """Choose the provider, now that the file's first line is known."""
         asked = model_asked(line) if self._is_batch() is not False else None
         first = (asked or "").partition("/")[0]
         named = self._exchange.headers.get(PROVIDER)
         if named is None and asked is not None and first in self._asking.others(""):
             named = first
-        self.provider = named or self._asking.default(self._environment)
+        if named is None and self._is_batch():  # what is wrong with the line is why it names nobody
+            if not line.strip():
+                raise no_request()
+            check_shape(line, number)
+        self.provider = named or self._asking.default(self._environment, asked)
         kind = self._asking.kind_of(self._environment, self.provider)
         if self.purpose == BATCH or asked is not None:
             others = self._asking.others(self.provider)
@@ -154,25 +168,33 @@ class Upload:
 
 
 class _FirstLine:
-    """The beginning of a file, until its first line is whole."""
+    """The beginning of a file, until its first line that is not blank is whole."""
 
     def __init__(self) -> None:
         self._seen = bytearray()
         self._looked = 0
+        self._start: int | None = None
 
     @property
     def seen(self) -> bytes:
         return bytes(self._seen)
 
+    @property
+    def number(self) -> int:
+        """The line's, from 1."""
+        return self._seen.count(b"\n", 0, self._start or 0) + 1
+
     def line(self, event: FileData | FileEnd, is_batch: bool | None) -> bytes | None:
-        """The first line; None while it is not whole. Of what is no batch's, anything will do."""
+        """The line; None while it is not whole. Of what is no batch's, anything will do."""
         seen = self._seen
         if isinstance(event, FileData):
             seen += event.data
-        end = seen.find(b"\n", self._looked)
-        likely = is_batch or (is_batch is None and seen.lstrip()[:1] in b"{")
+        if self._start is None and (begun := _NOT_BLANK.search(seen, self._looked)):
+            self._start = self._looked = begun.start()
+        end = -1 if self._start is None else seen.find(b"\n", self._looked)
+        likely = is_batch or (is_batch is None and (self._start is None or seen[self._start] == ord("{")))
         if end >= 0 or isinstance(event, FileEnd) or not likely:
-            return bytes(seen[:end] if end >= 0 else seen)
+            return bytes(seen[self._start or 0 : end if end >= 0 else None])
         self._looked = len(seen)
         if len(seen) > MAX_LINE:
             raise InputError(f"a line is longer than {MAX_LINE} bytes")
