@@ -228,11 +228,10 @@ class HoldTable:
         for at, generation, process, created in found:
             if not alive[process] or created < oldest:
                 with self._file:
-                    if words[at + S_PID] != process[0] and created >= oldest:
-                        continue  # disowned since it was looked at
                     was_sent = bool(words[at + S_SENT])
                     what = self._charged(at) if was_sent and charged is not None else None
-                    if records.end_slot(at, generation, None if was_sent else (0, 0, 0)):
+                    is_over = created < oldest or words[at + S_PID] == process[0]  # else disowned since it was found
+                    if is_over and records.end_slot(at, generation, None if was_sent else (0, 0, 0)):
                         ended += 1
                         if what is not None and charged is not None:
                             charged.append(what)
