@@ -11,6 +11,7 @@ from lockgate.gateway import keys, tokens
 from lockgate.gateway.issued import Tokens
 from lockgate.gateway.keys import Keys
 from lockgate.gateway.model import Identity
+from lockgate.limits.actions import UNSEEN
 
 _STORE_SECONDS = 5.0  # to answer about a key that is not in memory
 
@@ -76,8 +77,15 @@ def check_tools(identity: Identity, names: Iterable[str]) -> None:
     if allowed is None:
         return
     for name in names:
-        if name not in allowed:
-            raise Refused(f"this key may not use the tool {name!r}", remedy=f"it may use {_list(allowed)}")
+        if name in allowed:
+            continue
+        if name.startswith(UNSEEN):
+            what = name.removeprefix(UNSEEN)
+            raise Refused(
+                f"{what!r} can bring tools that cannot be seen here, and this key may use those of its list only",
+                remedy=f"leave {what!r} out, or use a key with {name!r} in its list",
+            )
+        raise Refused(f"this key may not use the tool {name!r}", remedy=f"it may use {_list(allowed)}")
 
 
 def _list(names: tuple[str, ...]) -> str:

@@ -6,8 +6,9 @@ arguments, are there to be counted, in the words of chat completions, of Anthrop
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -20,6 +21,24 @@ MAX_REPEATS = 5
 
 ToolCall = tuple[str, str]
 """A tool's name, and its arguments as JSON with sorted keys."""
+
+UNSEEN = "unseen:"
+"""Before the name of a field, or a tool's type, that brings tools which cannot be seen here. No tool has a colon in its
+name, so a list that holds such a word was meant to."""
+
+_CONVERSATIONS = frozenset(("messages", "input"))
+_OFFERS = frozenset(("tools", "functions"))
+_SEARCHES = frozenset(("web_search_options", "search_parameters"))
+_BRINGS_UNSEEN = frozenset(
+    ("mcp_servers", "prompt", "conversation", "previous_response_id", "plugins", "data_sources")
+)  # fmt: skip
+LOOKED_AT = _CONVERSATIONS | _OFFERS | {"container"}
+"""The fields of a request that are looked into for tools."""
+_SERVERS = frozenset(("mcp", "mcp_toolset"))
+_NAMED = frozenset(("function", "custom", "namespace", "None"))
+
+_HIDDEN_LETTER = re.compile(rb"\\u00[4-7]")
+"""A letter written as an escape: in a word that is looked for, maybe."""
 
 _encode = msgspec.json.Encoder(order="sorted").encode
 
@@ -37,7 +56,13 @@ class ActionBudget(NamedTuple):
 
 def may_hold_calls(*fields: bytes) -> bool:
     """Whether it is worth decoding the conversation: False when it surely holds no tool call."""
-    return any(b'"tool_calls"' in raw or b'"tool_use"' in raw or b'"function_call"' in raw for raw in fields)
+    return any(
+        b'"tool_calls"' in raw
+        or b'"tool_use"' in raw
+        or b'"function_call"' in raw
+        or (b"\\u00" in raw and _HIDDEN_LETTER.search(raw) is not None)
+        for raw in fields
+    )
 
 
 def tool_calls(conversation: Any) -> list[ToolCall]:
@@ -48,6 +73,9 @@ def tool_calls(conversation: Any) -> list[ToolCall]:
             continue
         if item.get("type") == "function_call":
             found.append(_call(item.get("name"), item.get("arguments")))
+        old = item.get("function_call")
+        if isinstance(old, Mapping):
+            found.append(_call(old.get("name"), old.get("arguments")))
         for call in _list(item.get("tool_calls")):
             function = call.get("function")
             if isinstance(function, Mapping):
@@ -59,14 +87,92 @@ def tool_calls(conversation: Any) -> list[ToolCall]:
 
 
 def offered_tools(tools: Any) -> list[str]:
-    """The names of the tools that a request offers to the model, in any of the protocols; of one without a name (a
-    provider's own, such as web search), its type."""
+    """What an allow-list has to hold for these tools to be offered, in any of the protocols: every name in them, at any
+    depth (a namespace's, and those of its tools). A provider's own tool goes by its type, or by its name where the type
+    is that name with a date (``web_search_20250305``); a server's tools, which nobody sees here, by :data:`UNSEEN`."""
+    words: list[str] = []
+    left = [tools]
+    while left:
+        tool = left.pop()
+        if isinstance(tool, list):
+            left += reversed(tool)
+        elif isinstance(tool, Mapping):
+            names, kinds = _names(tool), [str(kind) for key, kind in tool.items() if key.casefold() == "type"]
+            inner = [value for key, value in tool.items() if key.casefold() == "tools"]
+            for kind in kinds:
+                if kind in _SERVERS:
+                    words.append(UNSEEN + kind)
+                elif not names or (kind not in _NAMED and not any(_is_dated(kind, name) for name in names)):
+                    words.append(kind)
+            words += names
+            if not (names or kinds or inner):
+                words.append(UNSEEN + "tools")
+            left += inner
+    return words
+
+
+def offered_by(fields: Iterable[str], read: Callable[[str], Any]) -> list[str]:
+    """What an allow-list has to hold for a request, by whatever field it brings tools: as :func:`offered_tools`, and
+    :data:`UNSEEN` with the field's name where its tools cannot be seen here. ``read`` gives a field's value."""
+    words: list[str] = []
+    for field in fields:
+        name = field.casefold()  # some servers take a key however its letters are written
+        if name in _OFFERS:
+            words += offered_tools(read(field))
+        elif name in _CONVERSATIONS:
+            words += _brought_along(read(field))
+        elif name in _SEARCHES:
+            if read(field) is not None:
+                words.append("web_search")
+        elif name in _BRINGS_UNSEEN:
+            if read(field) not in (None, [], False):
+                words.append(UNSEEN + name)
+        elif name == "container":
+            container = read(field)  # by its name alone it is a place to work in
+            if isinstance(container, Mapping) and any(
+                container[key] for key in container if key.casefold() == "skills"
+            ):
+                words.append(UNSEEN + name)
+    return words
+
+
+def _brought_along(conversation: Any) -> list[str]:
+    """The tools that items of a conversation bring (``additional_tools``, a tool search's output)."""
+    words: list[str] = []
+    left = [conversation]
+    while left:
+        item = left.pop()
+        if isinstance(item, list):
+            left += reversed(item)
+        elif isinstance(item, Mapping):
+            kind = item.get("type")
+            if kind == "item_reference" or (kind is None and "id" in item and "role" not in item):
+                words.append(UNSEEN + "item_reference")
+            for key, value in item.items():
+                name = key.casefold()
+                if name in _OFFERS:
+                    words += offered_tools(value)
+                elif name in ("content", "output"):
+                    left.append(value)
+    return words
+
+
+def _names(tool: Mapping[str, Any]) -> list[str]:
+    """Every name that a tool is given: which of several counts is the provider's to say."""
     names = []
-    for tool in _list(tools):
-        inner = tool.get("function")
-        of = inner if isinstance(inner, Mapping) else tool
-        names.append(str(of.get("name") or tool.get("type")))
-    return names
+    for key, value in tool.items():
+        if key.casefold() == "name":
+            names.append(value)
+        elif key.casefold() in ("function", "custom") and isinstance(value, Mapping):
+            names += [name for inner, name in value.items() if inner.casefold() == "name"]
+    return [str(name) for name in names if name is not None]
+
+
+def _is_dated(kind: str, name: str) -> bool:
+    """Whether a type of Anthropic's is that of its tool of this name."""
+    what, _, date = kind.rpartition("_")
+    is_date = len(date) == 8 and date.isdecimal()
+    return is_date and (what == name or (what == "text_editor" and name.startswith("str_replace_")))
 
 
 def check(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import msgspec
 
 from lockgate.gateway.protocols import fields as json_fields
+from lockgate.limits import actions
 from lockgate.results import Usage
 
 if TYPE_CHECKING:
@@ -51,6 +52,18 @@ class Request(msgspec.Struct, kw_only=True):
         """The request with other values in some of its fields, read anew: its bounds are those of what will be sent."""
         given = {**self.fields, **{name: json_fields.raw(value) for name, value in changed.items()}}
         return self.dialect.read(json_fields.encode(given))
+
+    def offered(self) -> list[str]:
+        """What a list of allowed tools has to hold for this request (:func:`lockgate.limits.actions.offered_by`).
+
+        As with :meth:`texts`, what was looked at is what is sent. It decodes the whole conversation: only for a caller
+        who has a list.
+        """
+        words = actions.offered_by(self.fields, self.decoded)
+        for name in self.fields:
+            if name.casefold() in actions.LOOKED_AT:
+                self.fields[name] = json_fields.raw(self.decoded(name))
+        return words
 
     def texts(self) -> list[Text]:
         """Every text of the input: system prompts, messages, tool results.

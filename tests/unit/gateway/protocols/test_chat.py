@@ -54,6 +54,12 @@ def test_a_key_spelled_with_escapes_is_the_same_key() -> None:
     assert json.loads(PASSAGE.forward(call, "dear", 1))["model"] == "dear"
 
 
+def test_a_tool_named_twice_is_forwarded_with_the_name_that_was_looked_at() -> None:
+    call = CHAT.read(b'{"model":"openai/gpt-4o","messages":[],"tools":[{"name":"g","name":"f"}]}')
+    assert call.offered() == ["f"]
+    assert b'"g"' not in PASSAGE.forward(call, "gpt-4o", 1)
+
+
 @pytest.mark.parametrize(
     ("given", "model", "expected"),
     [
