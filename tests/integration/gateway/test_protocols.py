@@ -283,7 +283,16 @@ def test_a_stream_of_anthropic_is_settled_and_tells_usage_to_those_who_ask(
     wait_for_cost(gateway, 1_820_000)
 
 
-@pytest.mark.parametrize(("field", "value"), [("n", 2), ("logprobs", True), ("logit_bias", {"5": 1})])
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("n", 2),
+        ("logprobs", True),
+        ("logit_bias", {"5": 1}),
+        ("web_search_options", {}),
+        ("modalities", ["text", "audio"]),
+    ],
+)
 def test_what_anthropic_cannot_be_asked_is_refused_by_name(
     model: FakeModelServer, clients: Clients, field: str, value: Any
 ) -> None:

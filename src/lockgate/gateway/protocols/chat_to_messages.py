@@ -45,8 +45,12 @@ class ChatToMessages(Translation):
     def _forward(self, request: Request, model: str, max_tokens: int) -> bytes:
         asked = {name: request.decoded(name) for name in request.fields}
         for name in _REFUSED:
-            if asked.get(name):
+            if asked.get(name) or (name == "web_search_options" and asked.get(name) is not None):  # {} asks for it
                 raise InputError(f"{name!r} cannot be asked of {request.model!r}", remedy=f"leave {name!r} out")
+        if any(kind != "text" for kind in asked.get("modalities") or ()):
+            raise InputError(
+                f"'modalities' cannot be asked of {request.model!r}", remedy="this provider answers in text"
+            )
         if request.n > 1:
             raise InputError(f"'n' is {request.n}, and this provider gives one answer", remedy="ask once for each")
         system, messages = _messages(asked["messages"])
