@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from lockgate.storage.private import keep_private
+
 if TYPE_CHECKING:  # sixteen megabytes, which only workers that compare questions need
     import numpy as np
 
@@ -242,7 +244,6 @@ class Answers:
 
     def _open(self) -> sqlite3.Connection:
         if self._connection is None:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
             try:
                 self._connection = self._connect()
             except sqlite3.DatabaseError as broken:
@@ -255,6 +256,10 @@ class Answers:
         return self._connection
 
     def _connect(self) -> sqlite3.Connection:
+        try:
+            keep_private(self._path)  # answers may hold what only their callers may read
+        except OSError as failure:
+            raise sqlite3.OperationalError(f"unable to open database file: {failure}") from failure
         connection = sqlite3.connect(self._path, timeout=0.05, isolation_level=None, check_same_thread=False)
         try:
             connection.execute("pragma journal_mode=wal")
@@ -268,7 +273,6 @@ class Answers:
         except BaseException:
             connection.close()
             raise
-        self._path.chmod(0o600)  # answers may hold what only their callers may read
         return connection
 
     def _trim(self, connection: sqlite3.Connection, now: float) -> None:

@@ -26,7 +26,13 @@ def test_what_one_worker_keeps_another_finds_until_its_time(path: Path) -> None:
     assert other.get(b"k", 2.0) == kept(b"body")
     assert other.get(b"k", 100.0) is None
     assert one.get(b"k", 100.0) is None
-    assert path.stat().st_mode & 0o077 == 0
+
+
+def test_what_is_kept_only_its_owner_may_read(path: Path) -> None:
+    answers = Answers(path)
+    answers.put(b"k", kept(b"body"), 1.0)
+    found = {each.name: each.stat().st_mode & 0o777 for each in path.parent.iterdir()}
+    assert found == {"cache.db": 0o600, "cache.db-wal": 0o600, "cache.db-shm": 0o600}
 
 
 def test_it_stays_within_its_bounds_and_lets_go_of_what_was_used_longest_ago(path: Path) -> None:
