@@ -7,6 +7,7 @@ the block ends (``synchronous=FULL``). Traces may lose the last moment on a powe
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,13 +15,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
-from sqlalchemy import Connection, Engine, MetaData, create_engine, event, make_url, select, text
-from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy import URL, Connection, Engine, MetaData, create_engine, event, make_url, select, text
+from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
+from sqlalchemy.exc import ArgumentError
 
-from lockgate.errors import MissingExtra, Unavailable
+from lockgate.errors import InputError, LockgateError, MissingExtra, Unavailable
 from lockgate.storage import schema
+from lockgate.storage.private import keep_private
 
 BUSY_SECONDS = 30.0
+
+_DRIVERS = ("sqlite", "sqlite+pysqlite", "postgresql", "postgresql+psycopg")
 
 Kind = Literal["control", "traces"]
 _METADATA: dict[Kind, MetaData] = {"control": schema.control, "traces": schema.traces}
@@ -60,12 +65,16 @@ class Database:
 
 
 def open_database(url: str | Path, kind: Kind) -> Database:
-    """Open ``url`` (a file path, or a ``postgresql://`` URL) and bring its schema up to date."""
+    """Open ``url`` (a file path, or a ``postgresql://`` URL) and bring its schema up to date.
+
+    A file, and what SQLite puts beside it, is readable by its owner only. Raises :class:`InputError` for a URL of
+    another kind, :class:`Unavailable` when the database does not answer, and
+    :class:`~lockgate.errors.Conflict` when its schema is one that cannot be brought up to date.
+    """
     location = str(url)
     if "://" not in location:
-        Path(location).parent.mkdir(parents=True, exist_ok=True)
         location = f"sqlite:///{location}"
-    parsed = make_url(location)
+    parsed = _parse(location, kind)
     if parsed.drivername == "postgresql":
         try:
             import psycopg  # noqa: F401
@@ -75,6 +84,14 @@ def open_database(url: str | Path, kind: Kind) -> Database:
     options: dict[str, Any] = {}
     if parsed.drivername.startswith("sqlite"):
         options["connect_args"] = {"timeout": BUSY_SECONDS, "check_same_thread": False}
+        if parsed.database and parsed.database != ":memory:":
+            try:
+                keep_private(Path(parsed.database))
+            except OSError as failure:
+                raise Unavailable(
+                    f"the {kind} database {parsed.database!r} cannot be made: {failure.strerror}",
+                    remedy="check the path, and that the disk is writable",
+                ) from failure
     engine = create_engine(
         parsed,
         json_serializer=lambda value: msgspec.json.encode(value).decode(),
@@ -83,9 +100,30 @@ def open_database(url: str | Path, kind: Kind) -> Database:
     )
     if engine.dialect.name == "sqlite":
         _prepare_sqlite(engine, "FULL" if kind == "control" else "NORMAL")
+        if kind == "traces":
+            _name_what_is_damaged(engine)
     database = Database(engine, kind)
-    _migrate(database)
+    try:
+        _migrate(database)
+    except BaseException:
+        database.close()
+        raise
     return database
+
+
+def _parse(location: str, kind: Kind) -> URL:
+    try:
+        parsed = make_url(location)
+        if parsed.drivername in _DRIVERS:
+            return parsed
+    except (ArgumentError, ValueError):
+        pass
+    shown = re.sub(r"(://[^:/?]*:)[^/]*(?=@)|(password=)[^&]*", lambda found: f"{found[1] or found[2]}***", location)
+    raise InputError(
+        f"the {kind} database is at {shown!r}, which is of no kind that Lockgate keeps its state in",
+        remedy=f"set LOCKGATE_{kind.upper()}_URL to postgresql://USER:PASSWORD@HOST/NAME or sqlite:////PATH; without "
+        f"it, it is the file {kind}.db beside the other state",
+    )
 
 
 def _prepare_sqlite(engine: Engine, synchronous: str) -> None:
@@ -100,6 +138,19 @@ def _prepare_sqlite(engine: Engine, synchronous: str) -> None:
     def _on_begin(connection: Connection) -> None:
         writes = connection.get_execution_options().get("lockgate_write")
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _name_what_is_damaged(engine: Engine) -> None:
+    @event.listens_for(engine, "handle_error")
+    def _on_error(context: ExceptionContext) -> None:
+        failure = context.original_exception
+        if type(failure) is sqlite3.DatabaseError:  # "malformed", "not a database"; what may pass is of other types
+            path = engine.url.database
+            raise Unavailable(
+                f"the traces database {path!r} is damaged: {failure}",
+                remedy=f"stop Lockgate, move {path} away, with its -wal and -shm, and start again: nothing that serves "
+                "needs older traces",
+            ) from failure
 
 
 def _migrate(database: Database) -> None:
@@ -137,6 +188,8 @@ def _revision(database: Database) -> str | None:
                 return None
             row = connection.execute(text(f"select version_num from {table}")).first()  # noqa: S608
             return None if row is None else str(row[0])
+    except LockgateError:
+        raise
     except Exception as failure:  # whatever the driver raises: the database cannot be opened
         raise Unavailable(
             f"the {database.kind} database {database.engine.url.render_as_string()!r} cannot be opened: {failure}",

@@ -29,7 +29,7 @@ from sqlalchemy import (
     event,
 )
 
-HEAD = {"control": "control_0001", "traces": "traces_0001"}
+HEAD = {"control": "control_0002", "traces": "traces_0001"}
 VERSION_TABLE = {"control": "control_schema_version", "traces": "traces_schema_version"}
 
 control = MetaData()
