@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lockgate import clock as clocks
-from lockgate.project.model import Project
+from lockgate.errors import InputError
+from lockgate.project.model import Project, ProjectConfig
+from lockgate.project.places import find_root, home_of
 from lockgate.project.service import PROJECT_FILE, load_project
 
 if TYPE_CHECKING:
@@ -455,3 +457,19 @@ def open_app(start: Path | None = None, *, last_good: bool | None = None) -> App
     if project.problem is not None:
         _log.warning("%s cannot be read, the last good one is used: %s", PROJECT_FILE, project.problem)
     return App(project)
+
+
+def open_store(start: Path | None = None) -> App:
+    """Open the project for what its store alone is needed for, such as revoking a stolen key.
+
+    A mistake in its file stops nothing then: ``project.problem`` of the app names it, and the configuration is the
+    last good one, or an empty one.
+    """
+    try:
+        return App(load_project(start, last_good=True))
+    except InputError as wrong:
+        root = find_root(start or Path.cwd())
+        if root is None:
+            raise
+        empty = ProjectConfig(project=root.name)
+        return App(Project(root=root, home=home_of(root), config=empty, problem=wrong.message))

@@ -11,6 +11,7 @@ from lockgate.console import JsonFlag, console, emit, group, table
 from lockgate.errors import InputError
 
 if TYPE_CHECKING:
+    from lockgate.bootstrap import App
     from lockgate.gateway.model import ApiKey
 
 keys = group("Create, list, rotate and revoke API keys.\n\nExample: lockgate keys create --tenant acme --env prod")
@@ -73,9 +74,7 @@ def list_keys(json: JsonFlag = False) -> None:
 
     Example: lockgate keys list
     """
-    from lockgate.bootstrap import open_app
-
-    app = open_app()
+    app = _open_store()
     found = app.keys.all()
     now = app.clock()
     rows = [
@@ -106,9 +105,7 @@ def rotate_key(
 
     Example: lockgate keys rotate key_01k9x7c1r5 --grace 1h
     """
-    from lockgate.bootstrap import open_app
-
-    secret, rotated = open_app().keys.rotate(key, grace=_seconds(grace, "--grace", least=0))
+    secret, rotated = _open_store().keys.rotate(key, grace=_seconds(grace, "--grace", least=0))
 
     def render() -> None:
         console().print(secret, style="bold", markup=False)
@@ -125,10 +122,19 @@ def revoke_key(key: Annotated[str, typer.Argument(help="The key's id, as `keys l
 
     Example: lockgate keys revoke key_01k9x7c1r5
     """
-    from lockgate.bootstrap import open_app
-
-    open_app().keys.revoke(key)
+    _open_store().keys.revoke(key)
     console().print(f"{key} is revoked.", markup=False)
+
+
+def _open_store() -> App:
+    """The project, whatever state its file is in: a stolen key is revoked while somebody is writing it."""
+    from lockgate.bootstrap import open_store
+
+    app = open_store()
+    if app.project.problem is not None:
+        warning = f"warning: the project's file has a mistake, which nothing here depends on: {app.project.problem}"
+        console(stderr=True).print(warning, style="yellow", markup=False, soft_wrap=True)
+    return app
 
 
 def _shown(key: ApiKey) -> dict[str, object]:

@@ -68,3 +68,35 @@ def test_revoking_an_unknown_key_says_where_ids_are(shell: CliRunner) -> None:
     failed = shell.invoke(app, ["keys", "revoke", "key_x"])
     assert failed.exit_code == 2
     assert "lockgate keys list" in failed.output
+
+
+@pytest.mark.parametrize("broken", ["project: [test\n", "project: test\nlimitz: {}\n"])
+def test_a_key_is_revoked_and_listed_and_rotated_while_the_projects_file_has_a_mistake(
+    shell: CliRunner, tmp_path: Path, broken: str
+) -> None:
+    made = [json.loads(create(shell, "--json").output)["id"] for _ in range(2)]
+    (tmp_path / "lockgate.yaml").write_text(broken)
+    revoked = shell.invoke(app, ["keys", "revoke", made[0]])
+    assert (revoked.exit_code, revoked.stdout) == (0, f"{made[0]} is revoked.\n")
+    assert "warning: the project's file has a mistake" in revoked.stderr
+    assert "lockgate.yaml:" in revoked.stderr
+    assert shell.invoke(app, ["keys", "rotate", made[1], "--grace", "0s"]).exit_code == 0
+    listed = json.loads(shell.invoke(app, ["keys", "list", "--json"]).stdout)
+    assert {key["id"]: key["revoked_at"] is not None for key in listed} == {made[0]: True, made[1]: False}
+
+
+def test_where_no_project_is_no_key_is_looked_for(shell: CliRunner, tmp_path: Path) -> None:
+    (tmp_path / "lockgate.yaml").unlink()
+    failed = shell.invoke(app, ["keys", "list"])
+    assert failed.exit_code == 2
+    assert "no lockgate.yaml in" in failed.stderr
+
+
+def test_a_database_of_another_kind_is_one_error_without_its_password(
+    shell: CliRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOCKGATE_CONTROL_URL", "mysql://root:hunter2@db/x")
+    failed = shell.invoke(app, ["keys", "list"])
+    assert failed.exit_code == 2
+    assert "error: the control database is at 'mysql://root:***@db/x'" in failed.stderr
+    assert "set LOCKGATE_CONTROL_URL to postgresql://" in failed.stderr
