@@ -4,8 +4,9 @@
     POST /v1/holds/settle   {"id": "…", "usd": 0.004}          what it did cost; without "usd", all that was held
     POST /v1/holds/release  {"id": "…"}                        it was never sent
 
-Held under the caller's key or run token, on every budget that a model call of the caller's would be held on. What is
-never settled is charged in full after an hour, and at once when this worker dies.
+Held under the caller's key or run token, on every budget that a model call of the caller's would be held on. A hold is
+its caller's: it outlives this worker, and can be ended at any other. What is never settled is charged in full after an
+hour. No more is settled than was held, so that no cap is passed.
 """
 
 from __future__ import annotations
@@ -108,7 +109,7 @@ class External:
         span_id = new_span_id()
         attributes: dict[str, Any] = {}
         held = await self._reserve(exchange, identity, amount, span_id, attributes)
-        self._holds.mark_sent(held)
+        self._holds.disown(held)
         token = _Held(
             held.slot, held.generation, amount, what, _owner(identity), span_id, time.time_ns(), exchange.trace_id,
             attributes,
@@ -120,6 +121,11 @@ class External:
         asked = _decode(await exchange.body(MAX_BODY), _End)
         held = self._verify(asked.id, identity)
         cost = held.amount if asked.usd is None else _nano(asked.usd)
+        if cost > held.amount:
+            raise InputError(
+                f"'usd' is {asked.usd!r}, and {to_usd(held.amount)!r} is held: no more than that can be settled",
+                remedy="hold the rest with another POST /v1/holds first, or settle at what is held",
+            )
         self._end(held, self._holds.settle(_hold(held), cost))
         self._record(exchange, identity, held, cost)
         exchange.respond_json(200, {"charged_usd": to_usd(cost)})
@@ -200,7 +206,7 @@ def _hold(held: _Held) -> Hold:
 def _nano(usd: float) -> Nano:
     if not 0 <= usd <= MAX_USD:
         raise InputError(f"'usd' is {usd!r}", remedy=f"send 0 to {MAX_USD:g}")
-    return to_nano(usd)
+    return to_nano(round(usd, 12))  # what 0.1 + 0.2 has above 0.3 is no cost
 
 
 def _decode(body: bytes, kind: type[_T]) -> _T:
