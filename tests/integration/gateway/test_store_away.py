@@ -9,7 +9,9 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import openai
+import psycopg
 import pytest
+from sqlalchemy import make_url
 
 from lockgate.gateway.worker import Worker
 from lockgate.testing import FakeModelServer
@@ -199,4 +201,50 @@ def test_while_the_store_takes_no_writes_nothing_is_made_at_a_provider_and_nothi
         assert gateway.app.holds.open_holds() == 0
         other.execute("ROLLBACK")
     assert_told_to_come_back(refused)
+    assert len(model.batches.asked) == asked
+
+
+@pytest.fixture
+def postgres(postgres_database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], object]]:
+    """``postgres("…")`` alters the database that the gateway of this test uses, and ends its connections."""
+    monkeypatch.setenv("LOCKGATE_CONTROL_URL", postgres_database)
+    url = make_url(postgres_database)
+    server = url.set(database="postgres").render_as_string(hide_password=False)
+    with psycopg.connect(server, autocommit=True) as connection:
+
+        def alter(how: str) -> None:
+            connection.execute(f"alter database {url.database} {how}".encode())
+            connection.execute(
+                "select pg_terminate_backend(pid) from pg_stat_activity where datname = %s", [url.database]
+            )
+
+        yield alter
+        alter("with allow_connections true")
+
+
+def test_a_postgresql_that_is_stopped_is_a_503_for_files_and_batches(
+    postgres: Callable[[str], object], gateway: RunningGateway, model: FakeModelServer, batch_client: openai.OpenAI
+) -> None:
+    file = batch_file(batch_client)
+    asked = len(model.batches.asked)
+    postgres("with allow_connections false")
+    for ask in ASKED.values():
+        with pytest.raises(openai.APIStatusError) as refused:
+            ask(batch_client, file)
+        assert_told_to_come_back(refused)
+    assert len(model.batches.asked) == asked
+
+
+def test_a_postgresql_that_can_only_be_read_lists_files_and_takes_none(
+    postgres: Callable[[str], object], gateway: RunningGateway, model: FakeModelServer, batch_client: openai.OpenAI
+) -> None:
+    file = batch_file(batch_client)
+    asked = len(model.batches.asked)
+    postgres("set default_transaction_read_only = on")
+    gateway.app.control.engine.dispose()
+    assert [one.id for one in batch_client.files.list()] == [file]
+    for what in ("a file", "an upload", "a batch"):
+        with pytest.raises(openai.APIStatusError) as refused:
+            ASKED[what](batch_client, file)
+        assert_told_to_come_back(refused)
     assert len(model.batches.asked) == asked
