@@ -302,6 +302,29 @@ def test_what_anthropic_cannot_be_asked_is_refused_by_name(
     assert model.requests == []
 
 
+def test_the_old_function_calls_of_a_run_are_counted_too(gateway: RunningGateway) -> None:
+    old = [
+        {"role": "assistant", "content": None, "function_call": {"name": "look", "arguments": "{}"}},
+        {"role": "function", "name": "look", "content": "no"},
+    ]
+    status, _, body = gateway.ask(gateway.key(), old * 5, headers={"x-lockgate-run": "old"})
+    assert (status, json.loads(body)["error"]["reason"]) == (429, "loop_detected")
+
+
+@pytest.mark.parametrize(
+    ("tool", "said"),
+    [
+        ({"type": "namespace", "name": "look", "tools": [{"type": "function", "name": "g"}]}, "the tool 'g'"),
+        ({"type": "mcp", "server_label": "look", "server_url": "https://example.com"}, "'mcp' can bring tools"),
+    ],
+)
+def test_a_tool_that_brings_others_is_offered_only_with_them(gateway: RunningGateway, tool: Any, said: str) -> None:
+    key = gateway.key(tools=["look"])
+    status, _, body = gateway.ask(key, path="/v1/responses", input="hi", tools=[tool])
+    assert status == 403
+    assert said in json.loads(body)["error"]["message"]
+
+
 # --- responses, embeddings, rerank ----------------------------------------------------------------------------
 
 
