@@ -6,6 +6,7 @@ from lockgate.errors import LimitExceeded
 from lockgate.limits.model import Account, Balance, Rate
 from lockgate.limits.windows import seconds_left
 from lockgate.money import show_usd
+from lockgate.settings.catalogue import LIMITS
 
 SAME = "same "
 """How the window of an account begins that counts calls which are alike."""
@@ -27,16 +28,16 @@ def setting_of(account: str, field: str) -> str:
     """The key that sets a cap or a rate, and its file: ``daily_usd`` of ``limits.tenants.acme`` (or of its ``'*'``)…
 
     ``account`` is a name such as ``tenant:prod:acme``; a limit that `lockgate settings` holds is above the file's, so
-    both are named where both can be.
+    both are named where both can be: there is no setting for what may be spent or called in all.
     """
     kind, _, rest = account.partition(":")
     if kind == "run":
         # a run that a header named has no agent file
         return f"limits.runs.{field} in lockgate.yaml" if "/" in rest else f"budgets.{field} in the agent's file"
     environment, _, name = rest.partition(":")
-    at = f"`lockgate settings set limit.{field} … --env {environment}"
+    at = f", or `lockgate settings set limit.{field} … --env {environment}" if field in LIMITS else ""
     if kind == "project":
-        return f"{field} of limits.project in lockgate.yaml, or {at}`"
+        return f"{field} of limits.project in lockgate.yaml" + (at and f"{at}`")
     if kind == "key":
         return f"{field} of the key, which `lockgate keys create --limit` set, or of limits.keys in lockgate.yaml"
     if kind not in _SCOPES:
@@ -45,7 +46,7 @@ def setting_of(account: str, field: str) -> str:
     file = f"{field} of {own} (or of its '*') in lockgate.yaml"
     if kind == "agent" and field in ("daily_usd", "daily_tokens"):
         file = f"budgets.{field} in the agent's file, {file}"
-    return f"{file}, or {at} --{kind} {name}`" if kind in ("tenant", "agent", "model") else file
+    return f"{file}{at} --{kind} {name}`" if at and kind in ("tenant", "agent", "model") else file
 
 
 def _field_of(account: str, window: str, unit: str) -> str:
@@ -53,6 +54,10 @@ def _field_of(account: str, window: str, unit: str) -> str:
         return _RUN_CAPS.get(unit, unit)
     period = {len("2026-11"): "monthly_", len("2026-11-21"): "daily_"}.get(len(window.partition(" ")[0]), "")
     return f"{period}{unit}"
+
+
+def _count(figure: int, things: str) -> str:
+    return f"{figure:,} {things if figure != 1 else things.removesuffix('s')}"
 
 
 def _cap_of(account: str, window: str, unit: str) -> str:
@@ -78,14 +83,14 @@ def budget_exceeded(balance: Balance, needed: int, now: float) -> LimitExceeded:
         )
     if balance.unit == "concurrent":
         return LimitExceeded(
-            f"{balance.account!r} has {balance.held} calls under way, and may have {balance.cap}",
+            f"{balance.account!r} has {_count(balance.held, 'calls')} under way, and may have {balance.cap}",
             limit=balance.account,
             retry_after=1.0,
             remedy=f"wait for one to end, or raise {_cap_of(balance.account, '', 'concurrent')}",
         )
     if balance.window.startswith(SAME):
         return LimitExceeded(
-            f"{balance.account!r} made the same call {balance.settled + balance.held} times",
+            f"{balance.account!r} made the same call {_count(balance.settled + balance.held, 'times')}",
             limit=balance.account,
             reason="loop_detected",
             remedy="end the run; a higher limit is `limits.runs.max_repeats` in lockgate.yaml",
@@ -98,7 +103,7 @@ def budget_exceeded(balance: Balance, needed: int, now: float) -> LimitExceeded:
         spent, held, left, need, limit = map(show_usd, (balance.settled, balance.held, balance.left or 0, needed, cap))
     else:
         figures = (balance.settled, balance.held, balance.left or 0, needed, cap)
-        spent, held, left, need, limit = (f"{figure:,} {balance.unit}" for figure in figures)
+        spent, held, left, need, limit = (_count(figure, balance.unit) for figure in figures)
     when = f" in {balance.window}" if balance.window else ""
     remedy = f"raise {_cap_of(balance.account, balance.window, balance.unit)}"
     if needed > cap:
@@ -122,7 +127,7 @@ def rate_refused(refusal: tuple[Rate, float, bool], tokens: int) -> LimitExceede
     setting = setting_of(rate.name, f"{rate.unit}_per_minute")
     if wait < 0:
         return LimitExceeded(
-            f"the rate limit {rate.name!r} is {of}, and this call alone may need {tokens:,} tokens",
+            f"the rate limit {rate.name!r} is {of}, and this call alone may need {_count(tokens, 'tokens')}",
             limit=rate.name,
             remedy=f"lower max_tokens, shorten the request, or raise {setting}",
         )
@@ -142,7 +147,7 @@ def lease_refused(account: Account, *, spent: int, leased: int, needed: int, now
     Waiting a second helps while a machine may give back what it leased and has not spent.
     """
     cap = account.cap or 0
-    show = show_usd if account.unit == "usd" else lambda figure: f"{figure:,} {account.unit}"
+    show = show_usd if account.unit == "usd" else lambda figure: _count(figure, account.unit)
     when = f" in {account.window}" if account.window else ""
     may_come_back = spent + needed <= cap and leased > spent
     return LimitExceeded(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from lockgate.limits.model import Balance, Rate, Unit
 from lockgate.limits.refusals import budget_exceeded, rate_refused
+from lockgate.settings.catalogue import definition
 
 NOON = 1_795_003_200.0
 USD = 10**9
@@ -91,3 +94,29 @@ def test_a_rate_says_how_long_to_wait_and_what_to_raise() -> None:
     error = rate_refused((rate, 0.25, False), 1)
     assert (error.retry_after, error.limit) == (0.25, "tenant:dev:acme")
     assert "requests_per_minute of limits.tenants.acme (or of its '*') in lockgate.yaml" in str(error.remedy)
+
+
+@pytest.mark.parametrize("unit", ["calls", "usd", "tokens"])
+@pytest.mark.parametrize("account", ["tenant:prod:acme", "agent:prod:triage", "model:prod:local/small", "project:prod"])
+def test_where_a_cap_in_all_is_reached_no_setting_is_named_that_there_is_not(account: str, unit: Unit) -> None:
+    balance = Balance(account=account, window="", cap=10, settled=10, held=0, unit=unit)
+    remedy = str(budget_exceeded(balance, 1, NOON).remedy)
+    assert remedy.startswith(f"raise {unit} of limits.")
+    assert remedy.endswith("in lockgate.yaml")
+    assert "lockgate settings" not in remedy
+
+
+def test_every_setting_that_a_remedy_names_is_one() -> None:
+    for window, unit in (("2026-11-18", "usd"), ("2026-11", "tokens"), ("", "concurrent"), ("2026-11-18", "calls")):
+        for account in ("tenant:prod:acme", "agent:prod:triage", "model:prod:local/small", "project:prod"):
+            balance = Balance(account=account, window=window, cap=0, settled=0, held=0, unit=unit)  # type: ignore[arg-type]
+            for named in re.findall(r"settings set (\S+)", str(budget_exceeded(balance, 1, NOON).remedy)):
+                definition(named)
+
+
+def test_one_call_is_one_call() -> None:
+    tenant = Balance(account="tenant:prod:acme", window="", cap=1, settled=1, held=0, unit="calls")
+    assert budget_exceeded(tenant, 1, NOON).message == (
+        "the budget 'tenant:prod:acme' would pass its cap of 1 call: "
+        "spent 1 call, held 0 calls, left 0 calls, this call may need 1 call"
+    )
