@@ -13,7 +13,7 @@ import msgspec
 import openai
 import pytest
 from sqlalchemy import update
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DataError, DBAPIError, OperationalError
 
 from lockgate.errors import InputError
 from lockgate.gateway.batches import store
@@ -357,14 +357,17 @@ def test_a_batch_the_provider_refuses_costs_nothing(gateway: RunningGateway, cli
 class Refusing:
     """A write of the store that fails while :attr:`on` is set."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, name: str, failure: type[DBAPIError] = OperationalError
+    ) -> None:
         self.on = True
+        self._failure = failure
         self._write = getattr(store, name)
         monkeypatch.setattr(store, name, self)
 
     def __call__(self, *arguments: Any) -> None:
         if self.on:
-            raise OperationalError("INSERT", {}, Exception("disk I/O error"))
+            raise self._failure("INSERT", {}, Exception("disk I/O error"))
         self._write(*arguments)
 
 
@@ -408,6 +411,21 @@ def test_a_batch_that_could_not_be_cancelled_either_is_not_to_be_asked_for_again
     assert refused.value.response.headers["x-should-retry"] == "false"
     records.on = False
     gateway.rest()
+
+
+def test_a_record_that_no_store_would_take_cancels_its_batch_and_keeps_nobody_from_the_next(
+    gateway: RunningGateway, model: FakeModelServer, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = client()
+    file = mine.files.create(file=("in.jsonl", lines(2)), purpose="batch")
+    records = Refusing(monkeypatch, "keep_batch", DataError)
+    asked: Any = {"input_file_id": file.id, "endpoint": "/v1/chat/completions", "completion_window": "24h"}
+    with pytest.raises(openai.InternalServerError, match="500") as refused:
+        mine.batches.create(**asked)
+    assert refused.value.response.headers["x-should-retry"] == "false"
+    assert [one["status"] for one in model.batches.batches.values()] == ["cancelling"]
+    records.on = False
+    assert mine.batches.create(**asked).status == "validating"
 
 
 def test_what_an_unclear_answer_may_have_made_stays_charged_once_the_store_takes_it(

@@ -11,7 +11,8 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 import msgspec
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from lockgate.clock import Clock
 from lockgate.errors import Conflict, Corrupt, InputError, NotFound, Refused, Unavailable
@@ -35,6 +36,8 @@ log = logging.getLogger(__name__)
 
 _ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 _MAX_PARAMETERS = 64
+_AWAY = (OperationalError, InterfaceError, InternalError, PoolTimeout)
+"""What may pass: the store is not there, or takes no writes. Others are about what was to be written."""
 _CHECK_SECONDS = 5.0
 """So long the store may take to show that it takes writes."""
 
@@ -170,7 +173,7 @@ class Desk:
         """Do what uses the store, in a thread. Raises :class:`Unavailable` when the store is away."""
         try:
             return await asyncio.to_thread(work, *arguments)
-        except SQLAlchemyError as failure:
+        except _AWAY as failure:
             log.warning("files and batches: the store does not answer: %s", str(failure).partition("\n")[0])
             raise _away("the store does not answer") from failure
 

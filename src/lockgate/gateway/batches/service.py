@@ -201,8 +201,15 @@ class Batches:
                     )
                 ),
             )
-            if not await self._write_down(hold, self._keep, batch, charge._replace(reason=BATCH)):
-                if await self._asking.undo("POST", target, f"/batches/{batch.id}/cancel"):
+            cancel = "POST", target, f"/batches/{batch.id}/cancel"
+            try:
+                written = await self._write_down(hold, self._keep, batch, charge._replace(reason=BATCH))
+            except SQLAlchemyError:
+                exchange.reply_headers.append(("x-should-retry", "false"))  # the next one would fare alike
+                await self._asking.undo(*cancel)
+                raise
+            if not written:
+                if await self._asking.undo(*cancel):
                     raise _not_written(", and it was cancelled")
                 exchange.reply_headers.append(("x-should-retry", "false"))
                 raise _not_written(f", and {batch.id!r} could not be cancelled: it goes on")
@@ -264,7 +271,7 @@ class Batches:
     async def _write_down(self, hold: Hold, change: Callable[..., Any], *arguments: Any) -> bool:
         """Write down what a hold became, and settle it. Returns False where the store does not take it: it is tried
         beside until it does, and what is held stays held; should this process end first, that is charged as of any
-        process that died."""
+        process that died. What it will never take, an SQLAlchemyError, is charged likewise when the hold is old."""
         try:
             await self._desk.write(change, *arguments)
         except Unavailable:
@@ -275,15 +282,19 @@ class Batches:
         return True
 
     async def _write_later(self, hold: Hold, change: Callable[..., Any], *arguments: Any) -> None:
-        while True:
-            await asyncio.sleep(_AGAIN_SECONDS)
-            try:
-                await self._desk.write(change, *arguments)
-            except Unavailable:
-                continue
-            self._holds.settle(hold, hold.amount)
+        try:
+            while True:
+                await asyncio.sleep(_AGAIN_SECONDS)
+                try:
+                    await self._desk.write(change, *arguments)
+                except Unavailable:
+                    continue
+                self._holds.settle(hold, hold.amount)
+                return
+        except SQLAlchemyError as failure:
+            log.error("a batch cannot be written down: %s", failure)
+        finally:
             self._unwritten.discard(hold)
-            return
 
     def _keep(self, connection: Any, batch: Batch, charge: Charge) -> None:
         store.keep_batch(connection, batch)
