@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from lockgate.bootstrap import App
+from lockgate.limits import processes
+from lockgate.limits.holdtable import STALE_SECONDS
 from lockgate.project.limits import LimitSpec
+from lockgate.project.service import load_project
 from lockgate.results import Usage
 from lockgate.testing import FakeModelServer, Reply
 
@@ -217,6 +223,44 @@ def test_somebody_elses_hold_and_a_forged_one_are_refused(gateway: RunningGatewa
     assert paid("/settle", id="é", usd=0.0)[0] == 400
     assert paid("", what="serpapi", usd=-1.0)[0] == 400
     assert paid("", what="serpapi")[0] == 400
+
+
+def test_no_more_is_settled_than_was_held(gateway: RunningGateway) -> None:
+    paid = Paid(gateway, gateway.key())
+    _, held = paid("", what="serpapi", usd=0.3)
+    status, refused = paid("/settle", id=held["id"], usd=1000)
+    assert (status, "0.3 is held" in refused["message"]) == (400, True)
+    assert "hold the rest with another POST /v1/holds first" in str(refused)
+    assert paid.spent() == (0.0, 0.3)
+    assert paid("/settle", id=held["id"], usd=0.1 + 0.2) == (200, {"charged_usd": 0.3})  # not 0.30000000000000004
+
+
+@pytest.mark.parametrize(("path", "charged"), [("/settle", 0.25), ("/release", 0.0)])
+def test_a_hold_is_ended_at_another_worker_when_its_own_has_died(
+    gateway: RunningGateway, project_folder: Path, monkeypatch: pytest.MonkeyPatch, path: str, charged: float
+) -> None:
+    key = gateway.key()
+    _, held = Paid(gateway, key)("", what="serpapi", usd=0.6)
+    gateway.stop()
+    monkeypatch.setattr(processes, "start_time", lambda pid: None)
+    other = type(gateway)(App(load_project(project_folder)))
+    try:
+        other.app.charges.reap()
+        paid = Paid(other, key)
+        assert paid.spent() == (0.0, 0.6)
+        ended = {"usd": charged} if charged else {}
+        assert paid(path, id=held["id"], **ended) == (200, {"charged_usd": charged})
+        assert paid.spent() == (charged, 0.0)
+    finally:
+        other.stop()
+
+
+def test_a_hold_that_nobody_ends_is_charged_in_full_after_an_hour(gateway: RunningGateway) -> None:
+    paid = Paid(gateway, gateway.key())
+    _, held = paid("", what="serpapi", usd=0.6)
+    gateway.app.holds.reap(time.time() + STALE_SECONDS + 1)
+    assert paid("/settle", id=held["id"], usd=0.25)[0] == 409
+    assert paid.spent() == (0.6, 0.0)
 
 
 def gateway_reconciled(gateway: RunningGateway) -> Any:
