@@ -117,3 +117,15 @@ def test_a_start_that_fits_several_traces_is_refused(project: Path) -> None:
     traces.close()
     shown = runner.invoke(app, ["trace", "aaaaaaaa"])
     assert (shown.exit_code, "several traces" in shown.output) == (2, True)
+
+
+@pytest.mark.parametrize("command", [["trace", "--last"], ["budgets", "reconcile"], ["budgets", "simulate"]])
+def test_damaged_traces_are_one_error_with_its_remedy(project: Path, command: list[str]) -> None:
+    home = project / ".lockgate"
+    home.mkdir()
+    (home / "traces.db").write_bytes(b"damage" * 5000)
+    failed = runner.invoke(app, command)
+    assert failed.exit_code == 4
+    assert f"error: the traces database '{home}/traces.db' is damaged" in failed.stderr
+    assert f"move {home}/traces.db away" in failed.stderr
+    assert runner.invoke(app, ["keys", "list"]).exit_code == 0
