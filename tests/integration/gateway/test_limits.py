@@ -172,6 +172,34 @@ def test_a_key_offers_only_its_tools(gateway: RunningGateway) -> None:
     )  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("path", "field", "value", "said"),
+    [
+        ("chat/completions", "functions", [{"name": "g"}], "the tool 'g'"),
+        ("chat/completions", "web_search_options", {}, "the tool 'web_search'"),
+        ("messages", "mcp_servers", [{"type": "url", "url": "https://example.com", "name": "look"}], "'mcp_servers'"),
+        ("messages", "container", {"skills": [{"type": "anthropic", "skill_id": "xlsx"}]}, "'container'"),
+        ("responses", "prompt", {"id": "pmpt_1"}, "'prompt'"),
+        ("responses", "previous_response_id", "resp_1", "'previous_response_id'"),
+        (
+            "responses",
+            "input",
+            [{"type": "additional_tools", "tools": [{"type": "function", "name": "g"}]}],
+            "tool 'g'",
+        ),
+    ],
+)
+def test_a_keys_tools_hold_in_every_field_that_brings_some(
+    gateway: RunningGateway, model: FakeModelServer, path: str, field: str, value: Any, said: str
+) -> None:
+    asked = {"path": f"/v1/{path}", "max_tokens": 10, "input": "hi", field: value}
+    status, _, body = gateway.ask(gateway.key(tools=["look"]), **asked)
+    assert status == 403
+    assert said in error(body)["message"]
+    assert model.requests == []
+    assert gateway.ask(gateway.key(), **asked)[0] == 200
+
+
 @pytest.mark.parametrize("header", ["x-lockgate-task", "x-lockgate-run", "x-lockgate-labels"])
 def test_a_name_that_is_no_name_is_an_error(gateway: RunningGateway, header: str) -> None:
     assert gateway.ask(gateway.key(), headers={header: "x" * 200})[0] == 400

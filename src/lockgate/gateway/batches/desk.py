@@ -27,7 +27,6 @@ from lockgate.gateway.model import Identity
 from lockgate.gateway.protocols.links import check_links
 from lockgate.gateway.protocols.model import Request
 from lockgate.gateway.providers import Providers
-from lockgate.limits import actions
 from lockgate.storage.engine import Database
 from lockgate.telemetry.context import new_span_id
 from lockgate.telemetry.model import ERROR, OK, Span
@@ -77,7 +76,8 @@ class Desk:
                 permitted.add(model)
             if request is None:
                 return
-            check_tools(who, actions.offered_tools(request.decoded("tools")))
+            if (who.tools if who.run is None else who.run.tools) is not None:
+                check_tools(who, request.offered())
             provider = model.partition("/")[0]
             if request.references and not self._providers.of(who.environment, provider).private_urls:
                 check_links(request)

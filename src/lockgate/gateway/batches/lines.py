@@ -18,7 +18,6 @@ from lockgate.gateway.protocols import fields as f
 from lockgate.gateway.protocols.dialect import Dialect
 from lockgate.gateway.protocols.model import Request
 from lockgate.gateway.protocols.passages import DIALECTS, passage_to
-from lockgate.limits import actions
 from lockgate.limits.budgets import estimate_tokens
 from lockgate.limits.prices import INPUT_OVERHEAD, MILLION, Price
 from lockgate.money import Nano
@@ -253,7 +252,7 @@ class BatchInput:
         counted.output_tokens += most * request.n
         counted.units += request.units
         counted.estimate += estimate_tokens(request.size, most, request.n) + extra
-        for tool in actions.offered_tools(request.decoded("tools")):
+        for tool in request.offered():
             if tool not in counted.tools:
                 counted.tools.append(tool)
         if request.unbounded is not None and counted.unbounded is None:

@@ -103,7 +103,7 @@ class Budgets:
         is decided when its first attempt holds."""
         identity = call.identity
         if (identity.tools if identity.run is None else identity.run.tools) is not None:
-            check_tools(identity, actions.offered_tools(call.request.decoded("tools")))
+            check_tools(identity, call.request.offered())
         call.notes[PAYER] = payer = self._payer(call)
         if payer.run is not None:
             self._check_run(call, payer.run)
