@@ -28,6 +28,8 @@ def keep_private(path: Path) -> None:
             os.link(draft, path)
         except FileExistsError:  # somebody else was first
             pass
+        except OSError:  # a file system without hard links
+            path.touch(0o600)
         finally:
             draft.unlink()
     for each in (path, *(path.with_name(path.name + suffix) for suffix in BESIDE)):

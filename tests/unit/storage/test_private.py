@@ -67,3 +67,12 @@ def test_a_folder_that_was_there_keeps_its_rights(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     keep_private(tmp_path / "cache.db")
     assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o755
+
+
+def test_it_is_private_too_where_files_have_one_name_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise PermissionError("Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refused)
+    keep_private(tmp_path / "cache.db")
+    assert rights(tmp_path) == {"cache.db": 0o600}
