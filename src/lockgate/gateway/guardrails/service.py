@@ -24,7 +24,7 @@ from lockgate.gateway.guardrails.stages import Chain, blocked, check_fit, outcom
 from lockgate.gateway.guardrails.streams import STREAMS
 from lockgate.gateway.model import Identity
 from lockgate.gateway.protocols import fields as f
-from lockgate.gateway.protocols.chat import Chat, ChatPassage
+from lockgate.gateway.protocols.chat import Chat
 from lockgate.gateway.protocols.model import Request
 from lockgate.gateway.routing.prefix import OPENAI
 from lockgate.project.guards import TenantSpec
@@ -40,6 +40,7 @@ ATTRIBUTE = "lockgate.guardrails"
 _REPAIRED = "lockgate.guardrails.repaired"
 _POLICY = "policy"  # where a call's notes keep its own
 _POLICIES = 512  # compiled policies that are kept
+_CHAT_COMPLETIONS = "/chat/completions"  # the path, at upstreams
 
 Ask = Callable[[Call, str, Request], Awaitable[dict[str, Any]]]
 TenantOf = Callable[[str], TenantSpec | None]
@@ -122,7 +123,7 @@ class Guardrails:
     def sent(self, attempt: Attempt, body: bytes) -> bytes:
         """What the attempt's upstream gets: one that stores chat completions, as OpenAI does for new accounts unless
         told, is told not to."""
-        if not self.policy(attempt.call).keeps_nothing or attempt.passage.path != ChatPassage.path:
+        if not self.policy(attempt.call).keeps_nothing or attempt.passage.path != _CHAT_COMPLETIONS:
             return body
         provider = attempt.target.provider
         if not knows_storing(provider.kind, attempt.target.host, provider.api_version):
